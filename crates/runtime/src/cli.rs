@@ -1,0 +1,59 @@
+//! The command line that all service binaries share.
+
+use std::path::PathBuf;
+
+use clap::Parser;
+
+use crate::config::Settings;
+use crate::telemetry::{TelemetryConfig, init_logging, metrics_handle};
+
+/// Options of a service binary.
+#[derive(Debug, Clone, Parser)]
+pub struct ServiceArgs {
+    /// TOML file with the settings; every setting can also be given as TOLLGATE_SECTION__KEY.
+    #[arg(long, env = "TOLLGATE_CONFIG", value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Print the effective settings, without secrets, and end.
+    #[arg(long)]
+    pub print_config: bool,
+}
+
+impl ServiceArgs {
+    /// Reads the settings from file and environment.
+    ///
+    /// # Errors
+    /// Names the setting at fault.
+    pub fn settings(&self) -> anyhow::Result<Settings> {
+        Ok(Settings::load(self.config.as_deref(), std::env::vars())?)
+    }
+}
+
+/// The whole of a service's `main`: read the settings, then print them or run until the service ends.
+///
+/// # Errors
+/// What the service ended with.
+pub fn run_service<C, R>(parse: impl FnOnce(&Settings) -> anyhow::Result<C>, run: impl FnOnce(C) -> R) -> anyhow::Result<()>
+where
+    C: serde::Serialize,
+    R: Future<Output = anyhow::Result<()>>,
+{
+    let args = ServiceArgs::parse();
+    let settings = args.settings()?;
+    let config = parse(&settings)?;
+    if args.print_config {
+        return print_config(&config);
+    }
+    init_logging(&settings.section::<TelemetryConfig>("telemetry")?)?;
+    metrics_handle();
+    tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(run(config))
+}
+
+/// Prints settings as TOML, secrets hidden.
+///
+/// # Errors
+/// Where they cannot be written as TOML.
+#[expect(clippy::print_stdout, reason = "this is the command's output")]
+pub fn print_config(config: &impl serde::Serialize) -> anyhow::Result<()> {
+    print!("{}", toml::to_string_pretty(config)?);
+    Ok(())
+}

@@ -1,0 +1,52 @@
+//! Whether a service can do its work right now, and if not, why.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// Reasons for not being ready, one a component. Ready when there is none. Clones share the state.
+#[derive(Debug, Clone, Default)]
+pub struct Health(Arc<Mutex<BTreeMap<&'static str, String>>>);
+
+impl Health {
+    /// Not ready until `component` says otherwise.
+    #[must_use]
+    pub fn starting(components: &[&'static str]) -> Self {
+        let health = Self::default();
+        for component in components {
+            health.not_ready(component, "starting");
+        }
+        health
+    }
+
+    /// The component works.
+    pub fn ready(&self, component: &'static str) {
+        if self.lock().remove(component).is_some() {
+            tracing::info!(component, "ready");
+        }
+    }
+
+    /// The component does not work, for this reason.
+    pub fn not_ready(&self, component: &'static str, reason: impl Into<String>) {
+        let reason = reason.into();
+        let before = self.lock().insert(component, reason.clone());
+        if before.as_deref() != Some(reason.as_str()) {
+            tracing::info!(component, reason, "not ready");
+        }
+    }
+
+    /// The reasons for not being ready, by component.
+    #[must_use]
+    pub fn reasons(&self) -> BTreeMap<&'static str, String> {
+        self.lock().clone()
+    }
+
+    /// Whether every component works.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        self.lock().is_empty()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<&'static str, String>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,39 @@
+//! The admin port of a service: `/livez`, `/readyz`, `/metrics`.
+
+use axum::Router;
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use serde_json::json;
+
+use super::Bound;
+use crate::Shutdown;
+use crate::health::Health;
+use crate::telemetry::metrics_handle;
+
+/// Answers probes and scrapes until `shutdown`, which is given when the service has drained, not when it begins to:
+/// a service that drains is alive, and says that it is not ready.
+///
+/// # Errors
+/// Where the listener breaks.
+pub async fn serve_admin(bound: Bound, health: Health, shutdown: Shutdown) -> anyhow::Result<()> {
+    let app = Router::new()
+        .route("/livez", get(|| async { "alive\n" }))
+        .route("/readyz", get(readyz))
+        .route("/metrics", get(prometheus))
+        .with_state(health);
+    bound.serve(app, shutdown).await
+}
+
+async fn readyz(State(health): State<Health>) -> Response {
+    let reasons = health.reasons();
+    let (status, word) = if reasons.is_empty() { (StatusCode::OK, "ready") } else { (StatusCode::SERVICE_UNAVAILABLE, "not ready") };
+    (status, axum::Json(json!({ "status": word, "reasons": reasons }))).into_response()
+}
+
+async fn prometheus() -> Response {
+    let handle = metrics_handle();
+    handle.run_upkeep();
+    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], handle.render()).into_response()
+}

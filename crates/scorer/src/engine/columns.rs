@@ -1,0 +1,199 @@
+//! One user's entries as columns in a single allocation: a row costs its bytes and nothing more.
+//!
+//! Layout for a capacity of n rows: n marks of ids, n marks of amounts, n times, n words, n ids, n places.
+//! Columns rather than rows, because the marks and words are searched a vector register at a time.
+//! Which rows are in use is the caller's to know.
+
+use std::ops::Range;
+
+use super::geo::PlaceKind;
+use super::word::Word;
+
+const MARK: usize = 1;
+const TIME: usize = 6;
+const WORD: usize = 8;
+const ID: usize = 8;
+/// Where each column starts, in bytes for each row of capacity.
+const AMOUNT_MARKS: usize = MARK;
+const TIMES: usize = 2 * MARK;
+const WORDS: usize = TIMES + TIME;
+const IDS: usize = WORDS + WORD;
+const PLACES: usize = IDS + ID;
+
+/// One more than the largest time that a row can hold.
+pub(super) const TIME_LIMIT: i64 = 1 << (8 * TIME);
+
+/// What one row holds.
+pub(super) struct Row {
+    pub(super) id_mark: u8,
+    pub(super) amount_mark: u8,
+    /// Microseconds since the base, 0 ≤ time < [`TIME_LIMIT`].
+    pub(super) time: i64,
+    pub(super) word: Word,
+    pub(super) id: u64,
+    /// Used up to the width of the word's kind of place.
+    pub(super) place: [u8; 16],
+}
+
+/// Rows in columns.
+pub(super) struct Columns {
+    bytes: Box<[u8]>,
+    capacity: usize,
+    places: PlaceKind,
+}
+
+impl Default for Columns {
+    fn default() -> Self {
+        Self {
+            bytes: Box::default(),
+            capacity: 0,
+            places: PlaceKind::Absent,
+        }
+    }
+}
+
+impl Columns {
+    pub(super) const fn capacity(&self) -> usize {
+        self.capacity
+    }
+
+    /// The longest kind of place that a row has room for.
+    pub(super) const fn places(&self) -> PlaceKind {
+        self.places
+    }
+
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes.len()
+    }
+
+    pub(super) fn id_marks(&self, rows: Range<usize>) -> &[u8] {
+        &self.bytes[rows]
+    }
+
+    pub(super) fn amount_marks(&self, rows: Range<usize>) -> &[u8] {
+        self.cells::<MARK>(AMOUNT_MARKS, rows).as_flattened()
+    }
+
+    pub(super) fn times(&self, rows: Range<usize>) -> &[[u8; TIME]] {
+        self.cells(TIMES, rows)
+    }
+
+    pub(super) fn words(&self, rows: Range<usize>) -> &[[u8; WORD]] {
+        self.cells(WORDS, rows)
+    }
+
+    pub(super) fn ids(&self, rows: Range<usize>) -> &[[u8; ID]] {
+        self.cells(IDS, rows)
+    }
+
+    pub(super) fn time(&self, row: usize) -> i64 {
+        unpack_time(&self.times(row..row + 1)[0])
+    }
+
+    pub(super) fn word(&self, row: usize) -> Word {
+        Word::from_bytes(self.words(row..row + 1)[0])
+    }
+
+    pub(super) fn place(&self, row: usize) -> &[u8] {
+        let width = self.places.width();
+        &self.bytes[self.capacity * PLACES + row * width..][..width]
+    }
+
+    fn cells<const WIDTH: usize>(&self, column: usize, rows: Range<usize>) -> &[[u8; WIDTH]] {
+        let start = self.capacity * column;
+        self.bytes[start + rows.start * WIDTH..start + rows.end * WIDTH]
+            .as_chunks()
+            .0
+    }
+
+    /// Where each column starts for each row of capacity, and how wide it is.
+    const fn layout(places: PlaceKind) -> [(usize, usize); 6] {
+        [
+            (0, MARK),
+            (AMOUNT_MARKS, MARK),
+            (TIMES, TIME),
+            (WORDS, WORD),
+            (IDS, ID),
+            (PLACES, places.width()),
+        ]
+    }
+
+    /// Puts `row` before row `at` of `length` rows in use. There must be room for it and for its kind of place.
+    pub(super) fn insert(&mut self, at: usize, length: usize, row: &Row) {
+        let time = row.time.to_le_bytes();
+        let word = row.word.to_bytes();
+        let id = row.id.to_le_bytes();
+        let place = &row.place[..self.places.width()];
+        let cells: [&[u8]; 6] = [
+            &[row.id_mark],
+            &[row.amount_mark],
+            &time[..TIME],
+            &word,
+            &id,
+            place,
+        ];
+        for ((column, width), cell) in Self::layout(self.places).into_iter().zip(cells) {
+            let start = self.capacity * column;
+            let (from, to) = (start + at * width, start + length * width);
+            if at < length {
+                self.bytes.copy_within(from..to, from + width);
+            }
+            self.bytes[from..from + width].copy_from_slice(cell);
+        }
+    }
+
+    /// Moves `rows` to the front.
+    pub(super) fn compact(&mut self, rows: &Range<usize>) {
+        for (column, width) in Self::layout(self.places) {
+            let start = self.capacity * column;
+            self.bytes
+                .copy_within(start + rows.start * width..start + rows.end * width, start);
+        }
+    }
+
+    /// Moves `rows` to the front of a new allocation of this capacity, with room for this kind of place, which must
+    /// not be shorter than it was.
+    pub(super) fn relocate(&mut self, rows: &Range<usize>, capacity: usize, places: PlaceKind) {
+        let mut bytes = vec![0; capacity * (PLACES + places.width())].into_boxed_slice();
+        let columns = Self::layout(self.places)
+            .into_iter()
+            .zip(Self::layout(places));
+        for ((column, width), (_, new_width)) in columns {
+            let (start, new_start) = (self.capacity * column, capacity * column);
+            let source = &self.bytes[start + rows.start * width..start + rows.end * width];
+            let target = &mut bytes[new_start..new_start + rows.len() * new_width];
+            if width == new_width {
+                target.copy_from_slice(source);
+            } else if width > 0 {
+                // A shorter place keeps its own form at the start of the longer cell; its word says which it is.
+                for (cell, new_cell) in source
+                    .chunks_exact(width)
+                    .zip(target.chunks_exact_mut(new_width))
+                {
+                    new_cell[..width].copy_from_slice(cell);
+                }
+            }
+        }
+        *self = Self {
+            bytes,
+            capacity,
+            places,
+        };
+    }
+
+    /// Takes `micros` from the times of `rows`, none of which may be less.
+    pub(super) fn rebase(&mut self, rows: &Range<usize>, micros: i64) {
+        let start = self.capacity * TIMES;
+        let times = &mut self.bytes[start + rows.start * TIME..start + rows.end * TIME];
+        for time in times.as_chunks_mut::<TIME>().0 {
+            let moved = (unpack_time(time) - micros).to_le_bytes();
+            time.copy_from_slice(&moved[..TIME]);
+        }
+    }
+}
+
+/// The time in a cell, in microseconds since the base.
+pub(super) fn unpack_time(cell: &[u8; TIME]) -> i64 {
+    let [a, b, c, d, e, f] = *cell;
+    i64::from_le_bytes([a, b, c, d, e, f, 0, 0])
+}

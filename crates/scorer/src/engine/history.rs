@@ -1,0 +1,275 @@
+//! What is remembered of one user: packed entries in the order of (time, log).
+//!
+//! Invariant: after [`History::remember`] the visible rows are exactly those not older than the newest one's time
+//! less the horizon, however much later their memory is freed. Scores other than zero stand in a queue of their
+//! own, in the order of their entries; a score's place in it is the number of scored entries before its own.
+
+use std::collections::VecDeque;
+use std::ops::Range;
+
+use tollgate_types::{Amount, Indicators, Location, Status};
+
+use super::columns::{Columns, Row, TIME_LIMIT, unpack_time};
+use super::geo::{self, PlaceKind};
+use super::word::{Word, amount_mark};
+
+/// What a general-purpose allocator adds to an allocation: its header and rounding.
+pub(super) const ALLOCATION_OVERHEAD: usize = 16;
+
+/// A transaction and its verdict, to be remembered.
+pub(super) struct Entry {
+    /// Microseconds since 1970.
+    pub(super) time: i64,
+    /// Keyed hash of the transaction_id.
+    pub(super) id: u64,
+    pub(super) amount: Amount,
+    pub(super) location: Option<Location>,
+    pub(super) indicators: Indicators,
+    pub(super) status: Status,
+    pub(super) score: f64,
+}
+
+/// The verdict of an entry.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Remembered {
+    pub(super) indicators: Indicators,
+    pub(super) status: Status,
+    pub(super) score: f64,
+}
+
+/// One user's entries.
+#[derive(Default)]
+pub(super) struct History {
+    columns: Columns,
+    /// Rows before this one are evicted, and their memory not yet freed.
+    start: usize,
+    end: usize,
+    /// What packed times count from, in microseconds since 1970. Never later than the oldest time that may be
+    /// remembered.
+    base: i64,
+    scores: VecDeque<f64>,
+}
+
+impl History {
+    /// Visible entries.
+    pub(super) const fn len(&self) -> usize {
+        self.end - self.start
+    }
+
+    /// Memory held beside the struct itself.
+    pub(super) fn heap_bytes(&self) -> usize {
+        [
+            self.columns.bytes(),
+            self.scores.capacity() * size_of::<f64>(),
+        ]
+        .into_iter()
+        .filter(|bytes| *bytes > 0)
+        .map(|bytes| bytes + ALLOCATION_OVERHEAD)
+        .sum()
+    }
+
+    /// The latest time remembered.
+    pub(super) fn newest(&self) -> Option<i64> {
+        (self.len() > 0).then(|| self.base + self.columns.time(self.end - 1))
+    }
+
+    /// The verdict on the transaction of this id.
+    pub(super) fn find(&self, id: u64) -> Option<Remembered> {
+        let rows = self.rows();
+        let ids = self.columns.ids(rows.clone());
+        let wanted = id.to_le_bytes();
+        let found = memchr::memchr_iter(id_mark(id), self.columns.id_marks(rows))
+            .find(|candidate| ids[*candidate] == wanted)?;
+        let row = self.start + found;
+        let word = self.columns.word(row);
+        let score = match word.has_score() {
+            true => self
+                .scores
+                .get(self.scores_before(row))
+                .copied()
+                .unwrap_or_default(),
+            false => 0.0,
+        };
+        Some(Remembered {
+            indicators: word.indicators(),
+            status: word.status(),
+            score,
+        })
+    }
+
+    /// Entries in (after, until].
+    pub(super) fn count(&self, after: i64, until: i64) -> usize {
+        self.between(after, until).len()
+    }
+
+    /// Entries of exactly this amount in (after, until], where there are at least `enough`.
+    pub(super) fn count_amount(
+        &self,
+        amount: Amount,
+        after: i64,
+        until: i64,
+        enough: usize,
+    ) -> Option<usize> {
+        let rows = self.between(after, until);
+        let mark = amount_mark(amount);
+        let marks = self.columns.amount_marks(rows.clone());
+        let words = self.columns.words(rows);
+        let is_it = |word: &[u8; 8]| Word::from_bytes(*word).is_of(amount);
+        // Marks are counted first: a vector register at a time, and mostly there are too few to go on.
+        let candidates = memchr::memchr_iter(mark, marks).count();
+        let count = if candidates < enough {
+            return None;
+        } else if candidates > words.len() / 16 {
+            words.iter().filter(|word| is_it(word)).count()
+        } else {
+            memchr::memchr_iter(mark, marks)
+                .filter(|candidate| is_it(&words[*candidate]))
+                .count()
+        };
+        (count >= enough).then_some(count)
+    }
+
+    /// Time and place of the latest located entry in (after, before), both ends excluded; among equal times the
+    /// later in the log.
+    pub(super) fn latest_place(&self, after: i64, before: i64) -> Option<(i64, Location)> {
+        if self.columns.places() == PlaceKind::Absent {
+            return None;
+        }
+        let rows = self.between(after, before - 1);
+        let located = |word: &[u8; 8]| Word::from_bytes(*word).place_kind() != PlaceKind::Absent;
+        let row = rows.start + self.columns.words(rows).iter().rposition(located)?;
+        let kind = self.columns.word(row).place_kind();
+        let location = geo::unpack(kind, self.columns.place(row))?;
+        Some((self.base + self.columns.time(row), location))
+    }
+
+    /// Puts an entry in its place and evicts what is older than the newest one less the horizon.
+    ///
+    /// The entry itself must not be older than that.
+    pub(super) fn remember(&mut self, entry: &Entry, horizon: i64) {
+        match self.newest() {
+            None => self.base = entry.time - horizon,
+            Some(newest) if newest < entry.time => self.evict(entry.time - horizon),
+            Some(_) => {}
+        }
+        if entry.time - self.base >= TIME_LIMIT {
+            let base = entry.time - horizon;
+            self.columns.rebase(&self.rows(), base - self.base);
+            self.base = base;
+        }
+        let (kind, place) = geo::pack(entry.location);
+        self.make_room(kind);
+        let at = self.first_after(entry.time);
+        let has_score = entry.score != 0.0;
+        if has_score {
+            let rank = self.scores_before(at);
+            if self.scores.len() == self.scores.capacity() {
+                self.scores.reserve_exact(slack(self.scores.len()));
+            }
+            self.scores.insert(rank, entry.score);
+        }
+        let row = Row {
+            id_mark: id_mark(entry.id),
+            amount_mark: amount_mark(entry.amount),
+            time: entry.time - self.base,
+            word: Word::new(
+                entry.amount,
+                kind,
+                entry.indicators,
+                entry.status,
+                has_score,
+            ),
+            id: entry.id,
+            place,
+        };
+        self.columns.insert(at, self.end, &row);
+        self.end += 1;
+    }
+
+    const fn rows(&self) -> Range<usize> {
+        self.start..self.end
+    }
+
+    /// Rows of the times in (after, until].
+    fn between(&self, after: i64, until: i64) -> Range<usize> {
+        let end = self.first_after(until);
+        self.first_after(after).min(end)..end
+    }
+
+    /// The first visible row of a later time than this one.
+    fn first_after(&self, time: i64) -> usize {
+        let time = time.saturating_sub(self.base);
+        // Most transactions are the newest of their user.
+        if self.len() == 0 || self.columns.time(self.end - 1) <= time {
+            return self.end;
+        }
+        let times = self.columns.times(self.rows());
+        self.start + times.partition_point(|each| unpack_time(each) <= time)
+    }
+
+    /// Scored entries before this row. Counted from the nearer end, since what is looked for is mostly recent.
+    fn scores_before(&self, row: usize) -> usize {
+        let scored = |rows: Range<usize>| {
+            let words = self.columns.words(rows);
+            words
+                .iter()
+                .filter(|word| Word::from_bytes(**word).has_score())
+                .count()
+        };
+        if row - self.start < self.end - row {
+            scored(self.start..row)
+        } else {
+            self.scores.len() - scored(row..self.end)
+        }
+    }
+
+    /// Makes all entries before this time invisible.
+    fn evict(&mut self, time: i64) {
+        while self.start < self.end && self.base + self.columns.time(self.start) < time {
+            if self.columns.word(self.start).has_score() {
+                self.scores.pop_front();
+            }
+            self.start += 1;
+        }
+        let scores = self.scores.len();
+        if self.scores.capacity() > scores + tolerance(scores) {
+            self.scores.shrink_to(if scores == 0 {
+                0
+            } else {
+                scores + slack(scores)
+            });
+        }
+    }
+
+    /// Sees to it that there is room for one more row with this kind of place, and not too much of it.
+    fn make_room(&mut self, kind: PlaceKind) {
+        let (live, capacity) = (self.len(), self.columns.capacity());
+        let wanted = live + slack(live);
+        let kind = kind.max(self.columns.places());
+        if kind != self.columns.places() || capacity > live + tolerance(live) {
+            self.columns.relocate(&self.rows(), wanted, kind);
+        } else if self.end < capacity {
+            return;
+        } else if wanted <= capacity {
+            self.columns.compact(&self.rows());
+        } else {
+            self.columns.relocate(&self.rows(), wanted, kind);
+        }
+        (self.start, self.end) = (0, live);
+    }
+}
+
+/// Room kept free beyond so many in use: an eighth, so that moving them costs each new one a constant.
+fn slack(used: usize) -> usize {
+    (used / 8).max(2)
+}
+
+/// Room left alone before memory is given back: more than the slack, lest it goes back and forth.
+fn tolerance(used: usize) -> usize {
+    (used * 3 / 16).max(4)
+}
+
+/// One byte that says of most other ids that they are not this one.
+const fn id_mark(id: u64) -> u8 {
+    id.to_be_bytes()[0]
+}

@@ -1,0 +1,63 @@
+//! What the engine says about one transaction.
+
+use std::borrow::Cow;
+
+use serde_json::value::RawValue;
+use tollgate_types::{Contributions, Decision, Indicators, Status, Timestamp, Transaction};
+
+use super::history::Remembered;
+
+/// Score, reasons and status. It owns everything, so that the history may move on.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Verdict {
+    /// The sum of the contributions' points.
+    pub score: f64,
+    /// Which indicators fired.
+    pub indicators: Indicators,
+    /// What is done with the transaction.
+    pub status: Status,
+    /// Points and measured values; empty for a duplicate.
+    pub contributions: Contributions,
+    /// Older than the history that was there to judge it.
+    pub late: bool,
+    /// Decided on before; score, indicators and status are those of then.
+    pub duplicate: bool,
+}
+
+impl Verdict {
+    pub(super) fn again(first: Remembered) -> Self {
+        Self {
+            score: first.score,
+            indicators: first.indicators,
+            status: first.status,
+            contributions: Contributions::default(),
+            late: false,
+            duplicate: true,
+        }
+    }
+
+    /// The event that tells this verdict on `transaction`. `json` is what [`Transaction::raw_line`] gave, which the
+    /// caller keeps because the decision borrows it.
+    #[must_use]
+    pub fn decision<'a>(
+        &self,
+        transaction: &'a Transaction<'_>,
+        json: &'a RawValue,
+        processed_at: Timestamp,
+        ruleset_version: &'a str,
+    ) -> Decision<'a> {
+        Decision {
+            transaction_id: Cow::Borrowed(&transaction.transaction_id),
+            user_id: Cow::Borrowed(&transaction.user_id),
+            fraud_score: self.score,
+            fraud_indicators: self.indicators,
+            status: self.status,
+            processed_at,
+            contributions: self.contributions,
+            ruleset_version: Cow::Borrowed(ruleset_version),
+            late: self.late,
+            duplicate: self.duplicate,
+            transaction: json,
+        }
+    }
+}
