@@ -1,1 +1,22 @@
-//! stub
+//! Delivers every alert to every configured sink, once.
+//!
+//! An alert is a decision on the topic `alerts`. Each sink has its own queue and its own concurrency, and a ledger
+//! remembers what it has. Invariant: a record's offset is committed only when each sink has its alert and the ledger
+//! knows, or when the record stands on the dead-letter topic.
+
+mod alert;
+mod config;
+mod dead_letters;
+mod delivery;
+mod dispatch;
+mod ledger;
+mod parcel;
+mod service;
+mod signature;
+mod sinks;
+
+pub use alert::{Alert, AlertKey};
+pub use config::{NotifierConfig, SinkConfig, SinkKind, SinkSpec};
+pub use delivery::RetryConfig;
+pub use service::{Notifier, run, start};
+pub use sinks::ConsoleOut;

@@ -1,1 +1,14 @@
-//! stub
+//! Persistence: stores decisions from the log, and answers questions about them.
+//!
+//! Invariant: whatever happens, a decision on the log ends as one row in each of the two tables, or as a dead letter.
+
+mod api;
+mod config;
+mod cursor;
+mod rows;
+mod service;
+mod store;
+mod writer;
+
+pub use config::{DatabaseUrl, PersistenceConfig, ProcessConfig};
+pub use service::{Persistence, run, start};

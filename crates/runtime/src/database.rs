@@ -4,7 +4,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
-use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous};
+use sqlx::sqlite::{SqliteConnectOptions, SqliteError, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous};
 
 use crate::config::ConfigError;
 use crate::secret::redacted_url;
@@ -33,27 +33,44 @@ pub enum DatabaseError {
 }
 
 impl From<sqlx::Error> for DatabaseError {
-    /// By SQLSTATE class for PostgreSQL (Appendix A of its manual), by primary result code for SQLite.
     fn from(error: sqlx::Error) -> Self {
-        let code = match &error {
-            sqlx::Error::Database(database) => database.code().map(|code| code.into_owned()),
-            sqlx::Error::Io(_) | sqlx::Error::Tls(_) | sqlx::Error::Protocol(_) | sqlx::Error::PoolTimedOut | sqlx::Error::PoolClosed | sqlx::Error::WorkerCrashed => {
-                return Self::Unavailable(error);
+        let of_store = match &error {
+            sqlx::Error::Database(database) => {
+                let code = database.code().unwrap_or_default();
+                match database.try_downcast_ref::<SqliteError>() {
+                    Some(_) => of_sqlite_code(code.parse().unwrap_or_default()),
+                    None => of_sqlstate(&code),
+                }
             }
-            sqlx::Error::Encode(_) => return Self::Refused(error),
-            _ => return Self::Broken(error),
+            sqlx::Error::Io(_) | sqlx::Error::Tls(_) | sqlx::Error::Protocol(_) | sqlx::Error::PoolTimedOut | sqlx::Error::PoolClosed | sqlx::Error::WorkerCrashed => {
+                Self::Unavailable
+            }
+            sqlx::Error::Encode(_) => Self::Refused,
+            _ => Self::Broken,
         };
-        match code.as_deref().unwrap_or_default() {
-            // data exception, integrity violation, row too large, statement too complex
-            code if code.starts_with("22") || code.starts_with("23") || code.starts_with("54") => Self::Refused(error),
-            // syntax or access rule, invalid schema or catalogue, undefined feature
-            code if ["42", "3F", "3D", "0A", "28"].iter().any(|class| code.starts_with(class)) => Self::Broken(error),
-            // SQLITE_ERROR, SQLITE_CORRUPT, SQLITE_MISMATCH, SQLITE_MISUSE, SQLITE_NOTADB
-            "1" | "11" | "21" | "26" => Self::Broken(error),
-            // SQLITE_TOOBIG, SQLITE_CONSTRAINT and its extended codes, SQLITE_MISMATCH
-            "18" | "19" | "20" | "275" | "787" | "1299" | "1555" | "2067" => Self::Refused(error),
-            _ => Self::Unavailable(error),
-        }
+        of_store(error)
+    }
+}
+
+/// By class: Appendix A of PostgreSQL's manual.
+fn of_sqlstate(code: &str) -> fn(sqlx::Error) -> DatabaseError {
+    match code.get(..2).unwrap_or_default() {
+        // data exception, integrity violation, row too large or statement too complex
+        "22" | "23" | "54" => DatabaseError::Refused,
+        // syntax or access rule, invalid schema or catalogue, undefined feature, authorization
+        "42" | "3F" | "3D" | "0A" | "28" => DatabaseError::Broken,
+        _ => DatabaseError::Unavailable,
+    }
+}
+
+/// By primary result code, the low byte of an extended one: https://www.sqlite.org/rescode.html
+fn of_sqlite_code(code: u32) -> fn(sqlx::Error) -> DatabaseError {
+    match code & 0xff {
+        // TOOBIG, CONSTRAINT, MISMATCH
+        18..=20 => DatabaseError::Refused,
+        // ERROR, CORRUPT, MISUSE, NOTADB
+        1 | 11 | 21 | 26 => DatabaseError::Broken,
+        _ => DatabaseError::Unavailable,
     }
 }
 
@@ -108,5 +125,21 @@ impl Database {
             Self::Postgres(pool) => pool.close().await,
             Self::Sqlite(pool) => pool.close().await,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_code_of_one_store_is_not_taken_for_one_of_the_other() {
+        let io = || sqlx::Error::PoolClosed;
+        // IOERR_RDLOCK is 2314; class 23 of PostgreSQL is an integrity violation.
+        assert!(matches!(of_sqlite_code(2314)(io()), DatabaseError::Unavailable(_)));
+        assert!(matches!(of_sqlstate("23514")(io()), DatabaseError::Refused(_)));
+        // CONSTRAINT_TRIGGER
+        assert!(matches!(of_sqlite_code(1811)(io()), DatabaseError::Refused(_)));
+        assert!(matches!(of_sqlstate("40P01")(io()), DatabaseError::Unavailable(_)));
     }
 }

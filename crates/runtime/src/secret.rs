@@ -45,14 +45,23 @@ impl Serialize for Secret {
 /// A URL with its password hidden, for logs and `--print-config`.
 #[must_use]
 pub fn redacted_url(text: &str) -> String {
-    match url::Url::parse(text) {
-        Ok(mut url) if url.password().is_some() => {
-            // Only URLs that cannot have a password refuse one.
-            let _ = url.set_password(Some("hidden"));
-            url.to_string()
-        }
-        _ => text.to_owned(),
+    let Ok(mut url) = url::Url::parse(text) else {
+        // Where a mistake keeps it from being read, nobody knows which part is the password.
+        return if text.contains('@') { HIDDEN.to_owned() } else { text.to_owned() };
+    };
+    if url.password().is_none() && !text.contains("password=") {
+        return text.to_owned();
     }
+    if url.password().is_some() {
+        // Only URLs that cannot have a password refuse one.
+        let _ = url.set_password(Some("hidden"));
+    }
+    let pairs: Vec<(String, String)> = url.query_pairs().into_owned().collect();
+    if pairs.iter().any(|(name, _)| name == "password") {
+        let shown = pairs.iter().map(|(name, value)| (name, if name == "password" { "hidden" } else { value.as_str() }));
+        url.query_pairs_mut().clear().extend_pairs(shown);
+    }
+    url.to_string()
 }
 
 #[cfg(test)]
@@ -64,6 +73,9 @@ mod tests {
         let secret = Secret::new("hunter2");
         assert!(!format!("{secret:?}").contains("hunter2"));
         assert!(!serde_json::to_string(&secret).unwrap().contains("hunter2"));
-        assert!(!redacted_url("postgres://me:hunter2@db/x").contains("hunter2"));
+        for url in ["postgres://me:hunter2@db/x", "postgres://me:hunter2@db:port/x", "postgres://db/x?user=me&password=hunter2"] {
+            assert!(!redacted_url(url).contains("hunter2"), "{url}");
+        }
+        assert_eq!(redacted_url("sqlite://tollgate.db"), "sqlite://tollgate.db");
     }
 }

@@ -9,6 +9,7 @@ mod checks;
 mod columns;
 mod geo;
 mod history;
+mod scores;
 mod users;
 mod verdict;
 mod word;

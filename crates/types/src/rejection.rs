@@ -10,6 +10,8 @@ pub struct Rejection {
     pub field: &'static str,
     /// What is wrong with it, for a person.
     pub reason: Cow<'static, str>,
+    /// The text is no JSON object at all, so that no rule could be asked.
+    pub malformed: bool,
 }
 
 impl Rejection {
@@ -18,6 +20,15 @@ impl Rejection {
         Self {
             field,
             reason: reason.into(),
+            malformed: false,
+        }
+    }
+
+    /// A text that cannot be read beyond `field`, or at all where that is empty.
+    pub fn malformed(field: &'static str, reason: impl Into<Cow<'static, str>>) -> Self {
+        Self {
+            malformed: true,
+            ..Self::new(field, reason)
         }
     }
 }

@@ -3,8 +3,8 @@
 use std::fmt;
 use std::ops::Sub;
 
-use chrono::{DateTime, NaiveDateTime, SecondsFormat};
-use serde::de::{Deserialize, Deserializer, Error as _};
+use chrono::{DateTime, NaiveDateTime};
+use serde::de::{self, Deserialize, Deserializer, Visitor};
 use serde::ser::{Serialize, Serializer};
 
 /// A point in time to the microsecond, between the years 0 and 9999 (UTC).
@@ -53,6 +53,9 @@ impl Timestamp {
     /// # Errors
     /// Where the text is no such time, or lies outside the years 0000 to 9999.
     pub fn parse(text: &str) -> Result<Self, TimestampError> {
+        if let Some(micros) = parse_usual(text.as_bytes()) {
+            return Self::from_micros(micros).ok_or(TimestampError::OutOfRange);
+        }
         let micros = match DateTime::parse_from_rfc3339(text) {
             Ok(time) => time.timestamp_micros(),
             Err(_) => parse_without_offset(text)
@@ -62,6 +65,89 @@ impl Timestamp {
         };
         Self::from_micros(micros).ok_or(TimestampError::OutOfRange)
     }
+}
+
+/// Reads what nearly every producer writes, `2026-03-01T12:30:00` with at most nine decimals and `Z`, `±hh:mm` or
+/// nothing behind it, in a tenth of the time. `None` leaves the text to the general reader, and is no verdict.
+fn parse_usual(text: &[u8]) -> Option<i64> {
+    let (fixed, rest) = text.split_first_chunk::<19>()?;
+    if [fixed[4], fixed[7], fixed[10], fixed[13], fixed[16]] != *b"--T::" {
+        return None;
+    }
+    let two = |at: usize| digits(&fixed[at..at + 2]);
+    let (year, month, day) = (digits(&fixed[..4])?, two(5)?, two(8)?);
+    let (hour, minute, second) = (two(11)?, two(14)?, two(17)?);
+    let leap = year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
+    let days_in_month = match month {
+        2 => 28 + i64::from(leap),
+        4 | 6 | 9 | 11 => 30,
+        1..=12 => 31,
+        _ => return None,
+    };
+    if !(1..=days_in_month).contains(&day) || hour > 23 || minute > 59 || second > 59 {
+        return None;
+    }
+    let (fraction, offset) = match rest.strip_prefix(b".") {
+        None => (0, rest),
+        Some(rest) => {
+            let length = rest.iter().take_while(|byte| byte.is_ascii_digit()).count();
+            if !(1..=9).contains(&length) {
+                return None;
+            }
+            let kept = length.min(6);
+            let scale = [0, 100_000, 10_000, 1_000, 100, 10, 1][kept];
+            (digits(&rest[..kept])? * scale, &rest[length..])
+        }
+    };
+    let offset_minutes = match offset {
+        b"" | b"Z" => 0,
+        [sign @ (b'+' | b'-'), hour @ .., b':', m1, m2] if hour.len() == 2 => {
+            let (hours, minutes) = (digits(hour)?, digits(&[*m1, *m2])?);
+            if hours > 23 || minutes > 59 {
+                return None;
+            }
+            if *sign == b'+' {
+                hours * 60 + minutes
+            } else {
+                -(hours * 60 + minutes)
+            }
+        }
+        _ => return None,
+    };
+    let minutes = days_from_civil(year, month, day) * 1_440 + hour * 60 + minute - offset_minutes;
+    Some((minutes * 60 + second) * 1_000_000 + fraction)
+}
+
+fn digits(text: &[u8]) -> Option<i64> {
+    text.iter().try_fold(0, |value, byte| {
+        byte.is_ascii_digit()
+            .then(|| value * 10 + i64::from(byte - b'0'))
+    })
+}
+
+/// Days since 1970-01-01 in the proleptic Gregorian calendar: `days_from_civil` of Howard Hinnant's
+/// "chrono-Compatible Low-Level Date Algorithms", for years from 0 on.
+fn days_from_civil(year: i64, month: i64, day: i64) -> i64 {
+    // The year begins in March, so that the leap day is its last.
+    let year = if month <= 2 { year - 1 } else { year };
+    let era = year.div_euclid(400);
+    let year_of_era = year.rem_euclid(400);
+    let day_of_year = (153 * ((month + 9) % 12) + 2) / 5 + day - 1;
+    let day_of_era = year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + day_of_year;
+    era * 146_097 + day_of_era - 719_468
+}
+
+/// Year, month and day: `civil_from_days` of the same source.
+fn civil_from_days(days: i64) -> (i64, i64, i64) {
+    let days = days + 719_468;
+    let (era, day_of_era) = (days.div_euclid(146_097), days.rem_euclid(146_097));
+    let year_of_era =
+        (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let month_from_march = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
+    let month = (month_from_march + 2) % 12 + 1;
+    (year_of_era + era * 400 + i64::from(month <= 2), month, day)
 }
 
 fn parse_without_offset(text: &str) -> Option<NaiveDateTime> {
@@ -90,15 +176,32 @@ impl Sub for Timestamp {
 impl fmt::Display for Timestamp {
     /// RFC 3339 in UTC: `2026-03-01T12:30:00Z`, or with six decimals where there is a fraction.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Some(time) = DateTime::from_timestamp_micros(self.0) else {
-            return Err(fmt::Error);
-        };
-        let precision = if self.0 % 1_000_000 == 0 {
-            SecondsFormat::Secs
+        let (seconds, micros) = (self.0.div_euclid(1_000_000), self.0.rem_euclid(1_000_000));
+        let (days, second) = (seconds.div_euclid(86_400), seconds.rem_euclid(86_400));
+        let (year, month, day) = civil_from_days(days);
+        let mut text = *b"0000-00-00T00:00:00.000000Z";
+        for (value, end, width) in [
+            (year, 4, 4),
+            (month, 7, 2),
+            (day, 10, 2),
+            (second / 3_600, 13, 2),
+            (second / 60 % 60, 16, 2),
+            (second % 60, 19, 2),
+            (micros, 26, 6),
+        ] {
+            let mut rest = value.unsigned_abs();
+            for digit in text[end - width..end].iter_mut().rev() {
+                *digit = b'0' + u8::try_from(rest % 10).unwrap_or_default();
+                rest /= 10;
+            }
+        }
+        let text = if micros == 0 {
+            text[19] = b'Z';
+            &text[..20]
         } else {
-            SecondsFormat::Micros
+            &text[..]
         };
-        f.write_str(&time.to_rfc3339_opts(precision, true))
+        f.write_str(std::str::from_utf8(text).map_err(|_| fmt::Error)?)
     }
 }
 
@@ -110,13 +213,23 @@ impl Serialize for Timestamp {
 
 impl<'de> Deserialize<'de> for Timestamp {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = String::deserialize(deserializer)?;
-        Self::parse(&text).map_err(D::Error::custom)
+        struct Text;
+        impl Visitor<'_> for Text {
+            type Value = Timestamp;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an RFC 3339 time")
+            }
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<Timestamp, E> {
+                Timestamp::parse(text).map_err(E::custom)
+            }
+        }
+        deserializer.deserialize_str(Text)
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use chrono::SecondsFormat;
     use proptest::prelude::*;
 
     use super::*;
@@ -190,6 +303,30 @@ mod tests {
         fn parsing_what_was_printed_gives_the_same_instant(micros in Timestamp::MIN.0..=Timestamp::MAX.0) {
             let time = Timestamp(micros);
             prop_assert_eq!(Timestamp::parse(&time.to_string()), Ok(time));
+        }
+
+        #[test]
+        fn it_prints_what_chrono_prints(micros in Timestamp::MIN.0..=Timestamp::MAX.0, whole: bool) {
+            let micros = if whole { micros.div_euclid(1_000_000) * 1_000_000 } else { micros };
+            let precision = if micros % 1_000_000 == 0 { SecondsFormat::Secs } else { SecondsFormat::Micros };
+            let expected = DateTime::from_timestamp_micros(micros).unwrap().to_rfc3339_opts(precision, true);
+            prop_assert_eq!(Timestamp(micros).to_string(), expected);
+        }
+
+        #[test]
+        fn the_usual_form_is_read_as_chrono_reads_it(
+            text in "[0-9]{4}-[01][0-9]-[0-3][0-9]T[0-2][0-9]:[0-6][0-9]:[0-6][0-9](\\.[0-9]{0,10})?(Z|[-+][0-2][0-9]:[0-6][0-9]|)",
+        ) {
+            let whole = if text.ends_with('Z') || text[19..].contains(['+', '-']) { text.clone() } else { format!("{text}Z") };
+            let expected = DateTime::parse_from_rfc3339(&whole).ok().map(|time| time.timestamp_micros());
+            let expected = expected.filter(|micros| Timestamp::from_micros(*micros).is_some());
+            prop_assert_eq!(micros(&text).ok(), expected, "{}", text);
+        }
+
+        #[test]
+        fn every_day_there_is_has_its_date(days in -719_528_i64..=2_932_896) {
+            let (year, month, day) = civil_from_days(days);
+            prop_assert_eq!(days_from_civil(year, month, day), days);
         }
 
         #[test]

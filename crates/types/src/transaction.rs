@@ -50,11 +50,11 @@ impl<'a> Transaction<'a> {
     /// # Errors
     /// The first rule that the text breaks, with the member at fault. No byte sequence panics.
     pub fn parse(bytes: &'a [u8]) -> Result<Self, Rejection> {
-        let text =
-            std::str::from_utf8(bytes).map_err(|_| Rejection::new("", "the text is not UTF-8"))?;
+        let text = std::str::from_utf8(bytes)
+            .map_err(|_| Rejection::malformed("", "the text is not UTF-8"))?;
         let json = text.trim_matches([' ', '\t', '\n', '\r']);
         if json.is_empty() {
-            return Err(Rejection::new("", "the text is empty"));
+            return Err(Rejection::malformed("", "the text is empty"));
         }
         let reading = Cell::new("");
         let mut deserializer = serde_json::Deserializer::from_str(json);
@@ -104,7 +104,7 @@ impl<'a> Transaction<'a> {
 fn malformed(field: &'static str, error: &serde_json::Error) -> Rejection {
     let text = error.to_string();
     let what = text.split(" at line ").next().unwrap_or_default();
-    Rejection::new(
+    Rejection::malformed(
         field,
         format!("malformed JSON at column {}: {what}", error.column()),
     )
@@ -354,7 +354,7 @@ fn timestamp(raw: Option<&str>) -> Result<Timestamp, Rejection> {
 }
 
 /// `null`, `{}` and two `null`s all say that there is no location.
-fn location(raw: &str) -> Result<Option<Location>, Rejection> {
+fn location<'a>(raw: &'a str) -> Result<Option<Location>, Rejection> {
     #[derive(Deserialize)]
     struct Coordinates<'a> {
         #[serde(borrow, default)]
@@ -385,12 +385,7 @@ fn location(raw: &str) -> Result<Option<Location>, Rejection> {
         };
         Rejection::new("location", reason)
     })?;
-    let given = |value: Option<&'_ RawValue>| {
-        value
-            .map(RawValue::get)
-            .filter(|raw| *raw != "null")
-            .map(str::to_owned)
-    };
+    let given = |value: Option<&'a RawValue>| value.map(RawValue::get).filter(|raw| *raw != "null");
     match (given(read.latitude), given(read.longitude)) {
         (None, None) => Ok(None),
         (None, Some(_)) => Err(Rejection::new(
@@ -402,8 +397,8 @@ fn location(raw: &str) -> Result<Option<Location>, Rejection> {
             "is missing, while latitude is given",
         )),
         (Some(latitude), Some(longitude)) => Ok(Some(Location {
-            latitude: coordinate("location.latitude", &latitude, 90.0)?,
-            longitude: coordinate("location.longitude", &longitude, 180.0)?,
+            latitude: coordinate("location.latitude", latitude, 90.0)?,
+            longitude: coordinate("location.longitude", longitude, 180.0)?,
         })),
     }
 }

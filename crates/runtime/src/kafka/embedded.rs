@@ -98,7 +98,7 @@ impl EmbeddedLog {
     }
 
     /// A record was read, or not written after all: its room is free again.
-    pub(crate) fn release(&self, topic: &str, partition: i32, size: usize) {
+    pub fn release(&self, topic: &str, partition: i32, size: usize) {
         self.with(topic, |partitions| {
             if let Some(unread) = usize::try_from(partition).ok().and_then(|index| partitions.get_mut(index)) {
                 // Records of foreign writers were never reserved.

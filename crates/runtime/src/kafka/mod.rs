@@ -11,6 +11,7 @@ mod dead_letter;
 mod embedded;
 mod ledger;
 mod producer;
+mod reader;
 mod topics;
 mod tracker;
 
@@ -22,12 +23,16 @@ use rdkafka::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use tollgate_types::{Partitioner, Topics};
 
+use crate::Shutdown;
+use crate::health::Health;
+
 pub use batch::{Batch, Headers, Record};
 pub use config::{KafkaConfig, OciStreamingConfig, Profile};
 pub use consumer::{Assignment, Batching, ConsumerHandle, ConsumerOptions, Event, Lane, Lanes, StartingPosition};
 pub use dead_letter::DeadLetter;
 pub use embedded::EmbeddedLog;
 pub use producer::{Acks, DeliveryFailure, Outgoing, Producer, SendError};
+pub use reader::{LogRecord, TopicReader};
 pub use topics::TopicOutcome;
 
 /// How long one question to the cluster may take.
@@ -130,7 +135,39 @@ impl Kafka {
         format!("{}tollgate-{stage}", self.config.topic_prefix)
     }
 
-    pub(crate) fn client_config(&self) -> ClientConfig {
+    /// Waits until all these topics exist, and says in `health` which one does not. False: the shutdown came first.
+    pub async fn wait_for_topics(&self, topics: &[&str], health: &Health, shutdown: &Shutdown) -> bool {
+        let wanted: Vec<String> = topics.iter().map(|topic| (*topic).to_owned()).collect();
+        while !shutdown.is_begun() {
+            let (kafka, asked) = (self.clone(), wanted.clone());
+            let counts = tokio::task::spawn_blocking(move || {
+                kafka.partition_counts(&asked.iter().map(String::as_str).collect::<Vec<_>>())
+            });
+            let missing = match counts.await {
+                Ok(Ok(counts)) => wanted.iter().find(|topic| !counts.contains_key(*topic)).map(|topic| {
+                    format!("topic {topic} does not exist; `tollgate topics create` makes it")
+                }),
+                Ok(Err(error)) => Some(error.to_string()),
+                Err(error) => Some(error.to_string()),
+            };
+            match missing {
+                None => {
+                    health.ready("topics");
+                    return true;
+                }
+                Some(reason) => health.not_ready("topics", reason),
+            }
+            tokio::select! {
+                () = tokio::time::sleep(Duration::from_millis(500)) => {}
+                () = shutdown.begun() => {}
+            }
+        }
+        false
+    }
+
+    /// The settings that every client of this log shares, for one that reads in its own way.
+    #[must_use]
+    pub fn client_config(&self) -> ClientConfig {
         self.config.client_config(&self.brokers())
     }
 

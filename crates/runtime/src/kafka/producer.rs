@@ -93,9 +93,21 @@ impl Acks {
         Arc::new(Self { outstanding: AtomicUsize::new(1), end: Mutex::new((None, Some(Box::new(then)))) })
     }
 
+    /// As [`Acks::new`], where what is to be called is known only at the end: see [`Acks::seal_with`].
+    #[must_use]
+    pub fn open() -> Arc<Self> {
+        Arc::new(Self { outstanding: AtomicUsize::new(1), end: Mutex::new((None, None)) })
+    }
+
     /// No more sends will come under it.
     pub fn seal(&self) {
         self.one_less(None);
+    }
+
+    /// No more sends will come under it; calls `then` when every one has ended, which may be at once.
+    pub fn seal_with(&self, then: impl FnOnce(Result<(), DeliveryFailure>) + Send + 'static) {
+        self.end.lock().unwrap_or_else(PoisonError::into_inner).1 = Some(Box::new(then));
+        self.seal();
     }
 
     fn one_less(&self, failure: Option<DeliveryFailure>) {
@@ -150,11 +162,23 @@ impl std::fmt::Debug for Producer {
 }
 
 impl Kafka {
-    /// A producer with Tollgate's settings.
+    /// A producer for a caller who waits: what is not acknowledged within `kafka.delivery_timeout_ms` has failed.
     ///
     /// # Errors
     /// Where the client cannot be made of the settings.
     pub fn producer(&self) -> Result<Producer, KafkaError> {
+        self.producer_with(self.config().delivery_timeout_ms)
+    }
+
+    /// A producer for a stage, which has nothing better to do than to wait: a broker that is away is waited for.
+    ///
+    /// # Errors
+    /// Where the client cannot be made of the settings.
+    pub fn patient_producer(&self) -> Result<Producer, KafkaError> {
+        self.producer_with(0)
+    }
+
+    fn producer_with(&self, delivery_timeout_ms: u32) -> Result<Producer, KafkaError> {
         let config = self.config();
         let mut client = self.client_config();
         let partitioner = match config.partitioner {
@@ -166,7 +190,7 @@ impl Kafka {
             .set("partitioner", partitioner)
             .set("max.in.flight.requests.per.connection", "1")
             .set("linger.ms", config.linger_ms.to_string())
-            .set("message.timeout.ms", config.delivery_timeout_ms.to_string())
+            .set("message.timeout.ms", delivery_timeout_ms.to_string())
             .set("compression.type", &config.compression);
         for (name, value) in [("queue.buffering.max.messages", "200000"), ("queue.buffering.max.kbytes", "131072")] {
             if !config.properties.contains_key(name) {

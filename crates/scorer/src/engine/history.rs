@@ -4,13 +4,13 @@
 //! less the horizon, however much later their memory is freed. Scores other than zero stand in a queue of their
 //! own, in the order of their entries; a score's place in it is the number of scored entries before its own.
 
-use std::collections::VecDeque;
 use std::ops::Range;
 
 use tollgate_types::{Amount, Indicators, Location, Status};
 
-use super::columns::{Columns, Row, TIME_LIMIT, unpack_time};
+use super::columns::{self, Columns, Row, TIME_LIMIT, unpack_time};
 use super::geo::{self, PlaceKind};
+use super::scores::Scores;
 use super::word::{Word, amount_mark};
 
 /// What a general-purpose allocator adds to an allocation: its header and rounding.
@@ -47,7 +47,8 @@ pub(super) struct History {
     /// What packed times count from, in microseconds since 1970. Never later than the oldest time that may be
     /// remembered.
     base: i64,
-    scores: VecDeque<f64>,
+    /// Absent until the first score other than zero.
+    scores: Option<Box<Scores>>,
 }
 
 impl History {
@@ -58,14 +59,9 @@ impl History {
 
     /// Memory held beside the struct itself.
     pub(super) fn heap_bytes(&self) -> usize {
-        [
-            self.columns.bytes(),
-            self.scores.capacity() * size_of::<f64>(),
-        ]
-        .into_iter()
-        .filter(|bytes| *bytes > 0)
-        .map(|bytes| bytes + ALLOCATION_OVERHEAD)
-        .sum()
+        let columns = self.columns.bytes();
+        let overhead = if columns == 0 { 0 } else { ALLOCATION_OVERHEAD };
+        columns + overhead + self.scores.as_ref().map_or(0, |scores| scores.bytes())
     }
 
     /// The latest time remembered.
@@ -75,20 +71,12 @@ impl History {
 
     /// The verdict on the transaction of this id.
     pub(super) fn find(&self, id: u64) -> Option<Remembered> {
-        let rows = self.rows();
-        let ids = self.columns.ids(rows.clone());
-        let wanted = id.to_le_bytes();
-        let found = memchr::memchr_iter(id_mark(id), self.columns.id_marks(rows))
-            .find(|candidate| ids[*candidate] == wanted)?;
-        let row = self.start + found;
+        let row = self.start + self.columns.find_id(self.rows(), id)?;
         let word = self.columns.word(row);
-        let score = match word.has_score() {
-            true => self
-                .scores
-                .get(self.scores_before(row))
-                .copied()
-                .unwrap_or_default(),
-            false => 0.0,
+        let score = if word.has_score() {
+            self.score_at(row)?
+        } else {
+            0.0
         };
         Some(Remembered {
             indicators: word.indicators(),
@@ -115,15 +103,16 @@ impl History {
         let marks = self.columns.amount_marks(rows.clone());
         let words = self.columns.words(rows);
         let is_it = |word: &[u8; 8]| Word::from_bytes(*word).is_of(amount);
-        // Marks are counted first: a vector register at a time, and mostly there are too few to go on.
-        let candidates = memchr::memchr_iter(mark, marks).count();
+        // Marks are counted first: mostly there are too few to go on. Where there are many, a look at every word in
+        // its order is faster.
+        let candidates = columns::count(marks, mark);
         let count = if candidates < enough {
             return None;
         } else if candidates > words.len() / 16 {
             words.iter().filter(|word| is_it(word)).count()
         } else {
-            memchr::memchr_iter(mark, marks)
-                .filter(|candidate| is_it(&words[*candidate]))
+            columns::matching(marks, mark)
+                .filter(|row| is_it(&words[*row]))
                 .count()
         };
         (count >= enough).then_some(count)
@@ -163,13 +152,11 @@ impl History {
         let has_score = entry.score != 0.0;
         if has_score {
             let rank = self.scores_before(at);
-            if self.scores.len() == self.scores.capacity() {
-                self.scores.reserve_exact(slack(self.scores.len()));
-            }
-            self.scores.insert(rank, entry.score);
+            self.scores
+                .get_or_insert_default()
+                .insert(rank, entry.score);
         }
         let row = Row {
-            id_mark: id_mark(entry.id),
             amount_mark: amount_mark(entry.amount),
             time: entry.time - self.base,
             word: Word::new(
@@ -207,6 +194,10 @@ impl History {
         self.start + times.partition_point(|each| unpack_time(each) <= time)
     }
 
+    fn score_at(&self, row: usize) -> Option<f64> {
+        self.scores.as_ref()?.get(self.scores_before(row))
+    }
+
     /// Scored entries before this row. Counted from the nearer end, since what is looked for is mostly recent.
     fn scores_before(&self, row: usize) -> usize {
         let scored = |rows: Range<usize>| {
@@ -219,25 +210,24 @@ impl History {
         if row - self.start < self.end - row {
             scored(self.start..row)
         } else {
-            self.scores.len() - scored(row..self.end)
+            self.scores.as_ref().map_or(0, |scores| scores.len()) - scored(row..self.end)
         }
     }
 
     /// Makes all entries before this time invisible.
     fn evict(&mut self, time: i64) {
         while self.start < self.end && self.base + self.columns.time(self.start) < time {
-            if self.columns.word(self.start).has_score() {
-                self.scores.pop_front();
+            if self.columns.word(self.start).has_score()
+                && let Some(scores) = &mut self.scores
+            {
+                scores.pop_front();
             }
             self.start += 1;
         }
-        let scores = self.scores.len();
-        if self.scores.capacity() > scores + tolerance(scores) {
-            self.scores.shrink_to(if scores == 0 {
-                0
-            } else {
-                scores + slack(scores)
-            });
+        match &mut self.scores {
+            Some(scores) if scores.len() == 0 => self.scores = None,
+            Some(scores) => scores.trim(),
+            None => {}
         }
     }
 
@@ -260,16 +250,11 @@ impl History {
 }
 
 /// Room kept free beyond so many in use: an eighth, so that moving them costs each new one a constant.
-fn slack(used: usize) -> usize {
+pub(super) fn slack(used: usize) -> usize {
     (used / 8).max(2)
 }
 
 /// Room left alone before memory is given back: more than the slack, lest it goes back and forth.
-fn tolerance(used: usize) -> usize {
+pub(super) fn tolerance(used: usize) -> usize {
     (used * 3 / 16).max(4)
-}
-
-/// One byte that says of most other ids that they are not this one.
-const fn id_mark(id: u64) -> u8 {
-    id.to_be_bytes()[0]
 }

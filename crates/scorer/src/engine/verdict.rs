@@ -60,4 +60,17 @@ impl Verdict {
             transaction: json,
         }
     }
+
+    /// Appends the event that tells this verdict on `transaction`, as JSON on one line.
+    pub fn write_decision(
+        &self,
+        transaction: &Transaction<'_>,
+        processed_at: Timestamp,
+        ruleset_version: &str,
+        out: &mut Vec<u8>,
+    ) {
+        let json = transaction.raw_line();
+        self.decision(transaction, &json, processed_at, ruleset_version)
+            .write_to(out);
+    }
 }

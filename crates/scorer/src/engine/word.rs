@@ -5,6 +5,7 @@
 
 use tollgate_types::{Amount, Indicators, Status};
 
+use super::columns::Mark;
 use super::geo::PlaceKind;
 
 const AMOUNT_SHIFT: u32 = 10;
@@ -68,12 +69,13 @@ impl Word {
     }
 }
 
-/// One byte that says of most other amounts that they are not this one.
-pub(super) fn amount_mark(amount: Amount) -> u8 {
-    // The top byte of a product with 2^64 / golden ratio, which neighbours in value do not share.
-    amount_bits(amount)
+/// Two bytes that say of most other amounts that they are not this one.
+pub(super) fn amount_mark(amount: Amount) -> Mark {
+    // The top of a product with 2^64 / golden ratio, which neighbours in value do not share.
+    let [a, b, ..] = amount_bits(amount)
         .wrapping_mul(0x9e37_79b9_7f4a_7c15)
-        .to_be_bytes()[0]
+        .to_be_bytes();
+    [a, b]
 }
 
 fn amount_bits(amount: Amount) -> u64 {

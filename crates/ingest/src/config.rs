@@ -1,0 +1,242 @@
+//! Section `ingest` of the configuration.
+
+use std::collections::BTreeSet;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use tollgate_runtime::config::ConfigError;
+use tollgate_runtime::http::{ApiKeyConfig, ApiKeys};
+use tollgate_runtime::kafka::KafkaConfig;
+
+/// Most that key, headers and framing add to a transaction on the log, in bytes.
+const RECORD_OVERHEAD: usize = 4 * 1024;
+/// librdkafka's own limit of a record, where `kafka.properties` sets no other.
+const DEFAULT_MESSAGE_MAX_BYTES: usize = 1_000_000;
+
+/// Section `ingest`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct IngestConfig {
+    /// Where transactions are taken. Port 0 takes any free one.
+    pub listen: SocketAddr,
+    /// Where probes and metrics are answered.
+    pub admin_listen: SocketAddr,
+    /// Largest body of a request, in bytes; beyond it 413.
+    pub max_body_bytes: usize,
+    /// Most transactions in a request; beyond it 413.
+    pub max_items: usize,
+    /// Largest single transaction, in bytes; beyond it that item is rejected.
+    pub max_transaction_bytes: usize,
+    /// Most requests under way at once, waiting ones included; beyond it 503.
+    pub max_in_flight: usize,
+    /// Most bytes of bodies held at once, all requests together; beyond it 503.
+    pub max_in_flight_bytes: usize,
+    /// How long a request's body may take to arrive, in milliseconds; beyond it 408.
+    pub request_timeout_ms: u64,
+    /// How long the log may take to acknowledge a request, in milliseconds; beyond it 503.
+    pub acknowledge_timeout_ms: u64,
+    /// How many transactions a caller may send.
+    pub rate_limit: RateLimitConfig,
+    /// Who may send. None: nobody is asked, which only a loopback address may do.
+    pub api_keys: Vec<ApiKeyConfig>,
+}
+
+/// Section `ingest.rate_limit`: a bucket of transactions for each API key.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct RateLimitConfig {
+    /// Transactions a second that a key may send; 0 is no limit.
+    pub transactions_per_second: u32,
+    /// Transactions it may send at once after a pause; 0 is as many as in a second.
+    pub burst: u32,
+}
+
+impl Default for IngestConfig {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 8080)),
+            admin_listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 9101)),
+            max_body_bytes: 8 * 1024 * 1024,
+            max_items: 10_000,
+            max_transaction_bytes: 256 * 1024,
+            max_in_flight: 512,
+            max_in_flight_bytes: 256 * 1024 * 1024,
+            request_timeout_ms: 10_000,
+            acknowledge_timeout_ms: 5_000,
+            rate_limit: RateLimitConfig::default(),
+            api_keys: Vec::new(),
+        }
+    }
+}
+
+impl IngestConfig {
+    /// Checks what holds between settings, and reads the keys.
+    ///
+    /// # Errors
+    /// Names the setting at fault.
+    pub(crate) fn validate(&self, kafka: &KafkaConfig) -> Result<ApiKeys, ConfigError> {
+        let positive = [
+            ("max_body_bytes", self.max_body_bytes),
+            ("max_items", self.max_items),
+            ("max_transaction_bytes", self.max_transaction_bytes),
+            ("max_in_flight", self.max_in_flight),
+        ];
+        if let Some((setting, _)) = positive.iter().find(|(_, value)| *value == 0) {
+            return invalid(setting, "must be at least 1");
+        }
+        for (setting, ms) in [
+            ("request_timeout_ms", self.request_timeout_ms),
+            ("acknowledge_timeout_ms", self.acknowledge_timeout_ms),
+        ] {
+            if !(1..=600_000).contains(&ms) {
+                return invalid(setting, "must lie between 1 and 600000");
+            }
+        }
+        if self.max_in_flight > tokio::sync::Semaphore::MAX_PERMITS {
+            return invalid("max_in_flight", "is more than can be counted");
+        }
+        if !(self.max_body_bytes..=tokio::sync::Semaphore::MAX_PERMITS)
+            .contains(&self.max_in_flight_bytes)
+        {
+            return invalid(
+                "max_in_flight_bytes",
+                "must hold at least one body of max_body_bytes",
+            );
+        }
+        self.validate_record_size(kafka)?;
+        if self.rate_limit.burst > 0 && self.rate_limit.transactions_per_second == 0 {
+            return invalid(
+                "rate_limit.burst",
+                "has no effect while rate_limit.transactions_per_second is 0; set both or none",
+            );
+        }
+        if self.listen.port() != 0 && self.listen == self.admin_listen {
+            return invalid(
+                "admin_listen",
+                "must not be the same address as ingest.listen",
+            );
+        }
+        let mut names = BTreeSet::new();
+        for (index, key) in self.api_keys.iter().enumerate() {
+            if key.name.is_empty() || !names.insert(&key.name) {
+                return invalid(
+                    &format!("api_keys[{index}].name"),
+                    "must be a name that no other key has: the rate limit is kept by it",
+                );
+            }
+        }
+        ApiKeys::new("ingest", &self.api_keys, self.listen)
+    }
+
+    /// What is accepted must fit into a record, or it would fail again at every attempt.
+    fn validate_record_size(&self, kafka: &KafkaConfig) -> Result<(), ConfigError> {
+        let given = ["message.max.bytes", "max.request.size"]
+            .iter()
+            .find_map(|name| kafka.properties.get(*name)?.parse().ok());
+        let largest: usize = given.unwrap_or(DEFAULT_MESSAGE_MAX_BYTES);
+        if self.max_transaction_bytes.saturating_add(RECORD_OVERHEAD) > largest {
+            return invalid(
+                "max_transaction_bytes",
+                &format!(
+                    "must be at most {}, since a record on the log holds {largest} bytes; \
+                     kafka.properties.\"message.max.bytes\" raises that, where the brokers do too",
+                    largest.saturating_sub(RECORD_OVERHEAD)
+                ),
+            );
+        }
+        if self.max_transaction_bytes > self.max_body_bytes {
+            return invalid("max_transaction_bytes", "must fit into max_body_bytes");
+        }
+        Ok(())
+    }
+
+    pub(crate) const fn request_timeout(&self) -> Duration {
+        Duration::from_millis(self.request_timeout_ms)
+    }
+
+    pub(crate) const fn acknowledge_timeout(&self) -> Duration {
+        Duration::from_millis(self.acknowledge_timeout_ms)
+    }
+}
+
+fn invalid<T>(setting: &str, reason: &str) -> Result<T, ConfigError> {
+    Err(ConfigError::invalid(format!("ingest.{setting}"), reason))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refusal(change: impl FnOnce(&mut IngestConfig)) -> String {
+        let mut config = IngestConfig::default();
+        change(&mut config);
+        config
+            .validate(&KafkaConfig::default())
+            .unwrap_err()
+            .to_string()
+    }
+
+    fn key(name: &str) -> ApiKeyConfig {
+        ApiKeyConfig {
+            name: name.into(),
+            hash: ApiKeys::hash_of("k"),
+            scopes: vec![],
+        }
+    }
+
+    #[test]
+    fn the_defaults_hold_together() {
+        assert!(
+            IngestConfig::default()
+                .validate(&KafkaConfig::default())
+                .is_ok()
+        );
+    }
+
+    #[test]
+    fn a_setting_that_cannot_work_is_refused_by_its_name() {
+        type Change = fn(&mut IngestConfig);
+        let cases: [(&str, Change); 11] = [
+            ("ingest.max_items", |c| c.max_items = 0),
+            ("ingest.max_in_flight", |c| c.max_in_flight = 0),
+            ("ingest.max_in_flight_bytes", |c| c.max_in_flight_bytes = 1),
+            ("ingest.max_transaction_bytes", |c| {
+                c.max_transaction_bytes = 1_000_000;
+            }),
+            ("ingest.max_transaction_bytes", |c| c.max_body_bytes = 1_000),
+            ("ingest.request_timeout_ms", |c| c.request_timeout_ms = 0),
+            ("ingest.acknowledge_timeout_ms", |c| {
+                c.acknowledge_timeout_ms = 0;
+            }),
+            ("ingest.rate_limit.burst", |c| c.rate_limit.burst = 5),
+            ("ingest.admin_listen", |c| c.admin_listen = c.listen),
+            ("ingest.api_keys[1].name", |c| {
+                c.api_keys = vec![key("shop"), key("shop")];
+            }),
+            ("ingest.api_keys", |c| {
+                c.listen = SocketAddr::from(([0, 0, 0, 0], 8080));
+            }),
+        ];
+        for (setting, change) in cases {
+            let message = refusal(change);
+            assert!(
+                message.starts_with(&format!("{setting}: ")),
+                "{setting}: {message}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_larger_record_is_allowed_where_the_log_takes_it() {
+        let mut kafka = KafkaConfig::default();
+        kafka
+            .properties
+            .insert("message.max.bytes".into(), "4000000".into());
+        let config = IngestConfig {
+            max_transaction_bytes: 2_000_000,
+            ..IngestConfig::default()
+        };
+        assert!(config.validate(&kafka).is_ok());
+    }
+}

@@ -1,0 +1,30 @@
+//! The service `tollgate-ingest`.
+
+use tollgate_ingest::IngestConfig;
+use tollgate_runtime::Shutdown;
+use tollgate_runtime::cli::run_service;
+use tollgate_runtime::kafka::{Kafka, KafkaConfig};
+use tollgate_runtime::telemetry::TelemetryConfig;
+
+#[derive(serde::Serialize)]
+struct Config {
+    kafka: KafkaConfig,
+    ingest: IngestConfig,
+    telemetry: TelemetryConfig,
+}
+
+fn main() -> anyhow::Result<()> {
+    run_service(
+        |settings| {
+            Ok(Config {
+                kafka: settings.section("kafka")?,
+                ingest: settings.section("ingest")?,
+                telemetry: settings.section("telemetry")?,
+            })
+        },
+        |config| async {
+            let kafka = Kafka::open_cluster(config.kafka)?;
+            tollgate_ingest::run(config.ingest, kafka, Shutdown::on_signal()).await
+        },
+    )
+}

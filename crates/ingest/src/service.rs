@@ -1,0 +1,183 @@
+//! Starting the service, and stopping it: whatever dies takes the whole of it down, in order.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+use tollgate_runtime::Shutdown;
+use tollgate_runtime::health::Health;
+use tollgate_runtime::http::{bind, serve_admin};
+use tollgate_runtime::kafka::{Kafka, Producer};
+
+use crate::IngestConfig;
+use crate::api::{App, router};
+use crate::limits::Limits;
+use crate::replies::Replies;
+use crate::{availability, replies};
+
+/// How long a record on its way may take at least to be acknowledged after the last answer.
+const MIN_FLUSH: Duration = Duration::from_millis(500);
+
+/// The running service.
+#[derive(Debug)]
+pub struct Ingest {
+    /// Where transactions are taken.
+    pub address: SocketAddr,
+    /// Where probes and metrics are answered.
+    pub admin_address: SocketAddr,
+    /// Whether it can do its work.
+    pub health: Health,
+    running: JoinHandle<anyhow::Result<()>>,
+}
+
+impl Ingest {
+    /// Waits until the service has ended: after the shutdown with everything answered, or by an error.
+    ///
+    /// # Errors
+    /// What ended it.
+    pub async fn join(self) -> anyhow::Result<()> {
+        self.running.await?
+    }
+
+    /// Waits until it is ready for the first time. False: it ended before that.
+    pub async fn ready(&self) -> bool {
+        while !self.health.is_ready() {
+            if self.running.is_finished() {
+                return false;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        true
+    }
+}
+
+/// Takes its ports and starts. It answers at once, and is ready when the log is there.
+///
+/// # Errors
+/// Names the setting at fault.
+pub async fn start(
+    config: IngestConfig,
+    kafka: Kafka,
+    shutdown: Shutdown,
+) -> anyhow::Result<Ingest> {
+    let keys = config.validate(kafka.config())?;
+    let public = bind("ingest.listen", config.listen).await?;
+    let admin = bind("ingest.admin_listen", config.admin_listen).await?;
+    let (address, admin_address) = (public.address(), admin.address());
+    let health = Health::starting(&[availability::COMPONENT, replies::COMPONENT]);
+    // Its own signal, so that a part that dies can stop the others without stopping what else the process runs.
+    let shutdown = shutdown.child();
+    // What must go on until the last request is answered.
+    let drained = Shutdown::new(shutdown.grace());
+    let producer = kafka.producer()?;
+    let (replies, replies_ended) = Replies::start(&kafka, &health, &drained)?;
+    let watch = availability::watch(kafka.clone(), health.clone(), drained.clone());
+    let app = Arc::new(App {
+        limits: Limits::new(&config),
+        config,
+        keys,
+        topic: kafka.topics().transactions.clone(),
+        producer: producer.clone(),
+        replies,
+        health: health.clone(),
+        shutdown: shutdown.clone(),
+    });
+    let parts = Parts {
+        public: tokio::spawn(public.serve(router(app), shutdown.clone())),
+        admin: tokio::spawn(serve_admin(admin, health.clone(), drained.clone())),
+        watch: tokio::spawn(watch),
+        replies_ended,
+        producer,
+        health: health.clone(),
+        shutdown,
+        drained,
+    };
+    tracing::info!(%address, %admin_address, "ingest listens");
+    Ok(Ingest {
+        address,
+        admin_address,
+        health,
+        running: tokio::spawn(parts.run()),
+    })
+}
+
+/// Starts, says on standard output where it is once it is ready, and runs until it has ended.
+///
+/// # Errors
+/// What ended it.
+#[expect(
+    clippy::print_stdout,
+    reason = "whoever started it reads its addresses there"
+)]
+pub async fn run(config: IngestConfig, kafka: Kafka, shutdown: Shutdown) -> anyhow::Result<()> {
+    let ingest = start(config, kafka, shutdown).await?;
+    // The admin port answers why the service is not ready, so it is told before that.
+    println!("ingest admin: http://{}", ingest.admin_address);
+    if ingest.ready().await {
+        println!("ingest: http://{}", ingest.address);
+    }
+    ingest.join().await
+}
+
+struct Parts {
+    public: JoinHandle<anyhow::Result<()>>,
+    admin: JoinHandle<anyhow::Result<()>>,
+    watch: JoinHandle<anyhow::Result<()>>,
+    replies_ended: oneshot::Receiver<()>,
+    producer: Producer,
+    health: Health,
+    shutdown: Shutdown,
+    drained: Shutdown,
+}
+
+impl Parts {
+    async fn run(mut self) -> anyhow::Result<()> {
+        let died = tokio::select! {
+            () = self.shutdown.begun() => Ok(()),
+            result = &mut self.public => Err(ended("the listener", flat(result))),
+            result = &mut self.admin => Err(ended("the admin listener", flat(result))),
+            result = &mut self.watch => Err(ended("the watch over the log", flat(result))),
+            _ = &mut self.replies_ended => Err(ended("the reader of replies", Ok(()))),
+        };
+        self.health.not_ready("shutdown", "draining");
+        self.shutdown.begin();
+        let stop_at = Instant::now() + self.shutdown.grace();
+        let served = if self.public.is_finished() {
+            Ok(())
+        } else {
+            flat(self.public.await)
+        };
+        let flushed = flush(self.producer, stop_at).await;
+        self.drained.begin();
+        if !self.admin.is_finished() {
+            flat(self.admin.await)?;
+        }
+        died.and(served).and(flushed)
+    }
+}
+
+/// Records of requests that were given up may still be on their way; with luck they arrive.
+async fn flush(producer: Producer, stop_at: Instant) -> anyhow::Result<()> {
+    let left = stop_at
+        .saturating_duration_since(Instant::now())
+        .max(MIN_FLUSH);
+    let flushed = tokio::task::spawn_blocking(move || producer.flush(left)).await?;
+    if let Err(error) = flushed {
+        // Nobody was told that they were accepted, so their loss is none.
+        tracing::warn!(%error, "records without an answer were left behind");
+    }
+    Ok(())
+}
+
+fn flat(result: Result<anyhow::Result<()>, tokio::task::JoinError>) -> anyhow::Result<()> {
+    result.unwrap_or_else(|panic| Err(panic.into()))
+}
+
+fn ended(what: &str, result: anyhow::Result<()>) -> anyhow::Error {
+    match result {
+        Ok(()) => anyhow::anyhow!("{what} has ended by itself"),
+        Err(error) => error.context(format!("{what} has ended")),
+    }
+}

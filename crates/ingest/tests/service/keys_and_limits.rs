@@ -1,0 +1,132 @@
+//! Who may send, and how much.
+
+use std::sync::mpsc;
+
+use tollgate_ingest::RateLimitConfig;
+use tollgate_runtime::http::{ApiKeyConfig, ApiKeys, Scope};
+
+use crate::support::{
+    Answer, JSON, NDJSON, Pieces, Scorer, config, embedded, eventually, start, transaction,
+};
+
+pub fn key(name: &str, key: &str) -> ApiKeyConfig {
+    ApiKeyConfig {
+        name: name.to_owned(),
+        hash: ApiKeys::hash_of(key),
+        scopes: vec![Scope::TransactionsWrite],
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_with_the_scope_is_let_in_and_others_are_told_why_not() {
+    let service = start(|config| {
+        let reader = ApiKeyConfig {
+            scopes: vec![Scope::DecisionsRead],
+            ..key("reader", "r")
+        };
+        config.api_keys = vec![key("writer", "w"), reader];
+    })
+    .await;
+    let answer = service.send(JSON, transaction("t", "u")).await;
+    answer.is_problem(401);
+    assert_eq!(answer.header("www-authenticate"), Some("Bearer"));
+    for (name, value, status) in [
+        ("authorization", "Bearer x", 401),
+        ("authorization", "Bearer r", 403),
+        ("authorization", "Bearer w", 202),
+        ("x-api-key", "w", 202),
+    ] {
+        let request = service
+            .post(JSON, transaction("t", "u"))
+            .header(name, value);
+        let answer = Answer::of(request.send().await.unwrap()).await;
+        assert_eq!(answer.status, status, "{}", answer.text);
+    }
+    service.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn listening_to_the_world_without_a_key_is_refused_at_start() {
+    let mut config = config();
+    config.listen = "0.0.0.0:0".parse().unwrap();
+    let refused = tollgate_ingest::start(config, embedded(), Default::default()).await;
+    let message = refused.unwrap_err().to_string();
+    assert!(message.starts_with("ingest.api_keys: "), "{message}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_beyond_its_rate_gets_429_until_its_bucket_has_filled_and_others_are_not_touched() {
+    let service = start(|config| {
+        config.api_keys = vec![key("a", "a"), key("b", "b")];
+        config.rate_limit = RateLimitConfig {
+            transactions_per_second: 1,
+            burst: 3,
+        };
+    })
+    .await;
+    let send = async |key: &str, items: usize| {
+        let lines = vec![transaction("t", "u"); items].join("\n");
+        let request = service.post(NDJSON, lines).header("x-api-key", key);
+        Answer::of(request.send().await.unwrap()).await
+    };
+    assert_eq!(send("a", 3).await.status, 202);
+    let answer = send("a", 3).await;
+    answer.is_problem(429);
+    assert!((1..=3).contains(&answer.retry_after()));
+    assert_eq!(send("b", 3).await.status, 202);
+    // Four never fit: to come again later would not help.
+    send("b", 4).await.is_problem(413);
+    eventually("the bucket fills again", async || {
+        send("a", 1).await.status == 202
+    })
+    .await;
+    service.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn requests_beyond_the_limit_are_shed_at_once_and_the_ones_inside_are_served() {
+    let service = start(|config| config.max_in_flight = 1).await;
+    let (asked, seen) = mpsc::channel();
+    let (let_go, held) = mpsc::channel::<()>();
+    let scorer = Scorer::start(&service.kafka, move |record| {
+        asked.send(()).unwrap();
+        held.recv().unwrap();
+        vec![record.payload.clone()]
+    });
+    let waiting = service.post(JSON, transaction("t", "u"));
+    let waiting = tokio::spawn(waiting.header("prefer", "wait=20").send());
+    tokio::task::spawn_blocking(move || seen.recv().unwrap())
+        .await
+        .unwrap();
+    let answer = service.send(JSON, transaction("t2", "u")).await;
+    answer.is_problem(503);
+    assert_eq!(answer.retry_after(), 1);
+    let_go.send(()).unwrap();
+    assert_eq!(waiting.await.unwrap().unwrap().status(), 200);
+    assert_eq!(service.send(JSON, transaction("t3", "u")).await.status, 202);
+    let metrics = service.metrics().await;
+    assert!(metrics.contains("tollgate_ingest_shed_total{reason=\"requests\"}"));
+    drop(scorer);
+    service.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bytes_of_bodies_are_bounded_over_all_requests() {
+    let service = start(|config| {
+        config.max_transaction_bytes = 1_000;
+        config.max_body_bytes = 1_000;
+        config.max_in_flight_bytes = 1_000;
+    })
+    .await;
+    let mut first = Pieces::begin(&service, NDJSON).await;
+    first.send(&" ".repeat(900)).await;
+    eventually("the first body holds its room", async || {
+        service.send(JSON, transaction("t", "u")).await.status == 503
+    })
+    .await;
+    first.send(&transaction("t", "u")).await;
+    let answer = first.end().await;
+    assert_eq!(answer.status, 202, "{}", answer.text);
+    assert_eq!(service.send(JSON, transaction("t", "u")).await.status, 202);
+    service.stop().await;
+}

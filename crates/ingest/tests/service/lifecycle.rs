@@ -1,0 +1,164 @@
+//! Starting without a log, losing it, and stopping.
+
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+
+use rdkafka::mocking::MockCluster;
+use tollgate_runtime::kafka::{Kafka, KafkaConfig};
+
+use crate::support::{
+    Answer, JSON, Scorer, cluster_at, config, eventually, start, start_with, transaction,
+};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_broker_the_service_is_alive_not_ready_and_turns_callers_away_quickly() {
+    let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = closed.local_addr().unwrap();
+    drop(closed);
+    let service = start_with(cluster_at(&address.to_string()), config()).await;
+    let asked = Instant::now();
+    let answer = service.send(JSON, transaction("t", "u")).await;
+    answer.is_problem(503);
+    assert!(answer.retry_after() >= 1);
+    assert!(asked.elapsed() < Duration::from_secs(1));
+    eventually("the reason names the broker", async || {
+        let answer = service.readiness().await;
+        assert_eq!(answer.status, 503);
+        let reason = answer.body["reasons"]["log"].as_str().unwrap();
+        reason.contains(&address.to_string())
+    })
+    .await;
+    let alive = service.client.get(format!("{}/livez", service.admin));
+    assert_eq!(alive.send().await.unwrap().status(), 200);
+    service.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_missing_topic_is_named_and_the_service_is_ready_once_it_is_there() {
+    let cluster = MockCluster::new(1).unwrap();
+    let kafka = Kafka::open(KafkaConfig {
+        brokers: cluster.bootstrap_servers(),
+        topic_prefix: "shop.".to_owned(),
+        ..KafkaConfig::default()
+    })
+    .unwrap();
+    let service = start_with(kafka, config()).await;
+    eventually("the reason names the topic", async || {
+        let answer = service.readiness().await;
+        assert_eq!(answer.status, 503);
+        let reason = answer.body["reasons"]["log"].as_str().unwrap();
+        reason == "topic shop.transactions does not exist; `tollgate topics create` makes it"
+    })
+    .await;
+    service
+        .send(JSON, transaction("t", "u"))
+        .await
+        .is_problem(503);
+    for topic in ["shop.transactions", "shop.replies"] {
+        cluster.create_topic(topic, 2, 1).unwrap();
+    }
+    eventually("the service is ready", async || {
+        service.readiness().await.status == 200
+    })
+    .await;
+    let answer = service.send(JSON, transaction("t", "u")).await;
+    assert_eq!(answer.status, 202, "{}", answer.text);
+    service.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broker_that_goes_away_is_noticed_and_what_it_did_not_acknowledge_was_not_accepted() {
+    let cluster = MockCluster::new(1).unwrap();
+    for topic in ["transactions", "replies"] {
+        cluster.create_topic(topic, 2, 1).unwrap();
+    }
+    let mut config = config();
+    config.acknowledge_timeout_ms = 200;
+    let service = start_with(cluster_at(&cluster.bootstrap_servers()), config).await;
+    eventually("the service is ready", async || {
+        service.readiness().await.status == 200
+    })
+    .await;
+    cluster.broker_down(1).unwrap();
+    // Nobody has noticed yet: this one waits for its acknowledgement in vain.
+    let answer = service.send(JSON, transaction("t", "u")).await;
+    answer.is_problem(503);
+    assert!(answer.retry_after() >= 1);
+    eventually("the service says that it is not ready", async || {
+        service.readiness().await.body["reasons"]["log"].is_string()
+    })
+    .await;
+    service
+        .send(JSON, transaction("t", "u"))
+        .await
+        .is_problem(503);
+    cluster.broker_up(1).unwrap();
+    eventually("the service is ready again", async || {
+        service.readiness().await.status == 200
+    })
+    .await;
+    eventually("it accepts again", async || {
+        service.send(JSON, transaction("t", "u")).await.status == 202
+    })
+    .await;
+    service.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_under_way_when_the_shutdown_begins_gets_its_answer_and_new_ones_are_not_taken() {
+    let service = start(|_| ()).await;
+    let (asked, seen) = mpsc::channel();
+    let (let_go, held) = mpsc::channel::<()>();
+    let scorer = Scorer::start(&service.kafka, move |record| {
+        asked.send(()).unwrap();
+        held.recv().unwrap();
+        vec![record.payload.clone()]
+    });
+    let waiting = service.post(JSON, transaction("t", "u"));
+    let waiting = tokio::spawn(waiting.header("prefer", "wait=20").send());
+    tokio::task::spawn_blocking(move || seen.recv().unwrap())
+        .await
+        .unwrap();
+    service.shutdown.begin();
+    eventually("it says that it drains", async || {
+        service.readiness().await.body["reasons"]["shutdown"] == "draining"
+    })
+    .await;
+    let fresh = reqwest::Client::new();
+    eventually("new callers are not taken", async || {
+        fresh
+            .get(format!("{}/openapi.json", service.url))
+            .send()
+            .await
+            .is_err()
+    })
+    .await;
+    let_go.send(()).unwrap();
+    let answer = Answer::of(waiting.await.unwrap().unwrap()).await;
+    assert_eq!(answer.status, 200, "{}", answer.text);
+    drop(scorer);
+    let admin = format!("{}/livez", service.admin);
+    service.stop().await;
+    assert!(fresh.get(admin).send().await.is_err());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_caller_who_waits_when_the_shutdown_begins_is_answered_within_the_grace_period() {
+    let service = start(|_| ()).await;
+    let waiting = service.post(JSON, transaction("t", "u"));
+    let waiting = tokio::spawn(waiting.header("prefer", "wait=30").send());
+    assert_eq!(service.records(1).len(), 1);
+    service.stop().await;
+    let answer = Answer::of(waiting.await.unwrap().unwrap()).await;
+    assert_eq!(answer.status, 202, "{}", answer.text);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_address_that_is_taken_is_refused_by_the_name_of_its_setting() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut config = config();
+    config.listen = taken.local_addr().unwrap();
+    let refused = tollgate_ingest::start(config, crate::support::embedded(), Default::default());
+    let message = refused.await.unwrap_err().to_string();
+    assert!(message.starts_with("ingest.listen: "), "{message}");
+}

@@ -1,0 +1,341 @@
+//! A service on ports of its own with an embedded log, and eyes on both.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use rdkafka::consumer::{BaseConsumer, Consumer as _};
+use rdkafka::message::Headers as _;
+use rdkafka::{Message as _, Offset, TopicPartitionList};
+use reqwest::{Client, RequestBuilder, Response};
+use serde_json::Value;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tollgate_ingest::{Ingest, IngestConfig};
+use tollgate_runtime::Shutdown;
+use tollgate_runtime::kafka::{Acks, Kafka, KafkaConfig, Outgoing};
+
+pub const JSON: &str = "application/json";
+pub const NDJSON: &str = "application/x-ndjson";
+pub const PATIENCE: Duration = Duration::from_secs(20);
+
+pub fn embedded() -> Kafka {
+    let config = KafkaConfig {
+        partitions: 3,
+        ..KafkaConfig::default()
+    };
+    Kafka::open(config).unwrap()
+}
+
+/// A log that the service knows by its address only.
+pub fn cluster_at(brokers: &str) -> Kafka {
+    let config = KafkaConfig {
+        brokers: brokers.to_owned(),
+        ..KafkaConfig::default()
+    };
+    Kafka::open(config).unwrap()
+}
+
+pub fn config() -> IngestConfig {
+    IngestConfig {
+        listen: "127.0.0.1:0".parse().unwrap(),
+        admin_listen: "127.0.0.1:0".parse().unwrap(),
+        ..IngestConfig::default()
+    }
+}
+
+pub struct Service {
+    pub kafka: Kafka,
+    pub shutdown: Shutdown,
+    pub url: String,
+    pub admin: String,
+    pub client: Client,
+    ingest: Ingest,
+}
+
+/// Starts a service without waiting for its log.
+pub async fn start_with(kafka: Kafka, config: IngestConfig) -> Service {
+    // Before the first measurement, or it would go nowhere.
+    tollgate_runtime::telemetry::metrics_handle();
+    let shutdown = Shutdown::new(Duration::from_secs(10));
+    let ingest = tollgate_ingest::start(config, kafka.clone(), shutdown.clone())
+        .await
+        .unwrap();
+    Service {
+        kafka,
+        shutdown,
+        url: format!("http://{}", ingest.address),
+        admin: format!("http://{}", ingest.admin_address),
+        client: Client::builder()
+            .redirect(reqwest::redirect::Policy::none())
+            .build()
+            .unwrap(),
+        ingest,
+    }
+}
+
+pub async fn start(change: impl FnOnce(&mut IngestConfig)) -> Service {
+    let mut config = config();
+    change(&mut config);
+    let service = start_with(embedded(), config).await;
+    let ready = tokio::time::timeout(PATIENCE, service.ingest.ready());
+    assert!(ready.await.unwrap());
+    service
+}
+
+impl Service {
+    pub fn post(&self, content_type: &str, body: impl Into<reqwest::Body>) -> RequestBuilder {
+        let url = format!("{}/v1/transactions", self.url);
+        self.client
+            .post(url)
+            .header("content-type", content_type)
+            .body(body)
+    }
+
+    pub async fn send(&self, content_type: &str, body: impl Into<reqwest::Body>) -> Answer {
+        let response = self.post(content_type, body).send().await.unwrap();
+        Answer::of(response).await
+    }
+
+    pub async fn get(&self, path: &str) -> Response {
+        let url = format!("{}{path}", self.url);
+        self.client.get(url).send().await.unwrap()
+    }
+
+    pub async fn readiness(&self) -> Answer {
+        let url = format!("{}/readyz", self.admin);
+        Answer::of(self.client.get(url).send().await.unwrap()).await
+    }
+
+    pub async fn metrics(&self) -> String {
+        let url = format!("{}/metrics", self.admin);
+        let response = self.client.get(url).send().await.unwrap();
+        response.text().await.unwrap()
+    }
+
+    /// The first `count` records of the topic of transactions.
+    pub fn records(&self, count: usize) -> Vec<Record> {
+        let topic = &self.kafka.topics().transactions;
+        let mut reader = Reader::new(&self.kafka, topic);
+        let deadline = Instant::now() + PATIENCE;
+        let mut records = Vec::new();
+        while records.len() < count {
+            assert!(Instant::now() < deadline, "only {records:?} arrived");
+            records.extend(reader.next());
+        }
+        records
+    }
+
+    pub async fn stop(self) {
+        self.shutdown.begin();
+        let stopped = tokio::time::timeout(PATIENCE, self.ingest.join());
+        stopped.await.unwrap().unwrap();
+    }
+}
+
+/// Status, headers and JSON of an answer.
+#[derive(Debug)]
+pub struct Answer {
+    pub status: u16,
+    pub headers: reqwest::header::HeaderMap,
+    pub text: String,
+    pub body: Value,
+}
+
+impl Answer {
+    pub async fn of(response: Response) -> Self {
+        let (status, headers) = (response.status().as_u16(), response.headers().clone());
+        let text = response.text().await.unwrap();
+        let body = serde_json::from_str(&text).unwrap_or(Value::Null);
+        Self {
+            status,
+            headers,
+            text,
+            body,
+        }
+    }
+
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.get(name).map(|value| value.to_str().unwrap())
+    }
+
+    pub fn is_problem(&self, status: u16) {
+        assert_eq!(self.status, status, "{}", self.text);
+        assert_eq!(
+            self.header("content-type"),
+            Some("application/problem+json")
+        );
+        assert_eq!(self.body["status"], status);
+        assert!(self.body["detail"].is_string() && self.body["title"].is_string());
+    }
+
+    /// Seconds after which to come again.
+    pub fn retry_after(&self) -> u64 {
+        self.header("retry-after").unwrap().parse().unwrap()
+    }
+}
+
+/// A request whose body goes out piece by piece.
+pub struct Pieces(TcpStream);
+
+impl Pieces {
+    pub async fn begin(service: &Service, content_type: &str) -> Self {
+        let address = service.url.trim_start_matches("http://");
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        let head = format!(
+            "POST /v1/transactions HTTP/1.1\r\nhost: {address}\r\ncontent-type: {content_type}\r\n\
+             transfer-encoding: chunked\r\nconnection: close\r\n\r\n"
+        );
+        stream.write_all(head.as_bytes()).await.unwrap();
+        Self(stream)
+    }
+
+    pub async fn send(&mut self, piece: &str) {
+        let chunk = format!("{:x}\r\n{piece}\r\n", piece.len());
+        self.0.write_all(chunk.as_bytes()).await.unwrap();
+    }
+
+    pub async fn end(mut self) -> Answer {
+        self.0.write_all(b"0\r\n\r\n").await.unwrap();
+        self.answer().await
+    }
+
+    /// The answer to what was sent so far.
+    pub async fn answer(mut self) -> Answer {
+        let mut text = String::new();
+        self.0.read_to_string(&mut text).await.unwrap();
+        let (head, body) = text.split_once("\r\n\r\n").unwrap();
+        let mut lines = head.lines();
+        let status = lines.next().unwrap().split(' ').nth(1).unwrap();
+        let headers = lines.map(|line| {
+            let (name, value) = line.split_once(": ").unwrap();
+            let name: reqwest::header::HeaderName = name.parse().unwrap();
+            (name, value.parse().unwrap())
+        });
+        Answer {
+            status: status.parse().unwrap(),
+            headers: headers.collect(),
+            text: body.to_owned(),
+            body: serde_json::from_str(body).unwrap(),
+        }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct Record {
+    pub partition: i32,
+    pub key: String,
+    pub payload: String,
+    pub headers: Vec<(String, String)>,
+}
+
+impl Record {
+    pub fn header(&self, name: &str) -> Option<&str> {
+        let found = self.headers.iter().find(|(found, _)| found == name);
+        found.map(|(_, value)| value.as_str())
+    }
+}
+
+/// Reads all partitions of a topic from their beginning.
+pub struct Reader(BaseConsumer);
+
+impl Reader {
+    pub fn new(kafka: &Kafka, topic: &str) -> Self {
+        let mut config = kafka.client_config();
+        config
+            .set("group.id", "test")
+            .set("enable.auto.commit", "false")
+            .set("fetch.wait.max.ms", "5");
+        let consumer: BaseConsumer = config.create().unwrap();
+        let mut assignment = TopicPartitionList::new();
+        for partition in 0..kafka.partition_counts(&[topic]).unwrap()[topic] {
+            assignment
+                .add_partition_offset(topic, partition, Offset::Beginning)
+                .unwrap();
+        }
+        consumer.assign(&assignment).unwrap();
+        Self(consumer)
+    }
+
+    pub fn next(&mut self) -> Option<Record> {
+        let message = self.0.poll(Duration::from_millis(50))?.unwrap();
+        let text = |bytes: Option<&[u8]>| String::from_utf8(bytes.unwrap().to_vec()).unwrap();
+        let headers = message.headers().map(|headers| {
+            let pairs = headers.iter();
+            pairs
+                .map(|header| (header.key.to_owned(), text(header.value)))
+                .collect()
+        });
+        Some(Record {
+            partition: message.partition(),
+            key: text(message.key()),
+            payload: text(message.payload()),
+            headers: headers.unwrap_or_default(),
+        })
+    }
+}
+
+/// Answers records that ask for it, with whatever the test says.
+pub struct Scorer {
+    stop: Arc<AtomicBool>,
+    thread: Option<std::thread::JoinHandle<()>>,
+}
+
+impl Scorer {
+    /// `decide` gets each record and gives the texts of its replies.
+    pub fn start(
+        kafka: &Kafka,
+        mut decide: impl FnMut(&Record) -> Vec<String> + Send + 'static,
+    ) -> Self {
+        let stop = Arc::new(AtomicBool::new(false));
+        let (stopped, kafka) = (Arc::clone(&stop), kafka.clone());
+        let thread = std::thread::spawn(move || {
+            let mut reader = Reader::new(&kafka, &kafka.topics().transactions);
+            let producer = kafka.producer().unwrap();
+            while !stopped.load(Ordering::Relaxed) {
+                let Some(record) = reader.next() else {
+                    continue;
+                };
+                let Some(partition) = record.header("reply-to") else {
+                    continue;
+                };
+                let partition = Some(partition.parse().unwrap());
+                for reply in decide(&record) {
+                    let topic = &kafka.topics().replies;
+                    let out = Outgoing {
+                        partition,
+                        ..Outgoing::new(topic, record.key.as_bytes(), reply.as_bytes())
+                    };
+                    producer.send(&out, &Acks::new(|_| ())).unwrap();
+                }
+            }
+        });
+        Self {
+            stop,
+            thread: Some(thread),
+        }
+    }
+}
+
+impl Drop for Scorer {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        let ended = self.thread.take().unwrap().join();
+        assert!(ended.is_ok() || std::thread::panicking());
+    }
+}
+
+/// Waits for a condition, and says which one did not come true.
+pub async fn eventually<F: Future<Output = bool>>(what: &str, mut condition: impl FnMut() -> F) {
+    let deadline = Instant::now() + PATIENCE;
+    while !condition().await {
+        assert!(Instant::now() < deadline, "never: {what}");
+        tokio::task::yield_now().await;
+    }
+}
+
+pub fn transaction(id: &str, user: &str) -> String {
+    format!(
+        r#"{{"transaction_id":"{id}","user_id":"{user}","amount":12.5,"timestamp":"2026-03-01T12:30:00Z"}}"#
+    )
+}

@@ -1,0 +1,189 @@
+//! Callers who wait for decisions.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::support::{
+    Answer, JSON, NDJSON, Record, Scorer, Service, eventually, start, transaction,
+};
+
+fn decision(record: &Record) -> String {
+    let transaction: Value = serde_json::from_str(&record.payload).unwrap();
+    let (id, user) = (&transaction["transaction_id"], &transaction["user_id"]);
+    // 1.50 and the spaces would not survive being parsed.
+    format!(r#"{{"transaction_id":{id}, "user_id":{user}, "fraud_score":1.50}}"#)
+}
+
+fn decided(id: &str, user: &str) -> String {
+    format!(r#"{{"transaction_id":"{id}", "user_id":"{user}", "fraud_score":1.50}}"#)
+}
+
+async fn wait(service: &Service, preference: &str, content_type: &str, body: String) -> Answer {
+    let request = service
+        .post(content_type, body)
+        .header("prefer", preference);
+    Answer::of(request.send().await.unwrap()).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn decisions_are_answered_in_the_order_of_the_items_and_as_they_were_written() {
+    let service = start(|_| ()).await;
+    let _scorer = Scorer::start(&service.kafka, |record| vec![decision(record)]);
+    let users: Vec<String> = (0..30).map(|n| format!("u{n}")).collect();
+    let lines: Vec<String> = users.iter().map(|user| transaction("t", user)).collect();
+    let answer = wait(&service, "wait=20", NDJSON, lines.join("\n")).await;
+    assert_eq!(answer.status, 200, "{}", answer.text);
+    assert_eq!(answer.header("preference-applied"), Some("wait=20"));
+    let expected: Vec<String> = users.iter().map(|user| decided("t", user)).collect();
+    assert_eq!(
+        answer.text,
+        format!("{{\"decisions\":[{}]}}", expected.join(","))
+    );
+    service.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rejected_items_stand_beside_the_decisions_of_the_others() {
+    let service = start(|_| ()).await;
+    let _scorer = Scorer::start(&service.kafka, |record| vec![decision(record)]);
+    let body = format!(
+        "[{}, {{}}, {}]",
+        transaction("a", "u"),
+        transaction("b", "u")
+    );
+    let answer = wait(&service, "wait=20", JSON, body).await;
+    assert_eq!(answer.status, 200, "{}", answer.text);
+    let ids: Vec<&Value> = answer.body["decisions"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|decision| &decision["transaction_id"])
+        .collect();
+    assert_eq!(ids, ["a", "b"]);
+    let expected = json!([{"index": 1, "transaction_id": null, "status": "rejected", "field": "transaction_id", "reason": "is missing"}]);
+    assert_eq!(answer.body["results"], expected);
+    service.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn when_time_is_over_the_answer_is_202_with_what_is_there() {
+    let service = start(|_| ()).await;
+    let _scorer = Scorer::start(&service.kafka, |record| match record.key.as_str() {
+        "quick" => vec![decision(record)],
+        _ => vec![],
+    });
+    let body = format!(
+        "[{}, {}]",
+        transaction("a", "slow"),
+        transaction("b", "quick")
+    );
+    let answer = wait(&service, "wait=1.5", JSON, body).await;
+    assert_eq!(answer.status, 202, "{}", answer.text);
+    assert_eq!(answer.header("preference-applied"), Some("wait=1.5"));
+    assert_eq!(answer.body["accepted"], 2);
+    assert_eq!(answer.body["results"].as_array().unwrap().len(), 2);
+    let decisions = answer.body["decisions"].as_array().unwrap();
+    assert_eq!(decisions.len(), 1);
+    assert_eq!(decisions[0]["transaction_id"], "b");
+    let answer = wait(&service, "wait=0", JSON, transaction("c", "slow")).await;
+    assert_eq!(answer.status, 202);
+    assert_eq!(answer.body["decisions"], json!([]));
+    service.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_same_transaction_twice_in_a_request_gets_two_decisions() {
+    let service = start(|_| ()).await;
+    let mut seen = 0;
+    let _scorer = Scorer::start(&service.kafka, move |record| {
+        seen += 1;
+        vec![decision(record).replace("1.50", &seen.to_string())]
+    });
+    let body = format!("[{0},{0}]", transaction("t", "u"));
+    let answer = wait(&service, "wait=20", JSON, body).await;
+    assert_eq!(answer.status, 200, "{}", answer.text);
+    assert_eq!(answer.body["decisions"][0]["fraud_score"], 1);
+    assert_eq!(answer.body["decisions"][1]["fraud_score"], 2);
+    service.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn replies_that_are_broken_or_for_nobody_disturb_nobody() {
+    let service = start(|_| ()).await;
+    let _scorer = Scorer::start(&service.kafka, |record| {
+        vec![
+            String::new(),
+            "nonsense".to_owned(),
+            "{\"user_id\":1}".to_owned(),
+            decided("t", "somebody-else"),
+            decision(record),
+            decision(record),
+        ]
+    });
+    for id in ["a", "b"] {
+        let answer = wait(&service, "wait=20", JSON, transaction(id, "u")).await;
+        assert_eq!(answer.status, 200, "{}", answer.text);
+        assert_eq!(answer.body["decisions"][0]["transaction_id"], id);
+    }
+    service.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_is_asked_for_a_reply_without_a_preference_or_with_one_that_says_nothing() {
+    let service = start(|_| ()).await;
+    for preference in ["respond-async", "wait=-1", "wait=soon"] {
+        let answer = wait(&service, preference, JSON, transaction("t", "u")).await;
+        assert_eq!(answer.status, 202);
+        assert_eq!(answer.header("preference-applied"), None);
+        assert!(answer.body.get("decisions").is_none());
+    }
+    assert!(
+        service
+            .records(3)
+            .iter()
+            .all(|record| record.headers.is_empty())
+    );
+    service.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn more_than_thirty_seconds_are_granted_as_thirty() {
+    let service = start(|_| ()).await;
+    let _scorer = Scorer::start(&service.kafka, |record| vec![decision(record)]);
+    let answer = wait(&service, "wait=9999", JSON, transaction("t", "u")).await;
+    assert_eq!(
+        (answer.status, answer.header("preference-applied")),
+        (200, Some("wait=30"))
+    );
+    service.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_caller_who_leaves_does_not_take_the_decision_of_the_next_one() {
+    let service = start(|config| config.max_in_flight = 1).await;
+    let request = service.post(JSON, transaction("t", "u"));
+    let request = request
+        .header("prefer", "wait=30")
+        .timeout(Duration::from_millis(500));
+    assert!(request.send().await.unwrap_err().is_timeout());
+    assert_eq!(service.records(1)[0].key, "u");
+    let mut records = 0;
+    let _scorer = Scorer::start(&service.kafka, move |record| {
+        records += 1;
+        if records == 1 {
+            vec![]
+        } else {
+            vec![decision(record)]
+        }
+    });
+    // While the first still has its place, others are shed.
+    let mut answer = None;
+    eventually("the first has left", async || {
+        let next = wait(&service, "wait=20", JSON, transaction("t", "u")).await;
+        answer.insert(next).status != 503
+    })
+    .await;
+    assert_eq!(answer.unwrap().status, 200);
+    service.stop().await;
+}

@@ -1,0 +1,129 @@
+//! When to try again: exponential backoff with full jitter (M. Brooker, «Exponential Backoff And Jitter», AWS
+//! Architecture Blog, 2015), and what a receiver asks for. Pure: randomness is passed in.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use tollgate_runtime::config::ConfigError;
+
+/// Section `notifier.retry`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct RetryConfig {
+    /// Longest wait before the second attempt, in milliseconds.
+    pub base_ms: u64,
+    /// How much longer the wait may get each time.
+    pub multiplier: f64,
+    /// Longest wait, in milliseconds.
+    pub cap_ms: u64,
+    /// Longest wait that a receiver's `Retry-After` is granted, in milliseconds.
+    pub retry_after_cap_ms: u64,
+    /// Failed attempts in a row after which a sink counts as down, in `tollgate_notifier_sink_up` and the log. It is
+    /// tried on all the same.
+    pub attempts_before_down: u32,
+}
+
+impl Default for RetryConfig {
+    fn default() -> Self {
+        Self {
+            base_ms: 250,
+            multiplier: 2.0,
+            cap_ms: 30_000,
+            retry_after_cap_ms: 300_000,
+            attempts_before_down: 3,
+        }
+    }
+}
+
+impl RetryConfig {
+    pub(crate) fn validate(&self) -> Result<(), ConfigError> {
+        let invalid = |member: &str, reason: &str| {
+            Err(ConfigError::invalid(
+                format!("notifier.retry.{member}"),
+                reason,
+            ))
+        };
+        if self.base_ms == 0 {
+            return invalid("base_ms", "must be at least 1");
+        }
+        if self.cap_ms < self.base_ms {
+            return invalid("cap_ms", "must not be less than notifier.retry.base_ms");
+        }
+        if !(1.0..=100.0).contains(&self.multiplier) {
+            return invalid("multiplier", "must lie between 1 and 100");
+        }
+        if self.attempts_before_down == 0 {
+            return invalid("attempts_before_down", "must be at least 1");
+        }
+        Ok(())
+    }
+
+    /// How long to wait after `failed` failed attempts. `random` lies in 0…1, 1 excluded. A receiver that asks for a
+    /// longer wait gets it, up to the cap, with the jitter on top, so that not all come back at once.
+    pub(crate) fn wait(&self, failed: u32, random: f64, retry_after: Option<Duration>) -> Duration {
+        let cap = Duration::from_millis(self.cap_ms);
+        let exponent = i32::try_from(failed.saturating_sub(1)).unwrap_or(i32::MAX);
+        let growth = self.multiplier.powi(exponent);
+        let ceiling =
+            Duration::try_from_secs_f64(Duration::from_millis(self.base_ms).as_secs_f64() * growth)
+                .map_or(cap, |ceiling| ceiling.min(cap));
+        let asked = retry_after.unwrap_or_default();
+        let granted = asked.min(Duration::from_millis(self.retry_after_cap_ms));
+        granted + ceiling.mul_f64(random.clamp(0.0, 1.0))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn config() -> impl Strategy<Value = RetryConfig> {
+        (
+            1_u64..10_000,
+            1.0_f64..100.0,
+            0_u64..1_000_000,
+            0_u64..1_000_000,
+        )
+            .prop_map(
+                |(base_ms, multiplier, more, retry_after_cap_ms)| RetryConfig {
+                    base_ms,
+                    multiplier,
+                    cap_ms: base_ms + more,
+                    retry_after_cap_ms,
+                    attempts_before_down: 1,
+                },
+            )
+    }
+
+    proptest! {
+        #[test]
+        fn a_wait_never_exceeds_its_caps_nor_undercuts_what_was_asked(
+            config in config(),
+            failed: u32,
+            random in 0.0_f64..1.0,
+            asked in proptest::option::of(0_u64..10_000_000),
+        ) {
+            prop_assert!(config.validate().is_ok());
+            let wait = config.wait(failed, random, asked.map(Duration::from_millis));
+            let granted = asked.unwrap_or(0).min(config.retry_after_cap_ms);
+            prop_assert!(wait >= Duration::from_millis(granted));
+            prop_assert!(wait <= Duration::from_millis(granted + config.cap_ms));
+        }
+
+        #[test]
+        fn the_ceiling_grows_with_every_failure_until_the_cap(config in config(), failed in 1_u32..1_000) {
+            let ceiling = |failed| config.wait(failed, 1.0, None);
+            prop_assert_eq!(ceiling(1), Duration::from_millis(config.base_ms));
+            prop_assert!(ceiling(failed) <= ceiling(failed + 1));
+        }
+
+        #[test]
+        fn the_whole_range_below_the_ceiling_is_used(config in config(), failed in 1_u32..50) {
+            prop_assert_eq!(config.wait(failed, 0.0, None), Duration::ZERO);
+            let (half, full) = (config.wait(failed, 0.5, None), config.wait(failed, 1.0, None));
+            prop_assert!((half.as_secs_f64() * 2.0 - full.as_secs_f64()).abs() < 1e-6);
+        }
+    }
+}

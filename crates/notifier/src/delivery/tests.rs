@@ -1,0 +1,240 @@
+//! A partition that goes while its alerts wait for a sink that is down, and may come back.
+
+use std::collections::HashMap;
+use std::io;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use tollgate_runtime::health::Health;
+use tollgate_runtime::kafka::{
+    Acks, Batching, ConsumerOptions, Event, Kafka, KafkaConfig, Lanes, Outgoing, StartingPosition,
+};
+use tollgate_types::Stage;
+
+use super::*;
+use crate::dead_letters::LetterWriter;
+use crate::dispatch::{Dispatcher, SinkQueue};
+use crate::sinks::ConsoleOut;
+
+const DEADLINE: Duration = Duration::from_secs(30);
+
+/// The pipeline behind the log, with a sink that the test switches on, and events that pass through the test.
+struct Pipeline {
+    kafka: Kafka,
+    from_log: tollgate_runtime::kafka::Lane,
+    to_dispatcher: mpsc::UnboundedSender<Event>,
+    shown: Arc<Mutex<HashMap<String, usize>>>,
+    attempts: Arc<Mutex<HashMap<String, usize>>>,
+    up: Arc<AtomicBool>,
+    consumer: tollgate_runtime::kafka::ConsumerHandle,
+    stop: Shutdown,
+    tasks: JoinSet<anyhow::Result<()>>,
+    _directory: tempfile::TempDir,
+}
+
+impl Pipeline {
+    async fn start() -> Self {
+        let kafka = Kafka::open(KafkaConfig::default()).unwrap();
+        // So long that a batch left in hand would show.
+        let stop = Shutdown::new(Duration::from_secs(600));
+        let health = Health::default();
+        let options = ConsumerOptions {
+            stage: Stage::Notifier,
+            start: StartingPosition::TrimHorizon,
+            lanes: Lanes::ByPartition(1),
+            batching: Batching {
+                max_records: 1,
+                max_bytes: 1 << 20,
+                max_wait: Duration::ZERO,
+            },
+            budget_records: 100,
+            budget_bytes: 1 << 20,
+            commit_interval: Duration::from_secs(1),
+            replay: None,
+        };
+        let (consumer, mut lanes) = kafka.consume(options, &health, &stop).unwrap();
+        let directory = tempfile::tempdir().unwrap();
+        let url = format!("sqlite://{}", directory.path().join("ledger.db").display());
+        let database = tollgate_runtime::database::Database::open("notifier.ledger_url", &url, 2)
+            .await
+            .unwrap();
+        let (ledger, ledger_writer, store) = crate::ledger::open(database, health, stop.clone());
+        store.prepare().await.unwrap();
+        let (letters, letter_writer) =
+            LetterWriter::new(kafka.clone(), kafka.producer().unwrap(), stop.clone());
+
+        let (shown, attempts, up) = (
+            Arc::<Mutex<HashMap<String, usize>>>::default(),
+            Arc::<Mutex<HashMap<String, usize>>>::default(),
+            Arc::<AtomicBool>::default(),
+        );
+        let (see, count, is_up) = (Arc::clone(&shown), Arc::clone(&attempts), Arc::clone(&up));
+        let console = ConsoleOut::new(move |alert| {
+            *count
+                .lock()
+                .unwrap()
+                .entry(alert.key.transaction_id.clone())
+                .or_default() += 1;
+            if !is_up.load(Ordering::Relaxed) {
+                return Err(io::Error::other("down"));
+            }
+            *see.lock()
+                .unwrap()
+                .entry(alert.key.transaction_id.clone())
+                .or_default() += 1;
+            Ok(())
+        });
+        let config = crate::NotifierConfig::default();
+        let spec = config.validate().unwrap().remove(0);
+        let sink = Sink::open(&spec, &console).await.unwrap();
+        let means = Means {
+            retry: RetryConfig {
+                base_ms: 10,
+                cap_ms: 20,
+                ..RetryConfig::default()
+            },
+            ledger,
+            letters: letters.clone(),
+            drain: Drain {
+                stop: stop.clone(),
+                late: CancellationToken::new(),
+            },
+        };
+        let worker = Arc::new(SinkWorker::new(spec, sink, means));
+        let (loads, queue) = mpsc::channel(100);
+        let queues = vec![SinkQueue {
+            loads,
+            queued: worker.queued(),
+        }];
+        let (to_dispatcher, lane) = mpsc::unbounded_channel();
+        let dispatcher = Dispatcher {
+            lane,
+            queues,
+            letters,
+            stop: stop.clone(),
+        };
+        let mut tasks = JoinSet::new();
+        tasks.spawn(worker.run(queue));
+        tasks.spawn(ledger_writer.run());
+        tasks.spawn(letter_writer.run());
+        tasks.spawn(dispatcher.run());
+        let from_log = lanes.remove(0);
+        Self {
+            kafka,
+            from_log,
+            to_dispatcher,
+            shown,
+            attempts,
+            up,
+            consumer,
+            stop,
+            tasks,
+            _directory: directory,
+        }
+    }
+
+    /// Writes an alert, and passes it on when it comes from the log.
+    async fn pass(&mut self, transaction: &str) {
+        let json = format!(
+            r#"{{"transaction_id":"{transaction}","user_id":"u","fraud_score":80,"fraud_indicators":[],"status":"blocked","processed_at":"2026-03-01T12:30:00Z","ruleset_version":"1","transaction":{{}}}}"#
+        );
+        let acks = Acks::new(|result| result.unwrap());
+        let record = Outgoing::new(&self.kafka.topics().alerts, b"u", json.as_bytes());
+        let producer = self.kafka.producer().unwrap();
+        producer.send(&record, &acks).unwrap();
+        producer.flush(DEADLINE).unwrap();
+        loop {
+            let event = tokio::time::timeout(DEADLINE, self.from_log.recv())
+                .await
+                .unwrap()
+                .unwrap();
+            let is_batch = matches!(event, Event::Batch(_));
+            self.to_dispatcher.send(event).unwrap();
+            if is_batch {
+                return;
+            }
+        }
+    }
+
+    fn attempted(&self, transaction: &str) -> usize {
+        self.attempts
+            .lock()
+            .unwrap()
+            .get(transaction)
+            .copied()
+            .unwrap_or_default()
+    }
+
+    fn revoke(&self) {
+        self.to_dispatcher.send(Event::Revoked(vec![0])).unwrap();
+    }
+
+    async fn until(&self, what: &str, condition: impl Fn(&Self) -> bool) {
+        let deadline = Instant::now() + DEADLINE;
+        while !condition(self) {
+            assert!(Instant::now() < deadline, "waited in vain: {what}");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    /// The grace period is longer than the deadline, so this ends only where nothing is left in hand.
+    async fn ends_with_nothing_in_hand(mut self) {
+        self.stop.begin();
+        tokio::time::timeout(DEADLINE, self.consumer.join())
+            .await
+            .expect("something stays in hand")
+            .unwrap();
+        drop((self.to_dispatcher, self.from_log));
+        while let Some(ended) = self.tasks.join_next().await {
+            ended.unwrap().unwrap();
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_alert_whose_partition_went_is_left_to_the_next_owner() {
+    let mut pipeline = Pipeline::start().await;
+    pipeline.pass("gone").await;
+    pipeline
+        .until("first attempts", |p| p.attempted("gone") > 1)
+        .await;
+    pipeline.revoke();
+    pipeline.pass("stays").await;
+    // The sink has one at a time: that this one is tried means that the other is not any more.
+    pipeline
+        .until("an attempt", |p| p.attempted("stays") > 0)
+        .await;
+    pipeline.up.store(true, Ordering::Relaxed);
+    pipeline
+        .until("the alert of now", |p| {
+            p.shown.lock().unwrap().contains_key("stays")
+        })
+        .await;
+    let shown = pipeline.shown.lock().unwrap().clone();
+    assert_eq!(shown, HashMap::from([("stays".to_owned(), 1)]));
+    pipeline.ends_with_nothing_in_hand().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_alert_that_comes_back_with_its_partition_is_delivered_once() {
+    let mut pipeline = Pipeline::start().await;
+    for _ in 0..3 {
+        pipeline.pass("again").await;
+        let before = pipeline.attempted("again");
+        pipeline
+            .until("an attempt", |p| p.attempted("again") > before)
+            .await;
+        pipeline.revoke();
+    }
+    pipeline.pass("again").await;
+    pipeline.up.store(true, Ordering::Relaxed);
+    pipeline.pass("behind").await;
+    pipeline
+        .until("the alert behind", |p| {
+            p.shown.lock().unwrap().contains_key("behind")
+        })
+        .await;
+    assert_eq!(pipeline.shown.lock().unwrap()["again"], 1);
+    pipeline.ends_with_nothing_in_hand().await;
+}

@@ -1,0 +1,278 @@
+//! Which sink has which alert: one row a delivery, asked before sending and written right after it.
+//!
+//! Invariant: [`Ledger::record`] returns true only when the row is on disk. While the store is away nothing new is
+//! sent, since nobody could say whether it was sent before; the log holds.
+
+mod postgres;
+mod sqlite;
+#[cfg(test)]
+mod tests;
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use sqlx::migrate::MigrateError;
+use tokio::sync::{mpsc, oneshot};
+use tollgate_runtime::Shutdown;
+use tollgate_runtime::database::{Database, DatabaseError};
+use tollgate_runtime::health::Health;
+
+use crate::alert::AlertKey;
+use crate::delivery::RetryConfig;
+
+/// The ledger's name among the reasons for not being ready.
+pub(crate) const COMPONENT: &str = "ledger";
+/// Most deliveries written in one statement.
+const GROUP: usize = 256;
+/// Rows that one statement of the purge deletes, so that it holds nobody up.
+const PURGE_STEP: i64 = 5_000;
+/// Time between looks at the store while nothing else asks it.
+const WATCH: Duration = Duration::from_secs(10);
+/// Time between purges.
+const PURGE: Duration = Duration::from_secs(3_600);
+/// The ledger may share its database with other tables that have migrations of their own.
+const MIGRATIONS_TABLE: &str = "tollgate_notifier_migrations";
+
+/// A delivery to remember.
+#[derive(Debug)]
+struct Entry {
+    sink: String,
+    key: AlertKey,
+    recorded: oneshot::Sender<()>,
+}
+
+/// Asks and tells the ledger. Clones share it.
+#[derive(Debug, Clone)]
+pub(crate) struct Ledger {
+    store: Store,
+    entries: mpsc::Sender<Entry>,
+}
+
+/// Writes what was delivered, in the order of delivery, as many at a time as there are.
+pub(crate) struct LedgerWriter {
+    store: Store,
+    entries: mpsc::Receiver<Entry>,
+}
+
+/// Opens the ledger. The database may be away.
+pub(crate) fn open(
+    database: Database,
+    health: Health,
+    stop: Shutdown,
+) -> (Ledger, LedgerWriter, Store) {
+    let (sender, entries) = mpsc::channel(GROUP);
+    let store = Store {
+        database,
+        health,
+        stop,
+        waiting: Arc::default(),
+    };
+    let ledger = Ledger {
+        store: store.clone(),
+        entries: sender,
+    };
+    let writer = LedgerWriter {
+        store: store.clone(),
+        entries,
+    };
+    (ledger, writer, store)
+}
+
+impl Ledger {
+    /// Which of the keys, by index, the sink has. None when the shutdown came before the store's answer.
+    pub(crate) async fn known(
+        &self,
+        sink: &str,
+        keys: &[&AlertKey],
+    ) -> Result<Option<HashSet<usize>>, DatabaseError> {
+        if keys.is_empty() {
+            return Ok(Some(HashSet::new()));
+        }
+        let asked = self.store.insist(|| async {
+            match &self.store.database {
+                Database::Postgres(pool) => postgres::known(pool, sink, keys).await,
+                Database::Sqlite(pool) => sqlite::known(pool, sink, keys).await,
+            }
+        });
+        tokio::select! {
+            known = asked => known.map(Some),
+            () = self.store.stopped_and_away() => Ok(None),
+        }
+    }
+
+    /// Remembers that the sink has the alert. Whether it is on disk; if not, the writer has ended.
+    pub(crate) async fn record(&self, sink: &str, key: &AlertKey) -> bool {
+        let (recorded, done) = oneshot::channel();
+        let entry = Entry {
+            sink: sink.to_owned(),
+            key: key.clone(),
+            recorded,
+        };
+        self.entries.send(entry).await.is_ok() && done.await.is_ok()
+    }
+}
+
+impl LedgerWriter {
+    /// Works until every [`Ledger`] is gone. What was delivered is written even while the service stops.
+    pub(crate) async fn run(mut self) -> anyhow::Result<()> {
+        let mut group = Vec::with_capacity(GROUP);
+        while self.entries.recv_many(&mut group, GROUP).await > 0 {
+            let rows: Vec<(&str, &AlertKey)> = group
+                .iter()
+                .map(|entry| (entry.sink.as_str(), &entry.key))
+                .collect();
+            let store = &self.store;
+            let rows = rows.as_slice();
+            store.insist(|| store.record(rows, Utc::now())).await?;
+            for entry in group.drain(..) {
+                // A delivery that was cut off waits no more; its row is there all the same.
+                let _ = entry.recorded.send(());
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The store and what is known of its health.
+#[derive(Debug, Clone)]
+pub(crate) struct Store {
+    pub(crate) database: Database,
+    health: Health,
+    stop: Shutdown,
+    /// Questions that the store has not answered at their first time.
+    waiting: Arc<AtomicUsize>,
+}
+
+/// Counts a question among those that wait, until it is answered or given up.
+struct Waiting(Arc<AtomicUsize>);
+
+impl Waiting {
+    fn new(count: &Arc<AtomicUsize>) -> Self {
+        count.fetch_add(1, Ordering::AcqRel);
+        Self(Arc::clone(count))
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+impl Store {
+    /// Makes or upgrades the tables. False when the shutdown came before the store's answer.
+    pub(crate) async fn prepare(&self) -> anyhow::Result<bool> {
+        let prepared = self.insist(|| self.migrate());
+        tokio::select! {
+            done = prepared => Ok(done.map(|()| true)?),
+            () = self.stop.begun() => Ok(false),
+        }
+    }
+
+    /// Looks after the store until the shutdown: whether it is there, and that it forgets what is older than that.
+    pub(crate) async fn keep(self, retention: Duration) -> anyhow::Result<()> {
+        let mut watch = tokio::time::interval(WATCH);
+        let mut next_purge = tokio::time::Instant::now();
+        loop {
+            tokio::select! {
+                () = self.stop.begun() => return Ok(()),
+                _ = watch.tick() => {}
+            }
+            self.note(&self.database.ping().await);
+            if tokio::time::Instant::now() < next_purge {
+                continue;
+            }
+            match self.purge(Utc::now() - retention).await {
+                Ok(rows) => {
+                    tracing::debug!(rows, "the ledger has forgotten old deliveries");
+                    next_purge += PURGE;
+                }
+                // Nothing depends on it: it is tried again at the next look.
+                Err(error) => tracing::warn!(%error, "old deliveries were not deleted"),
+            }
+        }
+    }
+
+    async fn migrate(&self) -> Result<(), DatabaseError> {
+        let migrated = match &self.database {
+            Database::Postgres(pool) => postgres::migrate(pool).await,
+            Database::Sqlite(pool) => sqlite::migrate(pool).await,
+        };
+        migrated.map_err(|error| match error {
+            MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _) => error.into(),
+            other => DatabaseError::Broken(sqlx::Error::Migrate(Box::new(other))),
+        })
+    }
+
+    async fn record(
+        &self,
+        rows: &[(&str, &AlertKey)],
+        now: DateTime<Utc>,
+    ) -> Result<(), DatabaseError> {
+        match &self.database {
+            Database::Postgres(pool) => postgres::record(pool, rows, now).await,
+            Database::Sqlite(pool) => sqlite::record(pool, rows, now).await,
+        }
+    }
+
+    /// Deletes what was delivered before that time, a step at a time. How many rows.
+    async fn purge(&self, before: DateTime<Utc>) -> Result<u64, DatabaseError> {
+        let mut rows = 0;
+        loop {
+            let deleted = match &self.database {
+                Database::Postgres(pool) => postgres::purge(pool, before, PURGE_STEP).await?,
+                Database::Sqlite(pool) => sqlite::purge(pool, before, PURGE_STEP).await?,
+            };
+            rows += deleted;
+            if deleted == 0 || self.stop.is_begun() {
+                return Ok(rows);
+            }
+        }
+    }
+
+    /// Asks until the store answers, and says so while it does not.
+    async fn insist<T, F>(&self, ask: impl Fn() -> F) -> Result<T, DatabaseError>
+    where
+        F: Future<Output = Result<T, DatabaseError>>,
+    {
+        let backoff = RetryConfig {
+            base_ms: 100,
+            cap_ms: 5_000,
+            ..RetryConfig::default()
+        };
+        let mut failed = 0_u32;
+        let mut waiting = None;
+        loop {
+            let answer = ask().await;
+            if answer.is_ok() {
+                waiting = None;
+            }
+            self.note(&answer);
+            match answer {
+                Err(DatabaseError::Unavailable(_)) => {}
+                Ok(_) | Err(DatabaseError::Refused(_) | DatabaseError::Broken(_)) => return answer,
+            }
+            failed = failed.saturating_add(1);
+            waiting.get_or_insert_with(|| Waiting::new(&self.waiting));
+            tokio::time::sleep(backoff.wait(failed, rand::random(), None)).await;
+        }
+    }
+
+    fn note<T>(&self, answer: &Result<T, DatabaseError>) {
+        match answer {
+            // A store that answers one question and not another does not work.
+            Ok(_) if self.waiting.load(Ordering::Acquire) > 0 => {}
+            Ok(_) => self.health.ready(COMPONENT),
+            Err(error) => self.health.not_ready(COMPONENT, error.to_string()),
+        }
+    }
+
+    /// The service stops, and the store does not answer at once.
+    async fn stopped_and_away(&self) {
+        self.stop.begun().await;
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+}

@@ -1,0 +1,88 @@
+//! The ledger's statements for SQLite: sets of rows as JSON arrays, each statement idempotent.
+
+use std::borrow::Cow;
+use std::collections::HashSet;
+
+use chrono::{DateTime, Utc};
+use serde_json::json;
+use sqlx::SqlitePool;
+use sqlx::migrate::MigrateError;
+use tollgate_runtime::database::DatabaseError;
+
+use crate::alert::AlertKey;
+
+pub(super) async fn migrate(pool: &SqlitePool) -> Result<(), MigrateError> {
+    let mut migrator = sqlx::migrate!("migrations/sqlite");
+    migrator.table_name = Cow::Borrowed(super::MIGRATIONS_TABLE);
+    migrator.run(pool).await
+}
+
+pub(super) async fn known(
+    pool: &SqlitePool,
+    sink: &str,
+    keys: &[&AlertKey],
+) -> Result<HashSet<usize>, DatabaseError> {
+    let asked: Vec<_> = keys
+        .iter()
+        .map(|key| json!([key.user_id, key.transaction_id]))
+        .collect();
+    let found: Vec<i64> = sqlx::query_scalar(
+        "SELECT asked.key
+           FROM json_each(?2) AS asked
+           JOIN alert_deliveries AS known
+             ON known.sink = ?1
+            AND known.user_id = asked.value ->> 0
+            AND known.transaction_id = asked.value ->> 1",
+    )
+    .bind(sink)
+    .bind(json!(asked).to_string())
+    .fetch_all(pool)
+    .await?;
+    Ok(found
+        .into_iter()
+        .filter_map(|index| usize::try_from(index).ok())
+        .collect())
+}
+
+pub(super) async fn record(
+    pool: &SqlitePool,
+    rows: &[(&str, &AlertKey)],
+    now: DateTime<Utc>,
+) -> Result<(), DatabaseError> {
+    let rows: Vec<_> = rows
+        .iter()
+        .map(|(sink, key)| json!([sink, key.user_id, key.transaction_id]))
+        .collect();
+    let mut connection = pool.acquire().await?;
+    // Of this connection, and cheap to repeat: a row that a power failure takes back would be a second delivery.
+    sqlx::query("PRAGMA synchronous = FULL")
+        .execute(&mut *connection)
+        .await?;
+    sqlx::query(
+        "INSERT INTO alert_deliveries (sink, user_id, transaction_id, delivered_at)
+         SELECT value ->> 0, value ->> 1, value ->> 2, ?2 FROM json_each(?1) WHERE true
+             ON CONFLICT DO NOTHING",
+    )
+    .bind(json!(rows).to_string())
+    .bind(now.timestamp_micros())
+    .execute(&mut *connection)
+    .await?;
+    Ok(())
+}
+
+pub(super) async fn purge(
+    pool: &SqlitePool,
+    before: DateTime<Utc>,
+    limit: i64,
+) -> Result<u64, DatabaseError> {
+    let deleted = sqlx::query(
+        "DELETE FROM alert_deliveries
+          WHERE (sink, user_id, transaction_id) IN (
+                SELECT sink, user_id, transaction_id FROM alert_deliveries WHERE delivered_at < ?1 LIMIT ?2)",
+    )
+    .bind(before.timestamp_micros())
+    .bind(limit)
+    .execute(pool)
+    .await?;
+    Ok(deleted.rows_affected())
+}

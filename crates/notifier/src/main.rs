@@ -1,0 +1,50 @@
+//! The notifier as a process of its own.
+
+use serde::Serialize;
+use tollgate_notifier::{ConsoleOut, NotifierConfig};
+use tollgate_runtime::Shutdown;
+use tollgate_runtime::cli::run_service;
+use tollgate_runtime::kafka::{Kafka, KafkaConfig};
+use tollgate_runtime::telemetry::TelemetryConfig;
+
+#[derive(Serialize)]
+struct ServiceConfig {
+    kafka: KafkaConfig,
+    notifier: NotifierConfig,
+    telemetry: TelemetryConfig,
+}
+
+#[expect(
+    clippy::print_stdout,
+    reason = "one line for whoever waits for the service to be ready"
+)]
+fn main() -> anyhow::Result<()> {
+    run_service(
+        |settings| {
+            let notifier: NotifierConfig = settings.section("notifier")?;
+            notifier.validate()?;
+            Ok(ServiceConfig {
+                kafka: settings.section("kafka")?,
+                telemetry: settings.section("telemetry")?,
+                notifier,
+            })
+        },
+        |config| async {
+            let kafka = Kafka::open_cluster(config.kafka)?;
+            let notifier = tollgate_notifier::start(
+                config.notifier,
+                kafka,
+                Shutdown::on_signal(),
+                ConsoleOut::stdout(),
+            )
+            .await?;
+            if notifier.ready().await {
+                println!(
+                    "tollgate-notifier is ready, admin on http://{}",
+                    notifier.admin_address
+                );
+            }
+            notifier.join().await
+        },
+    )
+}

@@ -1,0 +1,107 @@
+//! The alerts of one batch on their way to the sinks, and what is still owed for them.
+//!
+//! Invariant: a batch is completed when, and only when, every ticket of its parcel was resolved. A ticket that is
+//! dropped on any way out (shutdown, a panic, a rebalance) leaves the batch in hand, and its records are read again.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use tokio_util::sync::CancellationToken;
+use tollgate_runtime::kafka::{Batch, Record};
+
+use crate::alert::Alert;
+
+/// A batch and the alerts in it. It is completed when the last reference goes and nothing is owed.
+#[derive(Debug)]
+pub(crate) struct Parcel {
+    batch: Option<Batch>,
+    /// Index of the record in the batch, and its alert.
+    alerts: Vec<(usize, Arc<Alert>)>,
+    /// Cancelled when its partitions are no longer this process's.
+    revoked: CancellationToken,
+    owed: AtomicUsize,
+}
+
+/// Why a record is no alert: index in the batch, and the reason.
+pub(crate) type Malformed = (usize, String);
+
+impl Parcel {
+    pub(crate) fn open(batch: Batch, revoked: CancellationToken) -> (Arc<Self>, Vec<Malformed>) {
+        let mut malformed = Vec::new();
+        let mut alerts = Vec::with_capacity(batch.len());
+        for (index, record) in batch.iter().enumerate() {
+            match Alert::parse(&record) {
+                Ok(alert) => alerts.push((index, Arc::new(alert))),
+                Err(reason) => malformed.push((index, reason)),
+            }
+        }
+        let parcel = Self {
+            batch: Some(batch),
+            alerts,
+            revoked,
+            owed: AtomicUsize::new(0),
+        };
+        (Arc::new(parcel), malformed)
+    }
+
+    /// How many alerts are in it.
+    pub(crate) fn len(&self) -> usize {
+        self.alerts.len()
+    }
+
+    /// A ticket for each alert: what one sink owes.
+    pub(crate) fn tickets(self: &Arc<Self>) -> Vec<Ticket> {
+        self.alerts
+            .iter()
+            .map(|(record, alert)| self.ticket(*record, Some(Arc::clone(alert))))
+            .collect()
+    }
+
+    /// A ticket for a record that is no alert.
+    pub(crate) fn ticket(self: &Arc<Self>, record: usize, alert: Option<Arc<Alert>>) -> Ticket {
+        self.owed.fetch_add(1, Ordering::AcqRel);
+        Ticket {
+            parcel: Arc::clone(self),
+            record,
+            alert,
+        }
+    }
+}
+
+impl Drop for Parcel {
+    fn drop(&mut self) {
+        if let (0, Some(batch)) = (self.owed.load(Ordering::Acquire), self.batch.take()) {
+            batch.complete();
+        }
+    }
+}
+
+/// One effect that is owed for one record.
+#[derive(Debug)]
+pub(crate) struct Ticket {
+    parcel: Arc<Parcel>,
+    record: usize,
+    alert: Option<Arc<Alert>>,
+}
+
+impl Ticket {
+    /// The alert, where the record is one.
+    pub(crate) const fn alert(&self) -> Option<&Arc<Alert>> {
+        self.alert.as_ref()
+    }
+
+    /// The record, as it was read.
+    pub(crate) fn record(&self) -> Option<Record<'_>> {
+        self.parcel.batch.as_ref()?.iter().nth(self.record)
+    }
+
+    /// Cancelled when the record is no longer this process's to deliver.
+    pub(crate) fn revoked(&self) -> &CancellationToken {
+        &self.parcel.revoked
+    }
+
+    /// The effect is there.
+    pub(crate) fn resolve(self) {
+        self.parcel.owed.fetch_sub(1, Ordering::AcqRel);
+    }
+}

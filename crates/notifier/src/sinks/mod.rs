@@ -1,0 +1,94 @@
+//! Where alerts go. A sink delivers one alert and says what to do when it cannot.
+
+mod console;
+mod file;
+mod webhook;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tollgate_runtime::config::ConfigError;
+
+use crate::alert::Alert;
+use crate::config::{SinkKind, SinkSpec};
+pub use console::ConsoleOut;
+use console::ConsoleSink;
+use file::FileSink;
+use webhook::WebhookSink;
+
+/// What to do about an alert that was not delivered.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Failure {
+    /// Try again: the sink is away, busy or broken, whatever the alert.
+    #[error("{reason}")]
+    Retry {
+        /// What is wrong, for a person; it holds nothing of the alert.
+        reason: String,
+        /// The sink asked to be left alone for so long.
+        after: Option<Duration>,
+    },
+    /// Give the alert up for this sink, which will never take it.
+    #[error("{reason}")]
+    Refuse {
+        /// What the sink said.
+        reason: String,
+    },
+}
+
+impl Failure {
+    fn retry(reason: impl Into<String>) -> Self {
+        Self::Retry {
+            reason: reason.into(),
+            after: None,
+        }
+    }
+}
+
+/// One configured sink.
+#[derive(Debug)]
+pub(crate) enum Sink {
+    Console(ConsoleSink),
+    File(FileSink),
+    Webhook(WebhookSink),
+}
+
+impl Sink {
+    pub(crate) async fn open(spec: &SinkSpec, console: &ConsoleOut) -> Result<Self, ConfigError> {
+        match &spec.kind {
+            SinkKind::Console => Ok(Self::Console(ConsoleSink::new(console.clone()))),
+            SinkKind::File(path) => {
+                let opened = FileSink::open(path.clone()).await;
+                opened.map(Self::File).map_err(|error| {
+                    let reason = format!("cannot append to {}: {error}", path.display());
+                    ConfigError::invalid(format!("{}.path", spec.setting), reason)
+                })
+            }
+            SinkKind::Webhook(webhook) => {
+                let opened = WebhookSink::new(webhook);
+                opened.map(Self::Webhook).map_err(|error| {
+                    let reason = format!("cannot make an HTTPS client: {error}");
+                    ConfigError::invalid(spec.setting.clone(), reason)
+                })
+            }
+        }
+    }
+
+    /// Returns when the sink has the alert for good.
+    pub(crate) async fn deliver(&self, alert: &Arc<Alert>) -> Result<(), Failure> {
+        match self {
+            Self::Console(sink) => sink.deliver(alert).await,
+            Self::File(sink) => sink.deliver(alert).await,
+            Self::Webhook(sink) => sink.deliver(alert).await,
+        }
+    }
+}
+
+/// Runs what blocks off the threads that everything else needs.
+async fn blocking(
+    work: impl FnOnce() -> std::io::Result<()> + Send + 'static,
+) -> std::io::Result<()> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result,
+        Err(error) => Err(std::io::Error::other(error)),
+    }
+}

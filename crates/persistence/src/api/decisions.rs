@@ -1,0 +1,209 @@
+//! One decision by its id, and pages of them.
+
+use axum::extract::rejection::PathRejection;
+use axum::extract::{Path, Query, State};
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use tollgate_runtime::http::Problem;
+use tollgate_types::{Status, Timestamp};
+use utoipa::IntoParams;
+
+use super::{Api, bad_parameter, documents, failed, is_id};
+use crate::cursor::Cursor;
+use crate::rows::StoredDecision;
+use crate::store::Filter;
+
+/// Query parameters as they were given, in order.
+type Pairs = Query<Vec<(String, String)>>;
+
+/// The decision on a transaction
+///
+/// Transaction ids are unique within a user only. Where several users have this one, `user_id` must say which is meant.
+#[utoipa::path(
+    get,
+    path = "/v1/decisions/{transaction_id}",
+    params(
+        ("transaction_id" = String, Path, description = "Id of the transaction"),
+        ("user_id" = Option<String>, Query, description = "Whose transaction it is"),
+    ),
+    responses(
+        (status = 200, description = "The decision", body = documents::Decision),
+        (status = 400, description = "A parameter does not fit", body = documents::Problem, content_type = "application/problem+json"),
+        (status = 404, description = "There is no such decision", body = documents::Problem, content_type = "application/problem+json"),
+        (status = 409, description = "Several users have a transaction of this id", body = documents::Problem, content_type = "application/problem+json"),
+        (status = 503, description = "The store is away", body = documents::Problem, content_type = "application/problem+json"),
+    ),
+    security(("api_key" = [])),
+    tag = "decisions"
+)]
+pub(super) async fn get_decision(
+    State(api): State<Api>,
+    path: Result<Path<String>, PathRejection>,
+    Query(pairs): Pairs,
+) -> Result<Response, Problem> {
+    let Path(transaction_id) = path.map_err(|_| bad_parameter("transaction_id", "is not UTF-8"))?;
+    let mut user_id = None;
+    read_pairs(pairs, |name, value| match name {
+        "user_id" => Ok(user_id.replace(id("user_id", value)?).is_none()),
+        _ => Err(unknown(name, "user_id")),
+    })?;
+    if !is_id(&transaction_id) {
+        return Err(not_found());
+    }
+    let found = api.store.decisions(&transaction_id, user_id.as_deref()).await.map_err(failed)?;
+    match found.as_slice() {
+        [] => Err(not_found()),
+        [only] => Ok(json(write(only))),
+        _ => Err(Problem::new(
+            StatusCode::CONFLICT,
+            "several users have a transaction of this id; add ?user_id= to say whose is meant",
+        )
+        .with("parameter", "user_id")),
+    }
+}
+
+/// Which decisions a page holds.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Query)]
+#[expect(dead_code, reason = "read by the generator of the document only; the values are read by hand, to name what is wrong")]
+pub(super) struct PageParameters {
+    /// `approved`, `review` or `blocked`
+    status: Option<String>,
+    /// Only this user's
+    user_id: Option<String>,
+    /// Event time from here on, RFC 3339
+    from: Option<String>,
+    /// Event time before this, RFC 3339
+    to: Option<String>,
+    /// Most decisions on the page, 50 unless told otherwise
+    #[param(minimum = 1, maximum = 1000)]
+    limit: Option<u32>,
+    /// `next` of the page before
+    after: Option<String>,
+}
+
+/// A page of decisions.
+#[derive(serde::Serialize, utoipa::ToSchema)]
+pub(super) struct Page {
+    /// Newest event time first.
+    decisions: Vec<documents::Decision>,
+    /// What to send as `after` for the next page; null where there is none.
+    next: Option<String>,
+}
+
+/// Decisions, newest first
+#[utoipa::path(
+    get,
+    path = "/v1/decisions",
+    params(PageParameters),
+    responses(
+        (status = 200, description = "A page of decisions", body = Page),
+        (status = 400, description = "A parameter does not fit", body = documents::Problem, content_type = "application/problem+json"),
+        (status = 503, description = "The store is away", body = documents::Problem, content_type = "application/problem+json"),
+    ),
+    security(("api_key" = [])),
+    tag = "decisions"
+)]
+pub(super) async fn list_decisions(State(api): State<Api>, Query(pairs): Pairs) -> Result<Response, Problem> {
+    let (filter, limit) = read_filter(&api, pairs)?;
+    // One more than asked for tells whether there is a next page.
+    let mut found = api.store.page(&filter, limit.saturating_add(1)).await.map_err(failed)?;
+    let size = usize::try_from(limit).unwrap_or(usize::MAX);
+    let more = found.len() > size;
+    found.truncate(size);
+    let next = found.last().filter(|_| more).map(|last| Cursor {
+        event_time: last.event_time,
+        user_id: last.user_id.clone(),
+        transaction_id: last.transaction_id.clone(),
+    });
+    let mut body = b"{\"decisions\":[".to_vec();
+    for (index, decision) in found.iter().enumerate() {
+        if index > 0 {
+            body.push(b',');
+        }
+        decision.decision().write_to(&mut body);
+    }
+    body.extend(b"],\"next\":");
+    match next {
+        // Its alphabet needs no escapes.
+        Some(next) => body.extend(format!("\"{}\"}}", next.encode()).as_bytes()),
+        None => body.extend(b"null}"),
+    }
+    Ok(json(body))
+}
+
+fn read_filter(api: &Api, pairs: Vec<(String, String)>) -> Result<(Filter, u32), Problem> {
+    let (mut filter, mut limit) = (Filter::default(), None);
+    read_pairs(pairs, |name, value| {
+        Ok(match name {
+            "status" => {
+                let status = Status::from_name(value).ok_or_else(|| bad_parameter("status", "expected approved, review or blocked"))?;
+                filter.status.replace(status).is_none()
+            }
+            "user_id" => filter.user_id.replace(id("user_id", value)?).is_none(),
+            "from" => filter.from.replace(time("from", value)?).is_none(),
+            "to" => filter.to.replace(time("to", value)?).is_none(),
+            "limit" => {
+                let expected = || bad_parameter("limit", format!("expected a number from 1 to {}", api.page_max));
+                let number = value.parse::<u32>().map_err(|_| expected())?;
+                if !(1..=api.page_max).contains(&number) {
+                    return Err(expected());
+                }
+                limit.replace(number).is_none()
+            }
+            "after" => {
+                let cursor = Cursor::decode(value).ok_or_else(|| bad_parameter("after", "expected the value of next from the page before"))?;
+                filter.after.replace(cursor).is_none()
+            }
+            _ => return Err(unknown(name, "status, user_id, from, to, limit and after")),
+        })
+    })?;
+    Ok((filter, limit.unwrap_or(api.page_default)))
+}
+
+/// Reads each parameter; `read` says false for one that was there before.
+fn read_pairs(pairs: Vec<(String, String)>, mut read: impl FnMut(&str, &str) -> Result<bool, Problem>) -> Result<(), Problem> {
+    for (name, value) in pairs {
+        if !read(&name, &value)? {
+            return Err(bad_parameter(&name, "given twice"));
+        }
+    }
+    Ok(())
+}
+
+/// Refuses every parameter, where there are none.
+pub(super) fn no_parameters(pairs: Vec<(String, String)>) -> Result<(), Problem> {
+    read_pairs(pairs, |name, _| Err(unknown(name, "none")))
+}
+
+fn unknown(name: &str, known: &str) -> Problem {
+    // A name may be as long as an address; enough of it is shown to be recognised.
+    let shown: String = name.chars().take(64).collect();
+    bad_parameter(&shown, format!("no such parameter; known here: {known}"))
+}
+
+fn id(parameter: &str, value: &str) -> Result<String, Problem> {
+    if is_id(value) { Ok(value.to_owned()) } else { Err(bad_parameter(parameter, "expected 1 to 128 bytes without U+0000")) }
+}
+
+fn time(parameter: &str, value: &str) -> Result<Timestamp, Problem> {
+    Timestamp::parse(value).map_err(|error| {
+        // In a query a bare + is a space.
+        let hint = if value.contains(' ') { "; a + in it must be sent as %2B" } else { "" };
+        bad_parameter(parameter, format!("{error}{hint}"))
+    })
+}
+
+fn not_found() -> Problem {
+    Problem::new(StatusCode::NOT_FOUND, "there is no decision on such a transaction, or it is not stored yet")
+}
+
+pub(super) fn write(decision: &StoredDecision) -> Vec<u8> {
+    let mut body = Vec::new();
+    decision.decision().write_to(&mut body);
+    body
+}
+
+fn json(body: Vec<u8>) -> Response {
+    ([(header::CONTENT_TYPE, "application/json")], body).into_response()
+}

@@ -1,0 +1,83 @@
+//! What `/openapi.json` says of values that are written without going through a schema, and of the API as a whole.
+
+use serde::Serialize;
+use utoipa::openapi::OpenApi as Document;
+use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
+use utoipa::{Modify, OpenApi, ToSchema};
+
+/// The read API.
+#[derive(OpenApi)]
+#[openapi(
+    info(
+        title = "Tollgate: decisions",
+        description = "Decisions on transactions, and what they add up to. Times are RFC 3339 in UTC; amounts are decimal strings."
+    ),
+    components(schemas(Decision, Contribution, Problem)),
+    modifiers(&ApiKey)
+)]
+pub(super) struct ApiDoc;
+
+struct ApiKey;
+
+impl Modify for ApiKey {
+    fn modify(&self, document: &mut Document) {
+        let components = document.components.get_or_insert_default();
+        let scheme = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).description(Some("An API key with the scope decisions:read."));
+        components.add_security_scheme("api_key", SecurityScheme::Http(scheme.build()));
+    }
+}
+
+/// What was decided on a transaction, and why.
+#[derive(Serialize, ToSchema)]
+pub(super) struct Decision {
+    /// Unique within the user.
+    transaction_id: String,
+    user_id: String,
+    /// Sum of the contributions' points.
+    fraud_score: f64,
+    /// `high_velocity`, `high_amount`, `geographic_anomaly`, `suspicious_pattern`, in this order.
+    fraud_indicators: Vec<String>,
+    /// `approved`, `review` or `blocked`.
+    status: String,
+    /// When the scorer decided.
+    #[schema(format = DateTime)]
+    processed_at: String,
+    /// Points and measured values; may be missing from a decision that was made anew for a duplicate.
+    contributions: Vec<Contribution>,
+    /// Fingerprint of the rules in force.
+    ruleset_version: String,
+    /// The transaction was older than the history that was there to judge it.
+    late: bool,
+    /// Always false here: the stored decision is the first one.
+    duplicate: bool,
+    /// The transaction as its producer wrote it, unknown members included.
+    #[schema(value_type = Object)]
+    transaction: String,
+}
+
+/// The points that one indicator gave, and the measured value behind them.
+#[derive(Serialize, ToSchema)]
+pub(super) struct Contribution {
+    indicator: String,
+    points: f64,
+    /// Transactions counted.
+    count: Option<u32>,
+    /// The amount that was high or round.
+    amount: Option<String>,
+    speed_kmh: Option<f64>,
+    distance_km: Option<f64>,
+}
+
+/// An error (RFC 9457).
+#[derive(Serialize, ToSchema)]
+pub(super) struct Problem {
+    r#type: String,
+    title: String,
+    status: u16,
+    /// What was wrong this time, and what to do.
+    detail: String,
+    /// The parameter at fault, where it is one.
+    parameter: Option<String>,
+    /// What is wrong with the parameter.
+    reason: Option<String>,
+}

@@ -1,0 +1,145 @@
+//! The read API: questions over HTTP, answered from the store. Every error is `application/problem+json`.
+
+mod decisions;
+mod documents;
+mod stats;
+mod users;
+
+use std::any::Any;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use axum::Router;
+use axum::extract::{MatchedPath, Request, State};
+use axum::http::{Method, StatusCode};
+use axum::middleware::{Next, from_fn, from_fn_with_state};
+use axum::response::{IntoResponse as _, Response};
+use tollgate_runtime::database::DatabaseError;
+use tollgate_runtime::http::{ApiKeys, Denied, Problem, Scope};
+use tollgate_types::{Indicator, Indicators, MAX_ID_BYTES, Status};
+use tower_http::catch_panic::CatchPanicLayer;
+use utoipa::OpenApi as _;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+use utoipa_swagger_ui::SwaggerUi;
+
+use crate::config::PersistenceConfig;
+use crate::store::Store;
+
+/// When a caller may come back to a store that is away.
+const RETRY_AFTER: Duration = Duration::from_secs(2);
+
+/// What the handlers share.
+#[derive(Debug, Clone)]
+struct Api {
+    store: Store,
+    page_default: u32,
+    page_max: u32,
+}
+
+/// The whole HTTP face of the service.
+pub(crate) fn router(store: Store, config: &PersistenceConfig, keys: ApiKeys) -> Router {
+    let api = Api { store, page_default: config.page_default, page_max: config.page_max };
+    let (questions, description) = OpenApiRouter::with_openapi(documents::ApiDoc::openapi())
+        .routes(routes!(decisions::get_decision))
+        .routes(routes!(decisions::list_decisions))
+        .routes(routes!(users::get_user_summary))
+        .routes(routes!(stats::get_stats))
+        .split_for_parts();
+    questions
+        .route_layer(from_fn_with_state(Arc::new(keys), authorize))
+        .with_state(api)
+        .merge(SwaggerUi::new("/docs").url("/openapi.json", description))
+        .fallback(|| async { Problem::new(StatusCode::NOT_FOUND, "there is nothing at this address; /docs lists what there is") })
+        .method_not_allowed_fallback(|| async {
+            Problem::new(StatusCode::METHOD_NOT_ALLOWED, "this address only answers GET")
+        })
+        .layer(CatchPanicLayer::custom(panicked))
+        .layer(from_fn(measure))
+}
+
+async fn authorize(State(keys): State<Arc<ApiKeys>>, request: Request, next: Next) -> Response {
+    match keys.identify(request.headers(), Scope::DecisionsRead) {
+        Ok(_) => next.run(request).await,
+        Err(Denied::Unknown) => {
+            Problem::new(StatusCode::UNAUTHORIZED, "send a known API key as Authorization: Bearer … or X-API-Key: …").into_response()
+        }
+        Err(Denied::OutOfScope) => {
+            let detail = format!("this API key lacks the scope {}", Scope::DecisionsRead.name());
+            Problem::new(StatusCode::FORBIDDEN, detail).into_response()
+        }
+    }
+}
+
+fn panicked(_: Box<dyn Any + Send>) -> Response {
+    // The panic itself is on standard error; a caller learns nothing from it.
+    metrics::counter!("tollgate_http_panics_total", "service" => "persistence").increment(1);
+    Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "an error of this service; it has been logged").into_response()
+}
+
+/// Counts and times requests by route, not by address: addresses hold ids without end.
+async fn measure(request: Request, next: Next) -> Response {
+    let begun = Instant::now();
+    let route = request.extensions().get::<MatchedPath>().map_or("other", MatchedPath::as_str);
+    let route = if route.starts_with("/v1/") || route == "/openapi.json" { route.to_owned() } else { "other".to_owned() };
+    let method = match *request.method() {
+        Method::GET => "GET",
+        Method::HEAD => "HEAD",
+        _ => "other",
+    };
+    let response = next.run(request).await;
+    let status = response.status().as_u16().to_string();
+    metrics::counter!("tollgate_http_requests_total", "service" => "persistence", "method" => method, "route" => route.clone(), "status" => status)
+        .increment(1);
+    metrics::histogram!("tollgate_http_request_duration_seconds", "service" => "persistence", "route" => route).record(begun.elapsed());
+    response
+}
+
+/// The one place where a failed question becomes an answer.
+fn failed(error: DatabaseError) -> Problem {
+    match error {
+        DatabaseError::Unavailable(_) => {
+            tracing::warn!(%error, "a question could not be answered");
+            Problem::new(StatusCode::SERVICE_UNAVAILABLE, "the store does not answer at the moment; try again").retry_after(RETRY_AFTER)
+        }
+        DatabaseError::Refused(_) | DatabaseError::Broken(_) => {
+            tracing::error!(%error, "a question could not be answered");
+            Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "an error of this service; it has been logged")
+        }
+    }
+}
+
+/// A parameter that does not fit.
+fn bad_parameter(parameter: &str, reason: impl Into<String>) -> Problem {
+    let reason = reason.into();
+    Problem::new(StatusCode::BAD_REQUEST, format!("{parameter}: {reason}")).with("parameter", parameter).with("reason", reason)
+}
+
+/// Whether a transaction or user can have this id at all.
+fn is_id(text: &str) -> bool {
+    (1..=MAX_ID_BYTES).contains(&text.len()) && !text.contains('\0')
+}
+
+/// A number of decisions for each status, none left out.
+fn by_status(counts: impl Iterator<Item = (String, i64)>) -> BTreeMap<&'static str, i64> {
+    let mut sums: BTreeMap<_, _> = Status::ALL.iter().map(|status| (status.name(), 0)).collect();
+    for (status, count) in counts {
+        if let Some(status) = Status::from_name(&status) {
+            *sums.entry(status.name()).or_default() += count;
+        }
+    }
+    sums
+}
+
+/// A number of decisions for each indicator, none left out.
+fn by_indicator(counts: impl Iterator<Item = (Indicators, i64)>) -> BTreeMap<&'static str, i64> {
+    let mut sums: BTreeMap<_, _> = Indicator::ALL.iter().map(|indicator| (indicator.name(), 0)).collect();
+    for (indicators, count) in counts {
+        for indicator in indicators.iter() {
+            *sums.entry(indicator.name()).or_default() += count;
+        }
+    }
+    sums
+}
+

@@ -1,0 +1,189 @@
+//! Section `persistence` of the configuration.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize, Serializer};
+use tollgate_runtime::config::{ConfigError, Settings};
+use tollgate_runtime::http::ApiKeyConfig;
+use tollgate_runtime::kafka::KafkaConfig;
+use tollgate_runtime::secret::redacted_url;
+use tollgate_runtime::telemetry::TelemetryConfig;
+
+/// Section `persistence`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct PersistenceConfig {
+    /// The read API.
+    pub listen: SocketAddr,
+    /// Probes and metrics.
+    pub admin_listen: SocketAddr,
+    /// `postgres://…` or `sqlite://…`
+    pub database_url: DatabaseUrl,
+    /// Most connections that the read API uses at once. The writer has two of its own.
+    pub connections: u32,
+    /// Most decisions written in one database transaction.
+    pub batch_max: usize,
+    /// Most bytes of records written in one database transaction; a single larger record goes alone.
+    pub batch_max_bytes: usize,
+    /// How long one database transaction of the writer may take, in milliseconds.
+    pub write_timeout_ms: u64,
+    /// How long one question to the read API may take, in milliseconds.
+    pub query_timeout_ms: u64,
+    /// Decisions on a page where the caller does not say how many.
+    pub page_default: u32,
+    /// Most decisions on a page.
+    pub page_max: u32,
+    /// Who may read. None are asked for where this is empty, which only a loopback address may do.
+    pub api_keys: Vec<ApiKeyConfig>,
+}
+
+impl Default for PersistenceConfig {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from(([127, 0, 0, 1], 8082)),
+            admin_listen: SocketAddr::from(([127, 0, 0, 1], 9103)),
+            database_url: DatabaseUrl::from("sqlite://tollgate.db"),
+            connections: 8,
+            batch_max: 1_000,
+            batch_max_bytes: 8 * 1024 * 1024,
+            write_timeout_ms: 30_000,
+            query_timeout_ms: 5_000,
+            page_default: 50,
+            page_max: 1_000,
+            api_keys: Vec::new(),
+        }
+    }
+}
+
+impl PersistenceConfig {
+    /// Checks what one setting means for another.
+    ///
+    /// # Errors
+    /// Names the setting at fault.
+    pub fn validate(&self) -> Result<(), ConfigError> {
+        let invalid = |setting: &str, reason: &str| {
+            Err(ConfigError::invalid(format!("persistence.{setting}"), reason))
+        };
+        let at_least_one = [
+            ("connections", u64::from(self.connections)),
+            ("batch_max", self.batch_max as u64),
+            ("batch_max_bytes", self.batch_max_bytes as u64),
+            ("write_timeout_ms", self.write_timeout_ms),
+            ("query_timeout_ms", self.query_timeout_ms),
+            ("page_default", u64::from(self.page_default)),
+        ];
+        if let Some((setting, _)) = at_least_one.iter().find(|(_, value)| *value == 0) {
+            return invalid(setting, "must be at least 1");
+        }
+        if self.page_default > self.page_max {
+            return invalid("page_default", "must be at most persistence.page_max");
+        }
+        let url = self.database_url.expose();
+        if url.starts_with("sqlite:") && (url.contains(":memory:") || url.contains("mode=memory")) {
+            return invalid(
+                "database_url",
+                "must name a file, such as sqlite://tollgate.db: each connection would have a memory of its own",
+            );
+        }
+        Ok(())
+    }
+
+    pub(crate) const fn write_timeout(&self) -> Duration {
+        Duration::from_millis(self.write_timeout_ms)
+    }
+
+    pub(crate) const fn query_timeout(&self) -> Duration {
+        Duration::from_millis(self.query_timeout_ms)
+    }
+}
+
+/// Where the store is. A password in it shows in no output.
+#[derive(Clone, PartialEq, Eq, Deserialize)]
+#[serde(transparent)]
+pub struct DatabaseUrl(String);
+
+impl DatabaseUrl {
+    /// The whole of it, for the one place that connects.
+    #[must_use]
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl<T: Into<String>> From<T> for DatabaseUrl {
+    fn from(url: T) -> Self {
+        Self(url.into())
+    }
+}
+
+impl fmt::Debug for DatabaseUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&redacted_url(&self.0), f)
+    }
+}
+
+impl Serialize for DatabaseUrl {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&redacted_url(&self.0))
+    }
+}
+
+/// The settings that the service's own process reads.
+#[derive(Debug, Clone, Serialize)]
+pub struct ProcessConfig {
+    /// Section `kafka`.
+    pub kafka: KafkaConfig,
+    /// Section `persistence`.
+    pub persistence: PersistenceConfig,
+    /// Section `telemetry`.
+    pub telemetry: TelemetryConfig,
+}
+
+impl ProcessConfig {
+    /// Reads the sections.
+    ///
+    /// # Errors
+    /// Names the setting at fault.
+    pub fn read(settings: &Settings) -> anyhow::Result<Self> {
+        let config = Self {
+            kafka: settings.section("kafka")?,
+            persistence: settings.section("persistence")?,
+            telemetry: settings.section("telemetry")?,
+        };
+        config.persistence.validate()?;
+        Ok(config)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(variables: &[(&str, &str)]) -> anyhow::Result<ProcessConfig> {
+        let variables = variables.iter().map(|(name, text)| ((*name).to_owned(), (*text).to_owned()));
+        ProcessConfig::read(&Settings::load(None, variables)?)
+    }
+
+    #[test]
+    fn printed_settings_hold_no_password() {
+        let config = read(&[("TOLLGATE_PERSISTENCE__DATABASE_URL", "postgres://me:hunter2@db:5432/x")]).unwrap();
+        assert_eq!(config.persistence.database_url.expose(), "postgres://me:hunter2@db:5432/x");
+        assert!(!serde_json::to_string(&config).unwrap().contains("hunter2"));
+        assert!(!format!("{config:?}").contains("hunter2"));
+    }
+
+    #[test]
+    fn settings_that_cannot_work_are_refused_by_name() {
+        for (variable, text, setting) in [
+            ("TOLLGATE_PERSISTENCE__DATABASE_URL", "sqlite::memory:", "persistence.database_url"),
+            ("TOLLGATE_PERSISTENCE__BATCH_MAX", "0", "persistence.batch_max"),
+            ("TOLLGATE_PERSISTENCE__PAGE_MAX", "10", "persistence.page_default"),
+            ("TOLLGATE_PERSISTENCE__BATCH_MAXI", "1", "TOLLGATE_PERSISTENCE__BATCH_MAXI"),
+        ] {
+            let message = read(&[(variable, text)]).unwrap_err().to_string();
+            assert!(message.starts_with(&format!("{setting}: ")), "{message}");
+        }
+    }
+}

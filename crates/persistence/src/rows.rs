@@ -1,0 +1,231 @@
+//! A decision as rows of the two tables, and back. Pure.
+//!
+//! Invariant: what is read back is what was written, to the last bit of a score and the last byte of a transaction.
+
+use std::borrow::Cow;
+use std::error::Error;
+
+use chrono::{DateTime, SecondsFormat, Utc};
+use serde_json::error::Category;
+use serde_json::value::RawValue;
+use tollgate_types::{
+    Amount, Contributions, Decision, Indicator, Indicators, Status, Timestamp, Transaction,
+};
+
+/// One decision, as it is written.
+#[derive(Debug)]
+pub(crate) struct Row<'a> {
+    pub(crate) user_id: Cow<'a, str>,
+    pub(crate) transaction_id: Cow<'a, str>,
+    pub(crate) amount: Amount,
+    pub(crate) event_time: Timestamp,
+    /// The transaction's own text.
+    pub(crate) body: &'a str,
+    pub(crate) fraud_score: f64,
+    pub(crate) status: Status,
+    /// Joined by commas.
+    pub(crate) fraud_indicators: String,
+    pub(crate) processed_at: Timestamp,
+    pub(crate) ruleset_version: Cow<'a, str>,
+    pub(crate) late: bool,
+    /// As JSON.
+    pub(crate) contributions: String,
+}
+
+impl<'a> Row<'a> {
+    /// Reads a record of the topic `decisions`.
+    ///
+    /// # Errors
+    /// Why it is no decision, in words that hold none of its values: they may be card data.
+    pub(crate) fn read(payload: &'a [u8]) -> Result<Self, String> {
+        let decision = Decision::parse(payload).map_err(|error| explain(&error))?;
+        let body = decision.transaction.get();
+        let transaction = Transaction::parse(body.as_bytes())
+            .map_err(|rejection| format!("the decision's transaction: {rejection}"))?;
+        if transaction.user_id != decision.user_id
+            || transaction.transaction_id != decision.transaction_id
+        {
+            return Err("the decision and its transaction disagree about the ids".to_owned());
+        }
+        Ok(Self {
+            amount: transaction.amount,
+            event_time: transaction.timestamp,
+            body,
+            fraud_score: decision.fraud_score,
+            status: decision.status,
+            fraud_indicators: join(decision.fraud_indicators),
+            processed_at: decision.processed_at,
+            late: decision.late,
+            // Nothing in it can fail to serialise.
+            contributions: serde_json::to_string(&decision.contributions).unwrap_or_default(),
+            user_id: decision.user_id,
+            transaction_id: decision.transaction_id,
+            ruleset_version: decision.ruleset_version,
+        })
+    }
+
+    pub(crate) fn key(&self) -> (&str, &str) {
+        (&self.user_id, &self.transaction_id)
+    }
+}
+
+fn explain(error: &serde_json::Error) -> String {
+    let what = error.to_string();
+    let what = what.split(" at line ").next().unwrap_or_default();
+    // The other messages quote what they found.
+    let harmless = ["missing field", "duplicate field", "input is not UTF-8"]
+        .iter()
+        .any(|start| what.starts_with(start));
+    let what = match error.classify() {
+        Category::Data if !harmless => "a member that does not fit",
+        Category::Syntax => "malformed JSON",
+        Category::Eof => "JSON that ends too early",
+        Category::Data | Category::Io => what,
+    };
+    format!("no decision: {what}, column {}", error.column())
+}
+
+fn join(indicators: Indicators) -> String {
+    let names: Vec<&str> = indicators.iter().map(Indicator::name).collect();
+    names.join(",")
+}
+
+/// The indicators in a joined text; a name that this version does not know is left out.
+pub(crate) fn split(text: &str) -> Indicators {
+    text.split(',').filter_map(Indicator::from_name).collect()
+}
+
+/// A time as SQLite keeps it: always as long, so that texts sort as times do.
+pub(crate) fn fixed_width(time: Timestamp) -> String {
+    utc(time).to_rfc3339_opts(SecondsFormat::Micros, true)
+}
+
+/// A time as PostgreSQL's driver takes it.
+pub(crate) fn utc(time: Timestamp) -> DateTime<Utc> {
+    // Every timestamp is within chrono's range.
+    DateTime::from_timestamp_micros(time.micros()).unwrap_or_default()
+}
+
+/// A decision, as it is read back.
+#[derive(Debug)]
+pub(crate) struct StoredDecision {
+    pub(crate) user_id: String,
+    pub(crate) transaction_id: String,
+    pub(crate) event_time: Timestamp,
+    fraud_score: f64,
+    status: Status,
+    fraud_indicators: Indicators,
+    processed_at: Timestamp,
+    ruleset_version: String,
+    late: bool,
+    contributions: Contributions,
+    body: Box<RawValue>,
+}
+
+/// The columns of both tables, in the types that the stores share.
+#[derive(Debug)]
+pub(crate) struct Columns {
+    pub(crate) user_id: String,
+    pub(crate) transaction_id: String,
+    pub(crate) event_time: Timestamp,
+    pub(crate) fraud_score: f64,
+    pub(crate) status: String,
+    pub(crate) fraud_indicators: String,
+    pub(crate) processed_at: Timestamp,
+    pub(crate) ruleset_version: String,
+    pub(crate) late: bool,
+    pub(crate) contributions: String,
+    pub(crate) body: String,
+}
+
+impl StoredDecision {
+    /// # Errors
+    /// Where a column holds what this version never writes.
+    pub(crate) fn new(columns: Columns) -> Result<Self, Box<dyn Error + Send + Sync>> {
+        Ok(Self {
+            status: Status::from_name(&columns.status).ok_or("unknown status")?,
+            fraud_indicators: split(&columns.fraud_indicators),
+            contributions: serde_json::from_str(&columns.contributions)?,
+            body: RawValue::from_string(columns.body)?,
+            user_id: columns.user_id,
+            transaction_id: columns.transaction_id,
+            event_time: columns.event_time,
+            fraud_score: columns.fraud_score,
+            processed_at: columns.processed_at,
+            ruleset_version: columns.ruleset_version,
+            late: columns.late,
+        })
+    }
+
+    /// The decision as the scorer first wrote it.
+    pub(crate) fn decision(&self) -> Decision<'_> {
+        Decision {
+            transaction_id: Cow::Borrowed(&self.transaction_id),
+            user_id: Cow::Borrowed(&self.user_id),
+            fraud_score: self.fraud_score,
+            fraud_indicators: self.fraud_indicators,
+            status: self.status,
+            processed_at: self.processed_at,
+            contributions: self.contributions,
+            ruleset_version: Cow::Borrowed(&self.ruleset_version),
+            late: self.late,
+            // A row is the first decision on its transaction; later ones are the duplicates.
+            duplicate: false,
+            transaction: &self.body,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TRANSACTION: &str = r#"{"transaction_id":"t","user_id":"u","amount":12.5,"timestamp":"2026-03-01T00:00:00Z"}"#;
+
+    fn decision(transaction: &str, status: &str) -> String {
+        format!(
+            r#"{{"transaction_id":"t","user_id":"u","fraud_score":40.1,"fraud_indicators":["high_amount","high_velocity"],"status":"{status}","processed_at":"2026-03-01T00:00:01Z","ruleset_version":"r","transaction":{transaction}}}"#
+        )
+    }
+
+    #[test]
+    fn indicators_are_joined_in_the_order_of_the_table() {
+        let text = decision(TRANSACTION, "review");
+        let row = Row::read(text.as_bytes()).unwrap();
+        assert_eq!(row.fraud_indicators, "high_velocity,high_amount");
+        assert_eq!(join(split(&row.fraud_indicators)), row.fraud_indicators);
+        assert_eq!(join(split("")), "");
+    }
+
+    #[test]
+    fn reasons_quote_nothing_of_what_was_read() {
+        let other_user = TRANSACTION.replace("\"u\"", "\"4111111111111111\"");
+        for payload in [
+            decision(TRANSACTION, "4111111111111111"),
+            decision(&other_user, "review"),
+            decision("\"4111111111111111\"", "review"),
+            "4111111111111111".to_owned(),
+            "{\"4111111111111111".to_owned(),
+        ] {
+            let reason = Row::read(payload.as_bytes()).unwrap_err();
+            assert!(!reason.contains("4111"), "{reason}");
+        }
+        let missing = Row::read(b"{}").unwrap_err();
+        assert!(missing.contains("missing field `transaction_id`"), "{missing}");
+    }
+
+    #[test]
+    fn times_of_one_width_sort_as_texts() {
+        let times = ["0000-01-01T00:00:00Z", "1969-12-31T23:59:59.5Z", "9999-12-31T23:59:59.999999Z"];
+        let texts = times.map(|time| fixed_width(Timestamp::parse(time).unwrap()));
+        assert!(texts.is_sorted());
+        assert!(texts.iter().all(|text| text.len() == 27));
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn no_record_panics(payload in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..200)) {
+            let _ = Row::read(&payload);
+        }
+    }
+}

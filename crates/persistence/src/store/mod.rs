@@ -1,0 +1,209 @@
+//! The store: a batch of decisions goes in as one database transaction, questions are answered from it.
+//!
+//! Invariant: both tables hold a decision, or neither does; what is there already stays as it is. The writer has
+//! connections of its own, so that no number of readers keeps decisions from being stored.
+
+mod postgres;
+mod sqlite;
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use sqlx::migrate::{MigrateError, Migrator};
+use tollgate_runtime::database::{Database, DatabaseError};
+use tollgate_types::{Amount, Status, Timestamp};
+
+use crate::config::PersistenceConfig;
+use crate::cursor::Cursor;
+use crate::rows::{Row, StoredDecision};
+
+/// Connections of the writer: one writes, one is there when the other has broken.
+const WRITER_CONNECTIONS: u32 = 2;
+
+/// What became of the rows of a batch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Written {
+    /// Rows that are new.
+    pub(crate) stored: u64,
+    /// Rows that were there already.
+    pub(crate) known: u64,
+}
+
+/// Which decisions a page holds, newest first.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Filter {
+    pub(crate) status: Option<Status>,
+    pub(crate) user_id: Option<String>,
+    /// Inclusive.
+    pub(crate) from: Option<Timestamp>,
+    /// Exclusive.
+    pub(crate) to: Option<Timestamp>,
+    pub(crate) after: Option<Cursor>,
+}
+
+/// A user's decisions of one kind.
+#[derive(Debug, Clone)]
+pub(crate) struct UserGroup {
+    pub(crate) status: String,
+    pub(crate) fraud_indicators: String,
+    pub(crate) decisions: i64,
+    /// In ten-thousandths; a sum may pass what an [`Amount`] holds.
+    pub(crate) total: i128,
+    pub(crate) largest: Amount,
+    pub(crate) highest_score: f64,
+    pub(crate) first: Timestamp,
+    pub(crate) last: Timestamp,
+}
+
+/// How many decisions there are of one kind.
+#[derive(Debug, Clone)]
+pub(crate) struct Count {
+    pub(crate) status: String,
+    pub(crate) fraud_indicators: String,
+    /// Ten points wide.
+    pub(crate) score_bucket: i64,
+    pub(crate) decisions: i64,
+    pub(crate) last_processed: Timestamp,
+}
+
+/// All decisions, summed up.
+#[derive(Debug, Clone)]
+pub(crate) struct Counts {
+    pub(crate) counts: Vec<Count>,
+    pub(crate) first: Option<Timestamp>,
+    pub(crate) last: Option<Timestamp>,
+}
+
+/// A connection to the store. Clones share it.
+#[derive(Debug, Clone)]
+pub(crate) struct Store {
+    writing: Database,
+    reading: Database,
+    migrated: Arc<AtomicBool>,
+    write_timeout: Duration,
+    query_timeout: Duration,
+}
+
+impl Store {
+    /// # Errors
+    /// Names the setting at fault.
+    pub(crate) async fn open(config: &PersistenceConfig) -> anyhow::Result<Self> {
+        let url = config.database_url.expose();
+        let writing = Database::open("persistence.database_url", url, WRITER_CONNECTIONS).await?;
+        let reading = match &writing {
+            Database::Postgres(pool) => Database::Postgres(postgres::readers(pool, config)),
+            Database::Sqlite(pool) => Database::Sqlite(sqlite::readers(pool, config)),
+        };
+        Ok(Self {
+            writing,
+            reading,
+            migrated: Arc::default(),
+            write_timeout: config.write_timeout(),
+            query_timeout: config.query_timeout(),
+        })
+    }
+
+    /// Brings the schema to what this version works with. A newer schema is left alone: versions follow each other
+    /// in a rolling update.
+    pub(crate) async fn migrate(&self) -> Result<(), DatabaseError> {
+        let result = match &self.writing {
+            Database::Postgres(pool) => for_this_service(postgres::migrations()).run(pool).await,
+            Database::Sqlite(pool) => for_this_service(sqlite::migrations()).run(pool).await,
+        };
+        result.map_err(|error| match error {
+            MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _) => error.into(),
+            other => DatabaseError::Broken(sqlx::Error::Migrate(Box::new(other))),
+        })?;
+        self.migrated.store(true, Ordering::Release);
+        Ok(())
+    }
+
+    /// Whether the store answers the writer.
+    pub(crate) async fn ping(&self) -> Result<(), DatabaseError> {
+        within(self.query_timeout, self.writing.ping()).await
+    }
+
+    /// Stores every row that is not there yet, or nothing at all. The rows must be sorted by key: replicas that
+    /// write the same ones then wait for each other, and never in a circle.
+    pub(crate) async fn write(&self, rows: &[Row<'_>]) -> Result<Written, DatabaseError> {
+        let stored = match &self.writing {
+            Database::Postgres(pool) => within(self.write_timeout, postgres::write(pool, rows)).await?,
+            Database::Sqlite(pool) => within(self.write_timeout, sqlite::write(pool, rows)).await?,
+        };
+        let known = (rows.len() as u64).saturating_sub(stored);
+        Ok(Written { stored, known })
+    }
+
+    /// The decisions on transactions of this id; two at most, which is one too many to answer with.
+    pub(crate) async fn decisions(&self, transaction_id: &str, user_id: Option<&str>) -> Result<Vec<StoredDecision>, DatabaseError> {
+        self.check_migrated()?;
+        match &self.reading {
+            Database::Postgres(pool) => within(self.query_timeout, postgres::decisions(pool, transaction_id, user_id)).await,
+            Database::Sqlite(pool) => within(self.query_timeout, sqlite::decisions(pool, transaction_id, user_id)).await,
+        }
+    }
+
+    /// Up to `limit` decisions, newest first.
+    pub(crate) async fn page(&self, filter: &Filter, limit: u32) -> Result<Vec<StoredDecision>, DatabaseError> {
+        self.check_migrated()?;
+        match &self.reading {
+            Database::Postgres(pool) => within(self.query_timeout, postgres::page(pool, filter, limit)).await,
+            Database::Sqlite(pool) => within(self.query_timeout, sqlite::page(pool, filter, limit)).await,
+        }
+    }
+
+    /// A user's decisions by kind; none for a user who has none.
+    pub(crate) async fn user(&self, user_id: &str) -> Result<Vec<UserGroup>, DatabaseError> {
+        self.check_migrated()?;
+        match &self.reading {
+            Database::Postgres(pool) => within(self.query_timeout, postgres::user(pool, user_id)).await,
+            Database::Sqlite(pool) => within(self.query_timeout, sqlite::user(pool, user_id)).await,
+        }
+    }
+
+    /// All decisions by kind.
+    pub(crate) async fn counts(&self) -> Result<Counts, DatabaseError> {
+        self.check_migrated()?;
+        match &self.reading {
+            Database::Postgres(pool) => within(self.query_timeout, postgres::counts(pool)).await,
+            Database::Sqlite(pool) => within(self.query_timeout, sqlite::counts(pool)).await,
+        }
+    }
+
+    /// Closes every connection.
+    pub(crate) async fn close(&self) {
+        self.reading.close().await;
+        self.writing.close().await;
+    }
+
+    /// Before the first migration there are no tables, which is no fault of theirs.
+    fn check_migrated(&self) -> Result<(), DatabaseError> {
+        if self.migrated.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        let reason = io::Error::new(io::ErrorKind::NotConnected, "its tables are not prepared yet");
+        Err(DatabaseError::Unavailable(sqlx::Error::Io(reason)))
+    }
+}
+
+/// The notifier may keep its ledger in the same database: each keeps its own record of migrations.
+fn for_this_service(mut migrator: Migrator) -> Migrator {
+    migrator.set_ignore_missing(true);
+    migrator.dangerous_set_table_name("persistence_migrations");
+    migrator
+}
+
+/// A store that does not answer is away, whatever keeps it.
+async fn within<T>(timeout: Duration, answer: impl Future<Output = Result<T, DatabaseError>>) -> Result<T, DatabaseError> {
+    tokio::time::timeout(timeout, answer).await.unwrap_or_else(|_| {
+        let reason = io::Error::new(io::ErrorKind::TimedOut, format!("no answer within {timeout:?}"));
+        Err(DatabaseError::Unavailable(sqlx::Error::Io(reason)))
+    })
+}
+
+/// A column that holds what this version never writes.
+fn unreadable(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> DatabaseError {
+    DatabaseError::Broken(sqlx::Error::Decode(error.into()))
+}

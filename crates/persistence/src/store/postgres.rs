@@ -1,0 +1,187 @@
+//! PostgreSQL: sets of rows by `unnest`, one statement and so one round trip a batch.
+
+use chrono::{DateTime, Utc};
+use sqlx::postgres::{PgPool, PgPoolOptions, PgRow};
+use sqlx::{AssertSqlSafe, Executor as _, Postgres, QueryBuilder, Row as _};
+use sqlx::migrate::Migrator;
+use tollgate_runtime::database::DatabaseError;
+use tollgate_types::{Amount, Status, Timestamp};
+
+use super::{Count, Counts, Filter, UserGroup, unreadable};
+use crate::config::PersistenceConfig;
+use crate::rows::{Columns, Row, StoredDecision, utc};
+
+pub(super) fn migrations() -> Migrator {
+    sqlx::migrate!("./migrations/postgres")
+}
+
+/// Connections that cannot write, and whose questions the server itself ends in time.
+pub(super) fn readers(writers: &PgPool, config: &PersistenceConfig) -> PgPool {
+    let settings = format!(
+        "SET default_transaction_read_only = on; SET statement_timeout = {}",
+        config.query_timeout_ms
+    );
+    PgPoolOptions::new()
+        .max_connections(config.connections)
+        .acquire_timeout(config.query_timeout())
+        .after_connect(move |connection, _| {
+            let settings = settings.clone();
+            Box::pin(async move { connection.execute(AssertSqlSafe(settings)).await.map(drop) })
+        })
+        .connect_lazy_with(writers.connect_options().as_ref().clone())
+}
+
+/// One statement is one database transaction, also where the connection breaks in the middle of it.
+const WRITE: &str = r"
+WITH given AS (
+    SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::timestamptz[], $5::text[], $6::float8[], $7::text[],
+                         $8::text[], $9::timestamptz[], $10::text[], $11::bool[], $12::text[])
+        AS given (user_id, transaction_id, amount, event_time, body, fraud_score, status,
+                  fraud_indicators, processed_at, ruleset_version, late, contributions)
+), written AS (
+    INSERT INTO transactions (user_id, transaction_id, amount, event_time, body)
+    SELECT user_id, transaction_id, amount::numeric, event_time, body::json FROM given
+    ON CONFLICT DO NOTHING
+)
+INSERT INTO fraud_analysis (user_id, transaction_id, fraud_score, status, fraud_indicators, event_time,
+                            processed_at, ruleset_version, late, contributions)
+SELECT user_id, transaction_id, fraud_score, status, fraud_indicators, event_time,
+       processed_at, ruleset_version, late, contributions::json
+FROM given
+ON CONFLICT DO NOTHING";
+
+pub(super) async fn write(pool: &PgPool, rows: &[Row<'_>]) -> Result<u64, DatabaseError> {
+    let result = sqlx::query(WRITE)
+        .bind(rows.iter().map(|row| row.user_id.as_ref()).collect::<Vec<&str>>())
+        .bind(rows.iter().map(|row| row.transaction_id.as_ref()).collect::<Vec<&str>>())
+        .bind(rows.iter().map(|row| row.amount.to_string()).collect::<Vec<_>>())
+        .bind(rows.iter().map(|row| utc(row.event_time)).collect::<Vec<_>>())
+        .bind(rows.iter().map(|row| row.body).collect::<Vec<&str>>())
+        .bind(rows.iter().map(|row| row.fraud_score).collect::<Vec<_>>())
+        .bind(rows.iter().map(|row| row.status.name()).collect::<Vec<&str>>())
+        .bind(rows.iter().map(|row| row.fraud_indicators.as_str()).collect::<Vec<&str>>())
+        .bind(rows.iter().map(|row| utc(row.processed_at)).collect::<Vec<_>>())
+        .bind(rows.iter().map(|row| row.ruleset_version.as_ref()).collect::<Vec<&str>>())
+        .bind(rows.iter().map(|row| row.late).collect::<Vec<_>>())
+        .bind(rows.iter().map(|row| row.contributions.as_str()).collect::<Vec<&str>>())
+        .execute(pool)
+        .await?;
+    Ok(result.rows_affected())
+}
+
+const COLUMNS: &str = "
+SELECT a.user_id, a.transaction_id, a.fraud_score, a.status, a.fraud_indicators, a.event_time, a.processed_at,
+       a.ruleset_version, a.late, a.contributions::text AS contributions, t.body::text AS body
+FROM ";
+
+pub(super) async fn decisions(pool: &PgPool, transaction_id: &str, user_id: Option<&str>) -> Result<Vec<StoredDecision>, DatabaseError> {
+    let mut query = QueryBuilder::<Postgres>::new(COLUMNS);
+    query.push("fraud_analysis a JOIN transactions t USING (user_id, transaction_id) WHERE a.transaction_id = ");
+    query.push_bind(transaction_id);
+    if let Some(user_id) = user_id {
+        query.push(" AND a.user_id = ").push_bind(user_id);
+    }
+    query.push(" LIMIT 2");
+    query.build().fetch_all(pool).await?.iter().map(stored).collect()
+}
+
+pub(super) async fn page(pool: &PgPool, filter: &Filter, limit: u32) -> Result<Vec<StoredDecision>, DatabaseError> {
+    let mut query = QueryBuilder::<Postgres>::new(COLUMNS);
+    // The page is cut before the join, so that no plan joins more than a page.
+    query.push("(SELECT * FROM fraud_analysis WHERE true");
+    if let Some(status) = filter.status {
+        // As a literal, or a prepared plan could not know that the index of alerts will do.
+        query.push(match status {
+            Status::Approved => " AND status = 'approved'",
+            Status::Review => " AND status = 'review'",
+            Status::Blocked => " AND status = 'blocked'",
+        });
+    }
+    if let Some(user_id) = &filter.user_id {
+        query.push(" AND user_id = ").push_bind(user_id);
+    }
+    if let Some(from) = filter.from {
+        query.push(" AND event_time >= ").push_bind(utc(from));
+    }
+    if let Some(to) = filter.to {
+        query.push(" AND event_time < ").push_bind(utc(to));
+    }
+    if let Some(after) = &filter.after {
+        query.push(" AND (event_time, user_id, transaction_id) < (").push_bind(utc(after.event_time));
+        query.push(", ").push_bind(&after.user_id);
+        query.push(", ").push_bind(&after.transaction_id).push(")");
+    }
+    query.push(" ORDER BY event_time DESC, user_id DESC, transaction_id DESC LIMIT ").push_bind(i64::from(limit));
+    query.push(") a JOIN transactions t USING (user_id, transaction_id)");
+    query.push(" ORDER BY a.event_time DESC, a.user_id DESC, a.transaction_id DESC");
+    query.build().fetch_all(pool).await?.iter().map(stored).collect()
+}
+
+const USER: &str = "
+SELECT a.status, a.fraud_indicators, count(*) AS decisions, (sum(t.amount) * 10000)::numeric(38, 0)::text AS total,
+       max(t.amount)::text AS largest, max(a.fraud_score) AS highest_score, min(a.event_time) AS first,
+       max(a.event_time) AS last
+FROM fraud_analysis a JOIN transactions t USING (user_id, transaction_id)
+WHERE a.user_id = $1
+GROUP BY a.status, a.fraud_indicators";
+
+pub(super) async fn user(pool: &PgPool, user_id: &str) -> Result<Vec<UserGroup>, DatabaseError> {
+    let rows = sqlx::query(USER).bind(user_id).fetch_all(pool).await?;
+    let read = |row: &PgRow| {
+        Ok(UserGroup {
+            status: row.try_get("status")?,
+            fraud_indicators: row.try_get("fraud_indicators")?,
+            decisions: row.try_get("decisions")?,
+            total: row.try_get::<String, _>("total")?.parse().map_err(unreadable)?,
+            largest: Amount::parse_decimal(&row.try_get::<String, _>("largest")?).map_err(unreadable)?,
+            highest_score: row.try_get("highest_score")?,
+            first: timestamp(row.try_get("first")?)?,
+            last: timestamp(row.try_get("last")?)?,
+        })
+    };
+    rows.iter().map(read).collect()
+}
+
+pub(super) async fn counts(pool: &PgPool) -> Result<Counts, DatabaseError> {
+    let rows = sqlx::query("SELECT status, fraud_indicators, score_bucket, decisions, last_processed FROM decision_counts WHERE decisions > 0")
+        .fetch_all(pool)
+        .await?;
+    let read = |row: &PgRow| {
+        Ok(Count {
+            status: row.try_get("status")?,
+            fraud_indicators: row.try_get("fraud_indicators")?,
+            score_bucket: i64::from(row.try_get::<i16, _>("score_bucket")?),
+            decisions: row.try_get("decisions")?,
+            last_processed: timestamp(row.try_get("last_processed")?)?,
+        })
+    };
+    let counts = rows.iter().map(read).collect::<Result<_, DatabaseError>>()?;
+    // Both ends of an index.
+    let span = sqlx::query("SELECT min(event_time) AS first, max(event_time) AS last FROM fraud_analysis").fetch_one(pool).await?;
+    Ok(Counts {
+        counts,
+        first: span.try_get::<Option<_>, _>("first")?.map(timestamp).transpose()?,
+        last: span.try_get::<Option<_>, _>("last")?.map(timestamp).transpose()?,
+    })
+}
+
+fn stored(row: &PgRow) -> Result<StoredDecision, DatabaseError> {
+    StoredDecision::new(Columns {
+        user_id: row.try_get("user_id")?,
+        transaction_id: row.try_get("transaction_id")?,
+        event_time: timestamp(row.try_get("event_time")?)?,
+        fraud_score: row.try_get("fraud_score")?,
+        status: row.try_get("status")?,
+        fraud_indicators: row.try_get("fraud_indicators")?,
+        processed_at: timestamp(row.try_get("processed_at")?)?,
+        ruleset_version: row.try_get("ruleset_version")?,
+        late: row.try_get("late")?,
+        contributions: row.try_get("contributions")?,
+        body: row.try_get("body")?,
+    })
+    .map_err(unreadable)
+}
+
+fn timestamp(time: DateTime<Utc>) -> Result<Timestamp, DatabaseError> {
+    Timestamp::from_micros(time.timestamp_micros()).ok_or_else(|| unreadable("a time out of range"))
+}

@@ -1,0 +1,228 @@
+//! SQLite: the embedded default. Several rows an insert, in a few sizes, so that statements are prepared once.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::sync::LazyLock;
+
+use sqlx::migrate::Migrator;
+use sqlx::sqlite::{SqlitePool, SqlitePoolOptions, SqliteRow};
+use sqlx::{AssertSqlSafe, QueryBuilder, Row as _, SqlSafeStr as _, SqlStr, Sqlite, SqliteConnection};
+use tollgate_runtime::database::DatabaseError;
+use tollgate_types::{Amount, Timestamp};
+
+use super::{Count, Counts, Filter, UserGroup, unreadable};
+use crate::config::PersistenceConfig;
+use crate::rows::{Columns, Row, StoredDecision, fixed_width};
+
+pub(super) fn migrations() -> Migrator {
+    sqlx::migrate!("./migrations/sqlite")
+}
+
+pub(super) fn readers(writers: &SqlitePool, config: &PersistenceConfig) -> SqlitePool {
+    SqlitePoolOptions::new()
+        .max_connections(config.connections)
+        .acquire_timeout(config.query_timeout())
+        .connect_lazy_with(writers.connect_options().as_ref().clone())
+}
+
+/// The two inserts for one number of rows.
+struct Inserts {
+    rows: usize,
+    transactions: SqlStr,
+    fraud_analysis: SqlStr,
+}
+
+static INSERTS: LazyLock<[Inserts; 3]> = LazyLock::new(|| [100, 10, 1].map(Inserts::of));
+
+impl Inserts {
+    fn of(rows: usize) -> Self {
+        let insert = |into: &str, columns: usize| {
+            let one = format!("({})", vec!["?"; columns].join(", "));
+            let mut sql = into.to_owned();
+            for row in 0..rows {
+                // Writing to memory cannot fail.
+                let _ = write!(sql, "{} {one}", if row == 0 { " VALUES" } else { "," });
+            }
+            AssertSqlSafe(sql + " ON CONFLICT DO NOTHING").into_sql_str()
+        };
+        Self {
+            rows,
+            transactions: insert("INSERT INTO transactions (user_id, transaction_id, amount, event_time, body)", 5),
+            fraud_analysis: insert(
+                "INSERT INTO fraud_analysis (user_id, transaction_id, fraud_score, status, fraud_indicators, event_time, \
+                 processed_at, ruleset_version, late, contributions)",
+                10,
+            ),
+        }
+    }
+}
+
+pub(super) async fn write(pool: &SqlitePool, rows: &[Row<'_>]) -> Result<u64, DatabaseError> {
+    // Waits for its turn here, where that is no deadlock, and not at the first insert.
+    let mut transaction = pool.begin_with("BEGIN IMMEDIATE").await?;
+    let (mut stored, mut rest) = (0, rows);
+    for inserts in INSERTS.iter() {
+        while let Some((some, others)) = rest.split_at_checked(inserts.rows) {
+            stored += insert(&mut transaction, inserts, some).await?;
+            rest = others;
+            if rest.is_empty() {
+                break;
+            }
+        }
+    }
+    transaction.commit().await?;
+    Ok(stored)
+}
+
+async fn insert(connection: &mut SqliteConnection, inserts: &Inserts, rows: &[Row<'_>]) -> Result<u64, sqlx::Error> {
+    let mut query = sqlx::query(inserts.transactions.clone());
+    for row in rows {
+        query = query
+            .bind(row.user_id.as_ref())
+            .bind(row.transaction_id.as_ref())
+            .bind(row.amount.to_string())
+            .bind(fixed_width(row.event_time))
+            .bind(row.body);
+    }
+    query.execute(&mut *connection).await?;
+    let mut query = sqlx::query(inserts.fraud_analysis.clone());
+    for row in rows {
+        query = query
+            .bind(row.user_id.as_ref())
+            .bind(row.transaction_id.as_ref())
+            .bind(row.fraud_score)
+            .bind(row.status.name())
+            .bind(row.fraud_indicators.as_str())
+            .bind(fixed_width(row.event_time))
+            .bind(fixed_width(row.processed_at))
+            .bind(row.ruleset_version.as_ref())
+            .bind(row.late)
+            .bind(row.contributions.as_str());
+    }
+    Ok(query.execute(&mut *connection).await?.rows_affected())
+}
+
+const COLUMNS: &str = "
+SELECT a.user_id, a.transaction_id, a.fraud_score, a.status, a.fraud_indicators, a.event_time, a.processed_at,
+       a.ruleset_version, a.late, a.contributions, t.body
+FROM ";
+
+pub(super) async fn decisions(pool: &SqlitePool, transaction_id: &str, user_id: Option<&str>) -> Result<Vec<StoredDecision>, DatabaseError> {
+    let mut query = QueryBuilder::<Sqlite>::new(COLUMNS);
+    query.push("fraud_analysis a JOIN transactions t USING (user_id, transaction_id) WHERE a.transaction_id = ");
+    query.push_bind(transaction_id);
+    if let Some(user_id) = user_id {
+        query.push(" AND a.user_id = ").push_bind(user_id);
+    }
+    query.push(" LIMIT 2");
+    query.build().fetch_all(pool).await?.iter().map(stored).collect()
+}
+
+pub(super) async fn page(pool: &SqlitePool, filter: &Filter, limit: u32) -> Result<Vec<StoredDecision>, DatabaseError> {
+    let mut query = QueryBuilder::<Sqlite>::new(COLUMNS);
+    // The page is cut before the join, so that no plan joins more than a page.
+    query.push("(SELECT * FROM fraud_analysis WHERE true");
+    if let Some(status) = filter.status {
+        query.push(format_args!(" AND status = '{}'", status.name()));
+        if status.is_alert() {
+            // SQLite takes the index of alerts only where its condition stands in the question.
+            query.push(" AND status <> 'approved'");
+        }
+    }
+    if let Some(user_id) = &filter.user_id {
+        query.push(" AND user_id = ").push_bind(user_id);
+    }
+    if let Some(from) = filter.from {
+        query.push(" AND event_time >= ").push_bind(fixed_width(from));
+    }
+    if let Some(to) = filter.to {
+        query.push(" AND event_time < ").push_bind(fixed_width(to));
+    }
+    if let Some(after) = &filter.after {
+        query.push(" AND (event_time, user_id, transaction_id) < (").push_bind(fixed_width(after.event_time));
+        query.push(", ").push_bind(&after.user_id);
+        query.push(", ").push_bind(&after.transaction_id).push(")");
+    }
+    query.push(" ORDER BY event_time DESC, user_id DESC, transaction_id DESC LIMIT ").push_bind(i64::from(limit));
+    query.push(") a JOIN transactions t USING (user_id, transaction_id)");
+    query.push(" ORDER BY a.event_time DESC, a.user_id DESC, a.transaction_id DESC");
+    query.build().fetch_all(pool).await?.iter().map(stored).collect()
+}
+
+const USER: &str = "
+SELECT a.status, a.fraud_indicators, a.fraud_score, a.event_time, t.amount
+FROM fraud_analysis a JOIN transactions t USING (user_id, transaction_id)
+WHERE a.user_id = ?";
+
+/// Summed up here: SQLite has no exact decimals.
+pub(super) async fn user(pool: &SqlitePool, user_id: &str) -> Result<Vec<UserGroup>, DatabaseError> {
+    let mut groups: BTreeMap<(String, String), UserGroup> = BTreeMap::new();
+    for row in sqlx::query(USER).bind(user_id).fetch_all(pool).await? {
+        let (status, fraud_indicators): (String, String) = (row.try_get("status")?, row.try_get("fraud_indicators")?);
+        let amount = Amount::parse_decimal(row.try_get("amount")?).map_err(unreadable)?;
+        let (score, time): (f64, Timestamp) = (row.try_get("fraud_score")?, timestamp(row.try_get("event_time")?)?);
+        let group = groups.entry((status.clone(), fraud_indicators.clone())).or_insert_with(|| UserGroup {
+            status,
+            fraud_indicators,
+            decisions: 0,
+            total: 0,
+            largest: amount,
+            highest_score: score,
+            first: time,
+            last: time,
+        });
+        group.decisions += 1;
+        group.total += i128::from(amount.ten_thousandths());
+        group.largest = group.largest.max(amount);
+        group.highest_score = group.highest_score.max(score);
+        group.first = group.first.min(time);
+        group.last = group.last.max(time);
+    }
+    Ok(groups.into_values().collect())
+}
+
+pub(super) async fn counts(pool: &SqlitePool) -> Result<Counts, DatabaseError> {
+    let rows = sqlx::query("SELECT status, fraud_indicators, score_bucket, decisions, last_processed FROM decision_counts WHERE decisions > 0")
+        .fetch_all(pool)
+        .await?;
+    let read = |row: &SqliteRow| {
+        Ok(Count {
+            status: row.try_get("status")?,
+            fraud_indicators: row.try_get("fraud_indicators")?,
+            score_bucket: row.try_get("score_bucket")?,
+            decisions: row.try_get("decisions")?,
+            last_processed: timestamp(row.try_get("last_processed")?)?,
+        })
+    };
+    let counts = rows.iter().map(read).collect::<Result<_, DatabaseError>>()?;
+    // One at a time, each is one end of an index; together they would be a scan.
+    let span = sqlx::query("SELECT (SELECT min(event_time) FROM fraud_analysis) AS first, (SELECT max(event_time) FROM fraud_analysis) AS last")
+        .fetch_one(pool)
+        .await?;
+    Ok(Counts {
+        counts,
+        first: span.try_get::<Option<&str>, _>("first")?.map(timestamp).transpose()?,
+        last: span.try_get::<Option<&str>, _>("last")?.map(timestamp).transpose()?,
+    })
+}
+
+fn stored(row: &SqliteRow) -> Result<StoredDecision, DatabaseError> {
+    StoredDecision::new(Columns {
+        user_id: row.try_get("user_id")?,
+        transaction_id: row.try_get("transaction_id")?,
+        event_time: timestamp(row.try_get("event_time")?)?,
+        fraud_score: row.try_get("fraud_score")?,
+        status: row.try_get("status")?,
+        fraud_indicators: row.try_get("fraud_indicators")?,
+        processed_at: timestamp(row.try_get("processed_at")?)?,
+        ruleset_version: row.try_get("ruleset_version")?,
+        late: row.try_get("late")?,
+        contributions: row.try_get("contributions")?,
+        body: row.try_get("body")?,
+    })
+    .map_err(unreadable)
+}
+
+fn timestamp(text: &str) -> Result<Timestamp, DatabaseError> {
+    Timestamp::parse(text).map_err(unreadable)
+}

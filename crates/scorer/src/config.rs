@@ -1,0 +1,146 @@
+//! Section `scorer` of the configuration.
+
+use std::net::SocketAddr;
+
+use serde::{Deserialize, Serialize};
+use tollgate_runtime::config::{ConfigError, Settings};
+use tollgate_runtime::kafka::{KafkaConfig, StartingPosition};
+use tollgate_runtime::telemetry::TelemetryConfig;
+
+use crate::Rules;
+
+/// How records are consumed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Mode {
+    /// One record at a time in a partition: the next is begun when the last one's decision is acknowledged.
+    Ordered,
+    /// Partitions side by side, and the users inside one too; order is kept per user.
+    #[default]
+    Parallel,
+    /// A batch at a time in each worker: the next is begun when the last one's decisions are acknowledged.
+    Batch,
+}
+
+/// Section `scorer`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ScorerConfig {
+    /// Probes and metrics.
+    pub admin_listen: SocketAddr,
+    /// How records are consumed.
+    pub mode: Mode,
+    /// Workers that score side by side.
+    pub parallelism: usize,
+    /// Where a consumer group that has never committed begins.
+    pub starting_position: StartingPosition,
+    /// When a batch is complete, in the mode `batch`.
+    pub batch: BatchConfig,
+    /// Largest transaction; a larger one is dead-lettered.
+    pub max_transaction_bytes: usize,
+    /// How far a transaction's timestamp may lie ahead of its record's own, in hours.
+    pub max_ahead_hours: u32,
+    /// Most records read and not yet done.
+    pub max_in_hand_records: usize,
+    /// Most bytes read and not yet done.
+    pub max_in_hand_bytes: usize,
+    /// Time between commits, in milliseconds.
+    pub commit_interval_ms: u64,
+    /// Windows, thresholds, caps and weights.
+    pub rules: Rules,
+}
+
+/// Section `scorer.batch`: whichever is reached first. Names and defaults are those of the reference design.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct BatchConfig {
+    /// Records.
+    pub max_messages: usize,
+    /// Bytes.
+    pub max_bytes: usize,
+    /// Milliseconds since the first record.
+    pub max_wait_ms: u64,
+}
+
+impl Default for BatchConfig {
+    fn default() -> Self {
+        Self {
+            max_messages: 10,
+            max_bytes: 64 * 1024,
+            max_wait_ms: 5_000,
+        }
+    }
+}
+
+impl Default for ScorerConfig {
+    fn default() -> Self {
+        Self {
+            admin_listen: SocketAddr::from(([127, 0, 0, 1], 9102)),
+            mode: Mode::Parallel,
+            parallelism: 5,
+            starting_position: StartingPosition::TrimHorizon,
+            batch: BatchConfig::default(),
+            max_transaction_bytes: 256 * 1024,
+            max_ahead_hours: 24,
+            max_in_hand_records: 100_000,
+            max_in_hand_bytes: 64 * 1024 * 1024,
+            commit_interval_ms: 200,
+            rules: Rules::default(),
+        }
+    }
+}
+
+impl ScorerConfig {
+    /// Checks what one setting means for another.
+    ///
+    /// # Errors
+    /// Names the setting at fault.
+    pub fn validate(&self) -> Result<(), ConfigError> {
+        let at_least_one = [
+            ("parallelism", self.parallelism),
+            ("batch.max_messages", self.batch.max_messages),
+            ("batch.max_bytes", self.batch.max_bytes),
+            ("max_transaction_bytes", self.max_transaction_bytes),
+            ("max_in_hand_records", self.max_in_hand_records),
+            ("max_in_hand_bytes", self.max_in_hand_bytes),
+        ];
+        for (setting, value) in at_least_one {
+            if value == 0 {
+                return Err(ConfigError::invalid(
+                    format!("scorer.{setting}"),
+                    "must be at least 1",
+                ));
+            }
+        }
+        self.rules.validate().map_err(|error| {
+            ConfigError::invalid(format!("scorer.rules.{}", error.setting), error.reason)
+        })
+    }
+}
+
+/// The settings that the scorer's own process reads.
+#[derive(Debug, Clone, Serialize)]
+pub struct ProcessConfig {
+    /// Section `kafka`.
+    pub kafka: KafkaConfig,
+    /// Section `scorer`.
+    pub scorer: ScorerConfig,
+    /// Section `telemetry`.
+    pub telemetry: TelemetryConfig,
+}
+
+impl ProcessConfig {
+    /// Reads the sections.
+    ///
+    /// # Errors
+    /// Names the setting at fault.
+    pub fn read(settings: &Settings) -> anyhow::Result<Self> {
+        let config = Self {
+            kafka: settings.section("kafka")?,
+            scorer: settings.section("scorer")?,
+            telemetry: settings.section("telemetry")?,
+        };
+        config.scorer.validate()?;
+        Ok(config)
+    }
+}

@@ -1,0 +1,56 @@
+//! Where a record belongs. A user's transactions meet in one partition, whoever wrote them.
+
+use tollgate_runtime::kafka::Record;
+use tollgate_types::{Partitioner, Transaction, headers};
+
+/// How often a record is written on before it is given up.
+pub(crate) const MAX_HOPS: usize = 3;
+
+/// The rule by which users are spread over partitions.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Routing {
+    partitioner: Partitioner,
+    /// Partitions of the topic; set at each assignment.
+    pub(crate) partitions: i32,
+}
+
+impl Routing {
+    pub(crate) const fn new(partitioner: Partitioner) -> Self {
+        Self {
+            partitioner,
+            partitions: 1,
+        }
+    }
+
+    /// The partition that the record must be written on to; none where it stands right: in its user's partition and
+    /// with the user as its key, by which records are spread over workers.
+    pub(crate) fn elsewhere(
+        &self,
+        record: &Record<'_>,
+        transaction: &Transaction<'_>,
+    ) -> Option<i32> {
+        let user = transaction.user_id.as_bytes();
+        let own = self.partitioner.partition(user, self.partitions);
+        (own != record.partition || record.key != Some(user)).then_some(own)
+    }
+}
+
+/// How often the record was written on already.
+pub(crate) fn hops(record: &Record<'_>) -> usize {
+    record
+        .headers
+        .iter()
+        .filter(|(name, _)| *name == headers::ROUTED_FROM)
+        .count()
+}
+
+/// The partition of `replies` on which somebody waits for the decision.
+pub(crate) fn reply_partition(record: &Record<'_>) -> Option<i32> {
+    if record.headers.is_empty() {
+        return None;
+    }
+    std::str::from_utf8(record.headers.last(headers::REPLY_TO)?)
+        .ok()?
+        .parse()
+        .ok()
+}

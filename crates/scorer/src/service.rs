@@ -1,0 +1,185 @@
+//! The scorer as a service: starts the reading thread and its workers, and takes everything down if one ends.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinHandle;
+use tollgate_runtime::Shutdown;
+use tollgate_runtime::health::Health;
+use tollgate_runtime::http::{Bound, bind, serve_admin};
+use tollgate_runtime::kafka::{Batching, ConsumerOptions, DeliveryFailure, Kafka, Lanes, Producer};
+use tollgate_types::Stage;
+
+use crate::config::{Mode, ScorerConfig};
+use crate::worker::{Worker, WorkerSettings};
+
+/// Records read at once by a worker in the modes that do not wait for a batch to fill.
+const MAX_RECORDS: usize = 512;
+const MAX_BYTES: usize = 512 * 1024;
+
+/// A running scorer.
+#[derive(Debug)]
+pub struct Scorer {
+    /// Where probes and metrics are answered.
+    pub admin_address: SocketAddr,
+    task: JoinHandle<anyhow::Result<()>>,
+}
+
+impl Scorer {
+    /// Waits until it has ended: after the shutdown, or by an error.
+    ///
+    /// # Errors
+    /// What ended it.
+    pub async fn join(self) -> anyhow::Result<()> {
+        self.task.await.context("the scorer has panicked")?
+    }
+}
+
+/// Starts the scorer. It reads once its topics exist.
+///
+/// # Errors
+/// Where a setting is wrong or an address is taken.
+pub async fn start(
+    config: ScorerConfig,
+    kafka: Kafka,
+    shutdown: Shutdown,
+) -> anyhow::Result<Scorer> {
+    config.validate()?;
+    let admin = bind("scorer.admin_listen", config.admin_listen).await?;
+    let admin_address = admin.address();
+    let task = tokio::spawn(serve(config, kafka, shutdown, admin));
+    Ok(Scorer {
+        admin_address,
+        task,
+    })
+}
+
+/// Runs the scorer until the shutdown.
+///
+/// # Errors
+/// What ended it before.
+#[expect(
+    clippy::print_stdout,
+    reason = "whoever starts the process reads the address here"
+)]
+pub async fn run(config: ScorerConfig, kafka: Kafka, shutdown: Shutdown) -> anyhow::Result<()> {
+    let scorer = start(config, kafka, shutdown).await?;
+    println!("scorer admin: http://{}", scorer.admin_address);
+    scorer.join().await
+}
+
+async fn serve(
+    config: ScorerConfig,
+    kafka: Kafka,
+    shutdown: Shutdown,
+    admin: Bound,
+) -> anyhow::Result<()> {
+    let health = Health::starting(&["topics", "log"]);
+    // The probes outlive the work: a scorer that drains is alive.
+    let end = Shutdown::new(Duration::from_secs(1));
+    let probes = tokio::spawn(serve_admin(admin, health.clone(), end.clone()));
+    let worked = tokio::spawn(work(config, kafka, health.clone(), shutdown.clone()));
+    let draining = tokio::spawn(async move {
+        shutdown.begun().await;
+        health.not_ready("scorer", "draining");
+    });
+    let result = worked.await.context("the scorer has panicked")?;
+    draining.abort();
+    end.begin();
+    probes.await.context("the admin port has panicked")??;
+    result
+}
+
+async fn work(
+    config: ScorerConfig,
+    kafka: Kafka,
+    health: Health,
+    shutdown: Shutdown,
+) -> anyhow::Result<()> {
+    let topics = kafka.topics();
+    let written = [
+        topics.transactions.as_str(),
+        &topics.decisions,
+        &topics.alerts,
+        &topics.transactions_dlq,
+    ];
+    if !kafka.wait_for_topics(&written, &health, &shutdown).await {
+        return Ok(());
+    }
+    let producer = kafka.patient_producer()?;
+    let (consumer, lanes) = kafka.consume(options(&config), &health, &shutdown)?;
+    let (failures, mut failed) = mpsc::unbounded_channel();
+    let settings = Arc::new(WorkerSettings::new(
+        config,
+        kafka.clone(),
+        producer.clone(),
+        shutdown.clone(),
+        failures,
+    ));
+    let mut workers = Vec::new();
+    for (index, lane) in lanes.into_iter().enumerate() {
+        let (done, ended) = oneshot::channel();
+        let worker = Worker::new(Arc::clone(&settings), index);
+        std::thread::Builder::new()
+            .name(format!("scorer-{index}"))
+            .spawn(move || {
+                // Nobody listens any more only where another worker has failed first.
+                let _ = done.send(worker.run(lane));
+            })?;
+        workers.push(ended);
+    }
+    drop(settings);
+    let workers = async {
+        for worker in workers {
+            worker.await.context("a worker has panicked")??;
+        }
+        anyhow::Ok(())
+    };
+    tokio::select! {
+        Some(failure) = failed.recv() => Err(anyhow::Error::new::<DeliveryFailure>(failure)),
+        result = workers => result,
+    }?;
+    consumer.join().await?;
+    flush(producer, shutdown.grace()).await
+}
+
+async fn flush(producer: Producer, grace: Duration) -> anyhow::Result<()> {
+    Ok(tokio::task::spawn_blocking(move || producer.flush(grace)).await??)
+}
+
+fn options(config: &ScorerConfig) -> ConsumerOptions {
+    let (lanes, batching) = match config.mode {
+        Mode::Ordered => (Lanes::ByPartition(config.parallelism), at_once()),
+        Mode::Parallel => (Lanes::ByKey(config.parallelism), at_once()),
+        Mode::Batch => {
+            let batch = &config.batch;
+            let batching = Batching {
+                max_records: batch.max_messages,
+                max_bytes: batch.max_bytes,
+                max_wait: Duration::from_millis(batch.max_wait_ms),
+            };
+            (Lanes::ByPartition(config.parallelism), batching)
+        }
+    };
+    ConsumerOptions {
+        stage: Stage::Scorer,
+        start: config.starting_position,
+        lanes,
+        batching,
+        budget_records: config.max_in_hand_records,
+        budget_bytes: config.max_in_hand_bytes,
+        commit_interval: Duration::from_millis(config.commit_interval_ms),
+        replay: Some(Duration::from_secs(config.rules.horizon_seconds())),
+    }
+}
+
+const fn at_once() -> Batching {
+    Batching {
+        max_records: MAX_RECORDS,
+        max_bytes: MAX_BYTES,
+        max_wait: Duration::ZERO,
+    }
+}

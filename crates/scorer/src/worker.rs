@@ -1,0 +1,353 @@
+//! One worker: scores the records of its lane, in order, and writes what follows from each.
+//!
+//! Invariant: a batch is complete only when every record it caused, decision, alert, reply, dead letter or the record
+//! written on to its own partition, is acknowledged. Nothing is awaited in between, except where the mode says so.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::mpsc as blocking;
+
+use tokio::sync::mpsc;
+use tollgate_runtime::Shutdown;
+use tollgate_runtime::kafka::{
+    Acks, Batch, DeadLetter, DeliveryFailure, Event, Kafka, Lane, Outgoing, Producer, Record,
+    SendError,
+};
+use tollgate_types::{Stage, Timestamp, Transaction, headers};
+
+use crate::config::{Mode, ScorerConfig};
+use crate::measure::Measures;
+use crate::route::{self, Routing};
+use crate::{Engine, Rules};
+
+/// What all workers of a scorer have in common.
+pub(crate) struct WorkerSettings {
+    config: ScorerConfig,
+    kafka: Kafka,
+    producer: Producer,
+    shutdown: Shutdown,
+    failures: mpsc::UnboundedSender<DeliveryFailure>,
+    rules: Arc<Rules>,
+    ruleset_version: String,
+    hash_key: [u8; 16],
+}
+
+impl WorkerSettings {
+    pub(crate) fn new(
+        config: ScorerConfig,
+        kafka: Kafka,
+        producer: Producer,
+        shutdown: Shutdown,
+        failures: mpsc::UnboundedSender<DeliveryFailure>,
+    ) -> Self {
+        Self {
+            kafka,
+            producer,
+            shutdown,
+            failures,
+            rules: Arc::new(config.rules.clone()),
+            ruleset_version: config.rules.version(),
+            hash_key: crate::random_key(),
+            config,
+        }
+    }
+}
+
+/// A worker and the histories of its users, by partition.
+pub(crate) struct Worker {
+    settings: Arc<WorkerSettings>,
+    engines: HashMap<i32, Engine>,
+    routing: Routing,
+    reply_partitions: i32,
+    measures: Measures,
+    /// The decision being written; its memory is used again.
+    out: Vec<u8>,
+}
+
+impl Worker {
+    pub(crate) fn new(settings: Arc<WorkerSettings>, index: usize) -> Self {
+        let routing = Routing::new(settings.kafka.partitioner());
+        Self {
+            settings,
+            engines: HashMap::new(),
+            routing,
+            reply_partitions: 0,
+            measures: Measures::new(index),
+            out: Vec::with_capacity(4 * 1024),
+        }
+    }
+
+    /// Works until its lane ends.
+    pub(crate) fn run(mut self, mut lane: Lane) -> anyhow::Result<()> {
+        while let Some(event) = lane.blocking_recv() {
+            match event {
+                Event::Assigned(assignment) => {
+                    self.routing.partitions = assignment.total;
+                    self.reply_partitions = self.count_reply_partitions();
+                    let new = |partition| {
+                        (
+                            partition,
+                            Engine::new(Arc::clone(&self.settings.rules), self.settings.hash_key),
+                        )
+                    };
+                    self.engines = assignment.partitions.into_iter().map(new).collect();
+                }
+                Event::Revoked(_) => self.engines.clear(),
+                Event::Batch(batch) => {
+                    let result = match self.settings.config.mode {
+                        Mode::Parallel => self.pipelined(batch),
+                        Mode::Ordered => self.one_by_one(batch),
+                        Mode::Batch => self.at_once(batch),
+                    };
+                    match result {
+                        // What is not written is read again after the restart.
+                        Err(_) if self.settings.shutdown.is_begun() => return Ok(()),
+                        other => other?,
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn count_reply_partitions(&self) -> i32 {
+        let topic = self.settings.kafka.topics().replies.as_str();
+        match self.settings.kafka.partition_counts(&[topic]) {
+            Ok(counts) => counts.get(topic).copied().unwrap_or_default(),
+            Err(error) => {
+                tracing::warn!(%error, "nobody who waits for a decision gets one until the next assignment");
+                0
+            }
+        }
+    }
+
+    /// Goes on while the acknowledgements of this batch are still on their way.
+    fn pipelined(&mut self, batch: Batch) -> anyhow::Result<()> {
+        let acks = Acks::open();
+        self.score_all(&batch, &acks)?;
+        let failures = self.settings.failures.clone();
+        acks.seal_with(move |result| match result {
+            Ok(()) => batch.complete(),
+            // The scorer goes down, and reads the batch again when it is back.
+            Err(failure) => drop(failures.send(failure)),
+        });
+        Ok(())
+    }
+
+    /// Goes on when every acknowledgement of this batch is there.
+    fn at_once(&mut self, batch: Batch) -> anyhow::Result<()> {
+        let (acks, acknowledged) = acks_to_wait_for();
+        self.score_all(&batch, &acks)?;
+        acks.seal();
+        acknowledged.recv()??;
+        batch.complete();
+        Ok(())
+    }
+
+    /// Goes on from record to record when every acknowledgement of the one is there.
+    fn one_by_one(&mut self, batch: Batch) -> anyhow::Result<()> {
+        let now = now();
+        for record in batch.iter() {
+            let (acks, acknowledged) = acks_to_wait_for();
+            self.score_one(&record, now, &acks)?;
+            acks.seal();
+            acknowledged.recv()??;
+        }
+        self.measures.flush(&self.engines);
+        batch.complete();
+        Ok(())
+    }
+
+    fn score_all(&mut self, batch: &Batch, acks: &Arc<Acks>) -> Result<(), SendError> {
+        let now = now();
+        for record in batch.iter() {
+            self.score_one(&record, now, acks)?;
+        }
+        self.measures.flush(&self.engines);
+        Ok(())
+    }
+
+    fn score_one(
+        &mut self,
+        record: &Record<'_>,
+        now: Timestamp,
+        acks: &Arc<Acks>,
+    ) -> Result<(), SendError> {
+        if record.payload.len() > self.settings.config.max_transaction_bytes {
+            let reason = format!(
+                "the transaction is larger than {} bytes",
+                self.settings.config.max_transaction_bytes
+            );
+            return self.give_up(record, "too_large", &reason, acks);
+        }
+        let transaction = match Transaction::parse(record.payload) {
+            Ok(transaction) => transaction,
+            Err(rejection) => {
+                let kind = if rejection.malformed {
+                    "malformed"
+                } else {
+                    "invalid"
+                };
+                return self.give_up(record, kind, &rejection.to_string(), acks);
+            }
+        };
+        if let Some(partition) = self.routing.elsewhere(record, &transaction) {
+            return self.write_on(record, &transaction, partition, acks);
+        }
+        if self.is_ahead(record, &transaction) {
+            let hours = self.settings.config.max_ahead_hours;
+            let reason = format!("timestamp: more than {hours} h after the record's own time");
+            return self.give_up(record, "timestamp_ahead", &reason, acks);
+        }
+        let Some(engine) = self.engines.get_mut(&record.partition) else {
+            // Partitions are assigned before their records come.
+            return Err(SendError::Failed(format!(
+                "partition {} is not assigned",
+                record.partition
+            )));
+        };
+        let verdict = engine.score(&transaction);
+        if record.replayed {
+            self.measures.replayed += 1;
+            return Ok(());
+        }
+        self.measures.count(&verdict, record.timestamp_ms, now);
+        self.out.clear();
+        verdict.write_decision(
+            &transaction,
+            now,
+            &self.settings.ruleset_version,
+            &mut self.out,
+        );
+        self.emit(record, &transaction, verdict.status.is_alert(), acks)
+    }
+
+    /// Writes the decision to every topic that wants it.
+    fn emit(
+        &self,
+        record: &Record<'_>,
+        transaction: &Transaction<'_>,
+        alert: bool,
+        acks: &Arc<Acks>,
+    ) -> Result<(), SendError> {
+        let topics = self.settings.kafka.topics();
+        let trace: Vec<_> = if record.headers.is_empty() {
+            Vec::new()
+        } else {
+            trace_headers(record)
+        };
+        let to = |topic, partition| Outgoing {
+            partition,
+            headers: &trace,
+            ..Outgoing::new(topic, transaction.user_id.as_bytes(), &self.out)
+        };
+        self.send(&to(&topics.decisions, None), acks)?;
+        if alert {
+            self.send(&to(&topics.alerts, None), acks)?;
+        }
+        match route::reply_partition(record)
+            .filter(|partition| (0..self.reply_partitions).contains(partition))
+        {
+            Some(partition) => self.send(&to(&topics.replies, Some(partition)), acks),
+            None => Ok(()),
+        }
+    }
+
+    /// Writes a record on to the partition of its user, where it is scored.
+    fn write_on(
+        &mut self,
+        record: &Record<'_>,
+        transaction: &Transaction<'_>,
+        partition: i32,
+        acks: &Arc<Acks>,
+    ) -> Result<(), SendError> {
+        if record.replayed {
+            return Ok(());
+        }
+        if route::hops(record) >= route::MAX_HOPS {
+            let reason =
+                "was written on again and again: not all scorers have the same kafka.partitioner";
+            return self.give_up(record, "routing_loop", reason, acks);
+        }
+        self.measures.routed += 1;
+        let from = format!("{}@{}", record.partition, record.offset);
+        let mut all: Vec<_> = record.headers.iter().collect();
+        all.push((headers::ROUTED_FROM, Some(from.as_bytes())));
+        let record = Outgoing {
+            partition: Some(partition),
+            timestamp_ms: record.timestamp_ms,
+            headers: &all,
+            // Its reader is this scorer: to wait for it would be to wait for oneself.
+            urgent: true,
+            ..Outgoing::new(
+                &self.settings.kafka.topics().transactions,
+                transaction.user_id.as_bytes(),
+                record.payload,
+            )
+        };
+        self.send(&record, acks)
+    }
+
+    fn give_up(
+        &self,
+        record: &Record<'_>,
+        kind: &'static str,
+        reason: &str,
+        acks: &Arc<Acks>,
+    ) -> Result<(), SendError> {
+        if record.replayed {
+            return Ok(());
+        }
+        let WorkerSettings {
+            kafka,
+            producer,
+            shutdown,
+            ..
+        } = &*self.settings;
+        let letter = DeadLetter {
+            stage: Stage::Scorer,
+            kind,
+            reason,
+            attempts: 1,
+            record,
+        };
+        letter.send(kafka, producer, acks, || shutdown.is_begun())
+    }
+
+    fn send(&self, record: &Outgoing<'_>, acks: &Arc<Acks>) -> Result<(), SendError> {
+        self.settings
+            .producer
+            .send_waiting(record, acks, || self.settings.shutdown.is_begun())
+    }
+
+    fn is_ahead(&self, record: &Record<'_>, transaction: &Transaction<'_>) -> bool {
+        let limit = i64::from(self.settings.config.max_ahead_hours) * 3_600_000_000;
+        record
+            .timestamp_ms
+            .and_then(Timestamp::from_millis)
+            .is_some_and(|written| transaction.timestamp - written > limit)
+    }
+}
+
+type Acknowledged = blocking::Receiver<Result<(), DeliveryFailure>>;
+
+fn acks_to_wait_for() -> (Arc<Acks>, Acknowledged) {
+    let (done, acknowledged) = blocking::sync_channel(1);
+    // Whoever waits is there until the answer has come.
+    (
+        Acks::new(move |result| drop(done.send(result))),
+        acknowledged,
+    )
+}
+
+fn trace_headers<'a>(record: &Record<'a>) -> Vec<(&'a str, Option<&'a [u8]>)> {
+    record
+        .headers
+        .iter()
+        .filter(|(name, _)| [headers::TRACEPARENT, headers::TRACESTATE].contains(name))
+        .collect()
+}
+
+fn now() -> Timestamp {
+    Timestamp::from_micros(chrono::Utc::now().timestamp_micros()).unwrap_or(Timestamp::MAX)
+}

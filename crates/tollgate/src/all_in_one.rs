@@ -1,0 +1,190 @@
+//! The four services in one process. They still share nothing but topics.
+
+use std::fmt::Write as _;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use serde::Serialize;
+use tollgate_ingest::{Ingest, IngestConfig};
+use tollgate_notifier::{Notifier, NotifierConfig};
+use tollgate_persistence::{Persistence, PersistenceConfig};
+use tollgate_runtime::Shutdown;
+use tollgate_runtime::config::Settings;
+use tollgate_runtime::kafka::{Kafka, KafkaConfig, Profile};
+use tollgate_runtime::telemetry::TelemetryConfig;
+use tollgate_scorer::{Scorer, ScorerConfig};
+
+use crate::archive::DeadLetterArchive;
+
+/// Every section.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct Configs {
+    pub(crate) kafka: KafkaConfig,
+    pub(crate) ingest: IngestConfig,
+    pub(crate) scorer: ScorerConfig,
+    pub(crate) persistence: PersistenceConfig,
+    pub(crate) notifier: NotifierConfig,
+    pub(crate) telemetry: TelemetryConfig,
+    /// Where the embedded defaults keep their files.
+    #[serde(skip)]
+    directory: String,
+}
+
+impl Configs {
+    /// Keeps everything that was not configured under one directory.
+    pub(crate) fn set_defaults(settings: &mut Settings, directory: &str) -> anyhow::Result<()> {
+        let sinks = format!(r#"[{{"kind": "console"}}, {{"kind": "file", "path": "{directory}/alerts.ndjson"}}]"#);
+        for (setting, text) in [
+            ("persistence.database_url", format!("sqlite://{directory}/tollgate.db")),
+            ("notifier.ledger_url", format!("sqlite://{directory}/notifier.db")),
+            ("notifier.sinks", sinks),
+            ("telemetry.log_format", "text".to_owned()),
+            ("telemetry.log", "warn".to_owned()),
+        ] {
+            if !settings.is_set(setting) {
+                settings.set_path(setting, &text)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads every section.
+    pub(crate) fn read(settings: &Settings) -> anyhow::Result<Self> {
+        let mut configs = Self {
+            kafka: settings.section("kafka")?,
+            ingest: settings.section("ingest")?,
+            scorer: settings.section("scorer")?,
+            persistence: settings.section("persistence")?,
+            notifier: settings.section("notifier")?,
+            telemetry: settings.section("telemetry")?,
+            directory: String::new(),
+        };
+        let file = configs.persistence.database_url.strip_prefix("sqlite://").map(Path::new);
+        let directory = file.and_then(Path::parent).unwrap_or_else(|| Path::new("."));
+        configs.directory = directory.display().to_string();
+        Ok(configs)
+    }
+}
+
+/// The running services.
+pub(crate) struct AllInOne {
+    pub(crate) ingest: Ingest,
+    pub(crate) scorer: Scorer,
+    pub(crate) persistence: Persistence,
+    pub(crate) notifier: Notifier,
+    pub(crate) kafka: Kafka,
+    archive: Option<DeadLetterArchive>,
+    upstream: Shutdown,
+    downstream: Shutdown,
+}
+
+impl AllInOne {
+    /// Starts them.
+    pub(crate) async fn start(configs: Configs, shutdown: &Shutdown) -> anyhow::Result<Self> {
+        if !configs.directory.is_empty() {
+            std::fs::create_dir_all(&configs.directory).with_context(|| format!("cannot make the directory {}", configs.directory))?;
+        }
+        let embedded = configs.kafka.profile() == Profile::Embedded;
+        let kafka = Kafka::open(configs.kafka)?;
+        // Those who read go down after those who write, so that what was accepted is decided, stored and told.
+        let upstream = shutdown.child();
+        let downstream = Shutdown::new(shutdown.grace());
+        let archive = if embedded {
+            let path = Path::new(&configs.directory).join("dead-letters.ndjson");
+            Some(DeadLetterArchive::start(&kafka, path, downstream.clone())?)
+        } else {
+            None
+        };
+        let ingest = tollgate_ingest::start(configs.ingest, kafka.clone(), upstream.clone()).await?;
+        let persistence = tollgate_persistence::start(configs.persistence, kafka.clone(), downstream.clone()).await?;
+        let notifier = tollgate_notifier::start(configs.notifier, kafka.clone(), downstream.clone()).await?;
+        let scorer = tollgate_scorer::start(configs.scorer, kafka.clone(), downstream.clone()).await?;
+        Ok(Self { ingest, scorer, persistence, notifier, kafka, archive, upstream, downstream })
+    }
+
+    /// Waits until every service says that it is ready. False: the shutdown came first.
+    pub(crate) async fn until_ready(&self, shutdown: &Shutdown) -> bool {
+        let client = reqwest::Client::new();
+        for (_, address) in self.admin_addresses() {
+            loop {
+                let answer = client.get(format!("http://{address}/readyz")).send().await;
+                if answer.is_ok_and(|answer| answer.status().is_success()) {
+                    break;
+                }
+                if shutdown.is_begun() {
+                    return false;
+                }
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        }
+        true
+    }
+
+    fn admin_addresses(&self) -> [(&'static str, SocketAddr); 4] {
+        [
+            ("ingest", self.ingest.admin_address),
+            ("scorer", self.scorer.admin_address),
+            ("persistence", self.persistence.admin_address),
+            ("notifier", self.notifier.admin_address),
+        ]
+    }
+
+    /// A line for each address.
+    pub(crate) fn addresses(&self) -> String {
+        let mut lines = String::new();
+        // Writing to memory cannot fail.
+        let _ = writeln!(lines, "ingest: http://{}", self.ingest.address);
+        let _ = writeln!(lines, "persistence: http://{}", self.persistence.address);
+        for (name, address) in self.admin_addresses() {
+            let _ = writeln!(lines, "{name} admin: http://{address}");
+        }
+        let _ = writeln!(lines, "log: {}", self.kafka.brokers());
+        lines
+    }
+
+    /// Waits for the shutdown, or for a service that ends by itself; then stops the rest, those who write first.
+    pub(crate) async fn join(self) -> anyhow::Result<()> {
+        let Self { ingest, scorer, persistence, notifier, kafka, archive, upstream, downstream } = self;
+        let mut ingest = std::pin::pin!(ingest.join());
+        let mut scorer = std::pin::pin!(scorer.join());
+        let mut persistence = std::pin::pin!(persistence.join());
+        let mut notifier = std::pin::pin!(notifier.join());
+        let early = tokio::select! {
+            result = &mut ingest => ("ingest", result),
+            result = &mut scorer => ("scorer", result),
+            result = &mut persistence => ("persistence", result),
+            result = &mut notifier => ("notifier", result),
+        };
+        upstream.begin();
+        if early.0 != "ingest" {
+            downstream.begin();
+            return early.1.with_context(|| format!("{} has ended", early.0));
+        }
+        if early.1.is_ok() {
+            drain(&kafka, upstream.grace()).await;
+        }
+        downstream.begin();
+        let (scorer, persistence, notifier) = tokio::join!(scorer, persistence, notifier);
+        if let Some(archive) = archive {
+            archive.join().await?;
+        }
+        early.1.and(scorer).and(persistence).and(notifier)
+    }
+}
+
+/// The embedded log ends with the process: what is in it is worked off first.
+async fn drain(kafka: &Kafka, grace: Duration) {
+    let Some(log) = kafka.embedded() else { return };
+    let topics = kafka.topics();
+    let unread = || [&topics.transactions, &topics.decisions, &topics.alerts].into_iter().map(|topic| log.unread_bytes(topic)).sum::<usize>();
+    let deadline = tokio::time::Instant::now() + grace;
+    while unread() > 0 {
+        if tokio::time::Instant::now() >= deadline {
+            tracing::warn!(bytes = unread(), "the embedded log was not empty at the end of the grace period");
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}

@@ -1,0 +1,247 @@
+//! What can be typed, and the commands that are only a few lines.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand};
+use rand::Rng as _;
+use tollgate_runtime::Shutdown;
+use tollgate_runtime::cli::{ServiceArgs, print_config};
+use tollgate_runtime::http::{ApiKeys, Scope};
+use tollgate_runtime::kafka::{Kafka, KafkaConfig, TopicOutcome};
+use tollgate_runtime::telemetry::{TelemetryConfig, init_logging, metrics_handle};
+
+use crate::all_in_one::{AllInOne, Configs};
+
+/// Decides for every payment, within milliseconds, whether it is approved, reviewed or blocked.
+#[derive(Debug, Parser)]
+#[command(version, propagate_version = true, max_term_width = 100)]
+#[command(after_help = "Start with `tollgate demo`. Each command explains itself: `tollgate up --help`.")]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Show what it does: replay a sample through the whole pipeline in this process
+    Demo(DemoArgs),
+    /// Run the whole pipeline in this process until it is told to stop
+    Up(UpArgs),
+    /// Score a file: transactions as JSON lines in, decisions as JSON lines out
+    Score(ScoreArgs),
+    /// Put a running pipeline under load and measure how long it takes to answer
+    Load(LoadArgs),
+    /// Manage the topics on a Kafka cluster
+    Topics(TopicsArgs),
+    /// Make an API key, and the setting that lets it in
+    Key(KeyArgs),
+}
+
+/// Ingest, scorer, persistence and notifier run in this process over an embedded log and a SQLite file in a directory
+/// of its own; nothing needs to be installed. The sample is 3,000 card transactions with 41 labelled frauds, and a few
+/// scenes that it lacks: card testing, impossible travel, round amounts.
+#[derive(Debug, Args)]
+pub(crate) struct DemoArgs {
+    /// Replay this file of JSON lines instead of the sample.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) input: Option<PathBuf>,
+    /// Transactions a second; 0 is as fast as it goes.
+    #[arg(long, value_name = "N", default_value_t = 1_000)]
+    pub(crate) rate: u32,
+}
+
+/// Without a configuration: an embedded log in memory, SQLite files and alerts under ./tollgate-data, everything on
+/// loopback, no API keys. The embedded log is for trying out and for development: what is in it is gone when the
+/// process ends, though decisions, alerts and dead letters are kept in files. It never drops a record: where readers
+/// are slow, writers wait, and HTTP callers are told to come back (503 with Retry-After). Name a cluster in
+/// `kafka.brokers` for data that must last.
+#[derive(Debug, Args)]
+pub(crate) struct UpArgs {
+    #[command(flatten)]
+    pub(crate) service: ServiceArgs,
+}
+
+/// The same engine as the scorer's, in the order of the input, without a log. A line that is no transaction goes to
+/// the rejects as {"line", "field", "reason"}. Ends with 3 if lines were rejected and no --rejects was given.
+#[derive(Debug, Args)]
+pub(crate) struct ScoreArgs {
+    /// Transactions, one JSON object a line; - is standard input.
+    #[arg(long, value_name = "FILE|-")]
+    pub(crate) input: String,
+    /// Decisions, one JSON object a line; - is standard output.
+    #[arg(long, value_name = "FILE|-")]
+    pub(crate) output: String,
+    /// Lines that are no transaction, one JSON object each.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) rejects: Option<PathBuf>,
+    /// TOML file with the rules (section scorer.rules).
+    #[arg(long, env = "TOLLGATE_CONFIG", value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+}
+
+/// Open loop: transactions are sent at their time whether or not earlier ones were answered, and latency is counted
+/// from the time at which each was due, so that a stall shows in every transaction that it held up.
+#[derive(Debug, Clone, Args)]
+#[command(group(clap::ArgGroup::new("target").required(true).args(["url", "brokers"])))]
+#[command(group(clap::ArgGroup::new("source").args(["input", "users"])))]
+pub(crate) struct LoadArgs {
+    /// Ingest to send to, such as http://127.0.0.1:8080; latency is that of the answer.
+    #[arg(long, value_name = "URL")]
+    pub(crate) url: Option<String>,
+    /// Brokers to write to, past ingest; latency is that of the acknowledgement.
+    #[arg(long, value_name = "HOST:PORT,…")]
+    pub(crate) brokers: Option<String>,
+    /// Send the transactions of this file, in its order, until it ends.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) input: Option<PathBuf>,
+    /// Make up transactions of so many users.
+    #[arg(long, value_name = "N", default_value_t = 10_000)]
+    pub(crate) users: u32,
+    /// Transactions a second.
+    #[arg(long, value_name = "N", default_value_t = 1_000)]
+    pub(crate) rate: u32,
+    /// How long, such as 30s or 5m.
+    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = parse_duration)]
+    pub(crate) duration: Duration,
+    /// Seed of the made-up transactions: the same seed makes the same users, amounts and places.
+    #[arg(long, value_name = "S", default_value_t = 1)]
+    pub(crate) seed: u64,
+    /// Transactions in one request, when sending over HTTP.
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub(crate) batch: u32,
+    /// Ask for the decision in the answer, and wait for it so many seconds.
+    #[arg(long, value_name = "SECONDS", requires = "url")]
+    pub(crate) wait: Option<f64>,
+    /// API key, where ingest asks for one.
+    #[arg(long, env = "TOLLGATE_API_KEY", hide_env_values = true, value_name = "KEY")]
+    pub(crate) api_key: Option<String>,
+    /// Prefix of the topics, when writing to brokers.
+    #[arg(long, value_name = "TEXT", default_value = "")]
+    pub(crate) topic_prefix: String,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct TopicsArgs {
+    #[command(subcommand)]
+    command: TopicsCommand,
+}
+
+#[derive(Debug, Subcommand)]
+enum TopicsCommand {
+    /// Make every topic that is not there yet
+    Create(CreateArgs),
+}
+
+/// transactions, decisions, alerts, replies and the dead-letter topics. The number of partitions cannot be changed
+/// later without tearing histories apart, so choose it with room.
+#[derive(Debug, Args)]
+struct CreateArgs {
+    /// TOML file with the settings (section kafka).
+    #[arg(long, env = "TOLLGATE_CONFIG", value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Brokers; kafka.brokers where not given.
+    #[arg(long, value_name = "HOST:PORT,…")]
+    brokers: Option<String>,
+    /// Partitions of each topic; kafka.partitions (12) where not given.
+    #[arg(long, value_name = "N")]
+    partitions: Option<u16>,
+    /// Copies of each partition; kafka.replication (the brokers' default) where not given.
+    #[arg(long, value_name = "N")]
+    replication: Option<i32>,
+    /// How long records are kept; kafka.retention_hours (168) where not given.
+    #[arg(long, value_name = "HOURS")]
+    retention_hours: Option<u32>,
+}
+
+/// The key is shown once. Only its hash goes into the settings.
+#[derive(Debug, Args)]
+pub(crate) struct KeyArgs {
+    /// Whose key it is.
+    name: String,
+    /// What it allows: transactions:write for ingest, decisions:read for the read API.
+    #[arg(long = "scope", value_name = "SCOPE", value_parser = parse_scope, default_value = "transactions:write")]
+    scopes: Vec<Scope>,
+}
+
+fn parse_scope(text: &str) -> Result<Scope, String> {
+    [Scope::TransactionsWrite, Scope::DecisionsRead]
+        .into_iter()
+        .find(|scope| scope.name() == text)
+        .ok_or_else(|| "expected transactions:write or decisions:read".to_owned())
+}
+
+fn parse_duration(text: &str) -> Result<Duration, String> {
+    let error = || "expected a number and a unit, such as 500ms, 30s, 5m or 1h".to_owned();
+    let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').ok_or_else(error)?;
+    let number: f64 = text[..digits].parse().map_err(|_| error())?;
+    let unit = match &text[digits..] {
+        "ms" => 0.001,
+        "s" => 1.0,
+        "m" => 60.0,
+        "h" => 3_600.0,
+        _ => return Err(error()),
+    };
+    Duration::try_from_secs_f64(number * unit).map_err(|_| error())
+}
+
+pub(crate) fn block_on<T>(future: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
+    tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(future)
+}
+
+/// `tollgate up`
+#[expect(clippy::print_stdout, reason = "this is the command's output")]
+pub(crate) fn up(args: &UpArgs) -> anyhow::Result<()> {
+    let mut settings = args.service.settings()?;
+    Configs::set_defaults(&mut settings, "tollgate-data")?;
+    let configs = Configs::read(&settings)?;
+    if args.service.print_config {
+        return print_config(&configs);
+    }
+    init_logging(&settings.section::<TelemetryConfig>("telemetry")?)?;
+    metrics_handle();
+    block_on(async {
+        let shutdown = Shutdown::on_signal();
+        let running = AllInOne::start(configs, &shutdown).await?;
+        if running.until_ready(&shutdown).await {
+            print!("{}", running.addresses());
+        }
+        running.join().await
+    })
+}
+
+/// `tollgate topics create`
+#[expect(clippy::print_stdout, reason = "this is the command's output")]
+pub(crate) async fn topics(args: TopicsArgs) -> anyhow::Result<()> {
+    let TopicsCommand::Create(args) = args.command;
+    let settings = ServiceArgs { config: args.config, print_config: false }.settings()?;
+    let mut config: KafkaConfig = settings.section("kafka")?;
+    config.brokers = args.brokers.unwrap_or(config.brokers);
+    config.partitions = args.partitions.unwrap_or(config.partitions);
+    config.replication = args.replication.unwrap_or(config.replication);
+    config.retention_hours = args.retention_hours.unwrap_or(config.retention_hours);
+    let wanted = i32::from(config.partitions);
+    let kafka = Kafka::open_cluster(config)?;
+    for (topic, outcome) in kafka.create_topics().await? {
+        match outcome {
+            TopicOutcome::Created => println!("{topic}: created with {wanted} partitions"),
+            TopicOutcome::Existed { partitions } if partitions == wanted => println!("{topic}: was there"),
+            TopicOutcome::Existed { partitions } => {
+                println!("{topic}: was there with {partitions} partitions, left as it is (asked for {wanted})");
+            }
+        }
+    }
+    Ok(())
+}
+
+/// `tollgate key`
+#[expect(clippy::print_stdout, reason = "this is the command's output")]
+pub(crate) fn key(args: &KeyArgs) {
+    let random: [u8; 32] = rand::rng().random();
+    let key = random.iter().fold("tg_".to_owned(), |key, byte| key + &format!("{byte:02x}"));
+    let section = if args.scopes.contains(&Scope::DecisionsRead) { "persistence" } else { "ingest" };
+    let scopes: Vec<String> = args.scopes.iter().map(|scope| format!("\"{}\"", scope.name())).collect();
+    println!("key, shown only now:\n\n    {key}\n\nin the settings:\n");
+    println!("    [[{section}.api_keys]]\n    name = {:?}", args.name);
+    println!("    hash = \"{}\"\n    scopes = [{}]", ApiKeys::hash_of(&key), scopes.join(", "));
+}

@@ -1,0 +1,116 @@
+//! What the demo says at its end.
+
+use std::collections::HashSet;
+use std::fmt::Write as _;
+use std::path::Path;
+use std::time::Duration;
+
+use comfy_table::presets::UTF8_FULL_CONDENSED;
+use comfy_table::{Cell, CellAlignment, ContentArrangement, Table};
+use tollgate_types::{Contribution, Decision, Indicator, Transaction};
+
+use super::ByStatus;
+use super::replay::Replay;
+
+/// How many of the latest alerts are shown.
+const LATEST: usize = 12;
+
+/// The latest alerts, with their reasons.
+pub(crate) fn alerts(lines: &[String]) -> String {
+    let mut table = Table::new();
+    table.load_preset(UTF8_FULL_CONDENSED).set_content_arrangement(ContentArrangement::Dynamic);
+    table.set_header(["status", "score", "user", "amount", "event time", "why"]);
+    for decision in lines.iter().rev().take(LATEST).filter_map(|line| Decision::parse(line.as_bytes()).ok()) {
+        let transaction = Transaction::parse(decision.transaction.get().as_bytes()).ok();
+        let amount = transaction.as_ref().map(|transaction| transaction.amount.to_string()).unwrap_or_default();
+        let time = transaction.map(|transaction| transaction.timestamp.to_string()).unwrap_or_default();
+        let why: Vec<String> = decision.contributions.iter().map(reason).collect();
+        table.add_row([
+            Cell::new(decision.status),
+            Cell::new(format!("{:.1}", decision.fraud_score)).set_alignment(CellAlignment::Right),
+            Cell::new(decision.user_id),
+            Cell::new(amount).set_alignment(CellAlignment::Right),
+            Cell::new(time),
+            Cell::new(why.join("; ")),
+        ]);
+    }
+    format!("The latest {} of {} alerts:\n\n{table}\n", lines.len().min(LATEST), lines.len())
+}
+
+fn reason(contribution: &Contribution) -> String {
+    let points = contribution.points;
+    let of = |value: Option<f64>| value.unwrap_or_default();
+    match contribution.indicator {
+        Indicator::HighVelocity => format!("{} transactions in 5 min (+{points:.0})", contribution.count.unwrap_or_default()),
+        Indicator::HighAmount => format!("high amount (+{points:.1})"),
+        Indicator::GeographicAnomaly => {
+            format!("{:.0} km at {:.0} km/h (+{points:.0})", of(contribution.distance_km), of(contribution.speed_kmh))
+        }
+        Indicator::SuspiciousPattern => match contribution.count {
+            Some(count) => format!("same amount {count} times (+{points:.0})"),
+            None => format!("round amount (+{points:.0})"),
+        },
+    }
+}
+
+/// What became of the labelled frauds.
+pub(crate) struct Caught {
+    frauds: usize,
+    caught: usize,
+    innocent: usize,
+}
+
+impl Caught {
+    pub(crate) fn of(frauds: &[&str], alerts: &[String]) -> Self {
+        let frauds: HashSet<&str> = frauds.iter().copied().collect();
+        let mut alerted = HashSet::new();
+        for decision in alerts.iter().filter_map(|line| Decision::parse(line.as_bytes()).ok()) {
+            if !decision.transaction_id.starts_with("scene-") {
+                alerted.insert(decision.transaction_id.into_owned());
+            }
+        }
+        let caught = alerted.iter().filter(|id| frauds.contains(id.as_str())).count();
+        Self { frauds: frauds.len(), caught, innocent: alerted.len() - caught }
+    }
+}
+
+pub(crate) fn summary(replay: &Replay, decided: ByStatus, took: Duration, caught: &Caught) -> String {
+    let mut text = String::new();
+    let seconds = took.as_secs_f64();
+    let ms = |quantile: f64| std::time::Duration::from_micros(replay.latency.value_at_quantile(quantile)).as_secs_f64() * 1e3;
+    // Writing to memory cannot fail.
+    let _ = writeln!(text, "Summary");
+    let _ = writeln!(text, "  transactions  {} accepted, {} rejected", replay.accepted, replay.rejected);
+    let _ = writeln!(text, "  decisions     {} approved, {} review, {} blocked; each stored with its transaction", decided.approved, decided.review, decided.blocked);
+    let _ = writeln!(text, "  throughput    {:.0} a second over {seconds:.1} s, from the first request to the last row", decided.total() as f64 / seconds);
+    if !replay.latency.is_empty() {
+        let _ = writeln!(
+            text,
+            "  latency       p50 {:.1} ms, p90 {:.1} ms, p99 {:.1} ms from the request to the decision in the answer ({} asked)",
+            ms(0.5),
+            ms(0.9),
+            ms(0.99),
+            replay.latency.len()
+        );
+    }
+    if caught.frauds > 0 {
+        let _ = writeln!(
+            text,
+            "  frauds        {} of the {} labelled ones raised an alert, and {} other transactions of the sample did",
+            caught.caught, caught.frauds, caught.innocent
+        );
+    }
+    text
+}
+
+pub(crate) fn where_to_look_next(directory: &Path, accepted: u64) -> String {
+    let directory = directory.display();
+    format!(
+        "Where to look next\n  \
+         the rows      sqlite3 {directory}/tollgate.db 'SELECT status, count(*) FROM fraud_analysis GROUP BY 1'   ({accepted} in all)\n  \
+         the alerts    {directory}/alerts.ndjson\n  \
+         by hand       tollgate up, then: curl -d '{{\"transaction_id\":\"1\",\"user_id\":\"me\",\"amount\":\"4200\",\"timestamp\":\"2026-01-01T12:00:00Z\"}}' \\\n                \
+         -H 'content-type: application/json' -H 'prefer: wait=5' http://127.0.0.1:8080/v1/transactions\n  \
+         the API       http://127.0.0.1:8080/docs and http://127.0.0.1:8082/docs, while `tollgate up` runs\n"
+    )
+}

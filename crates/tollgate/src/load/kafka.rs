@@ -1,0 +1,56 @@
+//! Load straight onto the topic, as a producer that does not know ingest.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tollgate_runtime::kafka::{Acks, Kafka, KafkaConfig, Outgoing, Producer};
+use tollgate_types::Transaction;
+
+use super::Target;
+use super::report::{Outcome, Tally};
+
+/// How long a full queue may hold a transaction up before the run ends.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+pub(crate) struct KafkaTarget {
+    producer: Producer,
+    topic: String,
+}
+
+impl KafkaTarget {
+    pub(crate) async fn new(brokers: &str, prefix: &str) -> anyhow::Result<Self> {
+        let config = KafkaConfig { brokers: brokers.to_owned(), topic_prefix: prefix.to_owned(), ..KafkaConfig::default() };
+        let kafka = Kafka::open_cluster(config)?;
+        let topic = kafka.topics().transactions.clone();
+        let asked = kafka.clone();
+        let counts = tokio::task::spawn_blocking(move || asked.partition_counts(&[&asked.topics().transactions])).await??;
+        anyhow::ensure!(counts.contains_key(&topic), "topic {topic} does not exist; `tollgate topics create` makes it");
+        Ok(Self { producer: kafka.producer()?, topic })
+    }
+}
+
+impl Target for KafkaTarget {
+    async fn send(&self, batch: Vec<String>, due: Instant, tally: &Arc<Tally>) -> anyhow::Result<()> {
+        for text in batch {
+            // A line that is no transaction is written all the same, without a key: the scorer must cope.
+            let user = Transaction::parse(text.as_bytes()).map(|transaction| transaction.user_id.into_owned()).ok();
+            let record = Outgoing { key: user.as_deref().map(str::as_bytes), ..Outgoing::new(&self.topic, &[], text.as_bytes()) };
+            let tally = Arc::clone(tally);
+            let acks = Acks::new(move |result| {
+                let outcome = if result.is_ok() { Outcome::Accepted } else { Outcome::NoAnswer(true) };
+                tally.ended(1, due.elapsed(), outcome);
+            });
+            self.producer.send_until(&record, &acks, Instant::now() + PATIENCE).await?;
+            acks.seal();
+        }
+        Ok(())
+    }
+
+    async fn finish(&self) {
+        let producer = self.producer.clone();
+        let flushed = tokio::task::spawn_blocking(move || producer.flush(Duration::from_secs(60))).await;
+        if !matches!(flushed, Ok(Ok(()))) {
+            tracing::warn!("not everything was acknowledged within a minute");
+        }
+    }
+}

@@ -1,0 +1,123 @@
+//! `tollgate score`: the engine without a log, for files.
+
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, BufWriter, Read, Write};
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use serde_json::json;
+use tollgate_runtime::cli::ServiceArgs;
+use tollgate_scorer::{Engine, ScorerConfig, random_key};
+use tollgate_types::{Rejection, Timestamp, Transaction};
+
+use crate::commands::ScoreArgs;
+
+/// Exit code for arguments that cannot be used, as clap has it.
+const UNUSABLE: u8 = 2;
+/// Exit code when lines were rejected and nobody asked for them.
+const REJECTED: u8 = 3;
+/// A longer line is rejected without being held in memory.
+const MAX_LINE_BYTES: u64 = 1024 * 1024;
+
+#[expect(clippy::print_stderr, reason = "this is where a command says what it did")]
+pub(crate) fn run(args: &ScoreArgs) -> anyhow::Result<ExitCode> {
+    let mut files = match Files::open(args) {
+        Ok(files) => files,
+        Err(error) => {
+            eprintln!("tollgate: {error:#}");
+            return Ok(ExitCode::from(UNUSABLE));
+        }
+    };
+    let settings = ServiceArgs { config: args.config.clone(), print_config: false }.settings()?;
+    let config: ScorerConfig = settings.section("scorer")?;
+    config.validate()?;
+    let rejected = score(&config, &mut files)?;
+    files.output.flush().context("cannot write the decisions")?;
+    if let Some(rejects) = &mut files.rejects {
+        rejects.flush().context("cannot write the rejects")?;
+    }
+    if rejected == 0 || args.rejects.is_some() {
+        return Ok(ExitCode::SUCCESS);
+    }
+    eprintln!("tollgate: {rejected} lines were rejected; --rejects FILE tells which and why");
+    Ok(ExitCode::from(REJECTED))
+}
+
+struct Files {
+    input: Box<dyn BufRead>,
+    output: Box<dyn Write>,
+    rejects: Option<BufWriter<File>>,
+}
+
+impl Files {
+    fn open(args: &ScoreArgs) -> anyhow::Result<Self> {
+        let input: Box<dyn BufRead> = match args.input.as_str() {
+            "-" => Box::new(BufReader::new(io::stdin())),
+            path => {
+                let file = File::open(path).with_context(|| format!("--input {path}"))?;
+                anyhow::ensure!(!file.metadata()?.is_dir(), "--input {path}: is a directory");
+                Box::new(BufReader::with_capacity(256 * 1024, file))
+            }
+        };
+        let create = |option: &str, path: &Path| {
+            let same = Path::new(&args.input).canonicalize().is_ok_and(|input| path.canonicalize().is_ok_and(|path| path == input));
+            anyhow::ensure!(!same, "{option} {}: is the input", path.display());
+            File::create(path).with_context(|| format!("{option} {}", path.display()))
+        };
+        let rejects = args.rejects.as_deref().map(|path| create("--rejects", path)).transpose()?.map(BufWriter::new);
+        let output: Box<dyn Write> = match args.output.as_str() {
+            "-" => Box::new(BufWriter::with_capacity(256 * 1024, io::stdout())),
+            path => Box::new(BufWriter::with_capacity(256 * 1024, create("--output", Path::new(path))?)),
+        };
+        Ok(Self { input, output, rejects })
+    }
+}
+
+/// Scores line by line; how many were rejected.
+fn score(config: &ScorerConfig, files: &mut Files) -> anyhow::Result<u64> {
+    let mut engine = Engine::new(Arc::new(config.rules.clone()), random_key());
+    let version = config.rules.version();
+    let now = Timestamp::from_micros(chrono::Utc::now().timestamp_micros()).unwrap_or(Timestamp::MAX);
+    let (mut line, mut out) = (Vec::new(), Vec::new());
+    let (mut number, mut rejected) = (0_u64, 0_u64);
+    while let Some(whole) = read_line(&mut *files.input, &mut line).context("cannot read the input")? {
+        number += 1;
+        if line.trim_ascii().is_empty() {
+            continue;
+        }
+        let parsed = if whole { Transaction::parse(&line) } else { Err(Rejection::new("", "the line is longer than 1 MiB")) };
+        match parsed {
+            Ok(transaction) => {
+                out.clear();
+                engine.score(&transaction).write_decision(&transaction, now, &version, &mut out);
+                out.push(b'\n');
+                files.output.write_all(&out).context("cannot write the decisions")?;
+            }
+            Err(rejection) => {
+                rejected += 1;
+                if let Some(rejects) = &mut files.rejects {
+                    let entry = json!({ "line": number, "field": rejection.field, "reason": rejection.reason });
+                    writeln!(rejects, "{entry}").context("cannot write the rejects")?;
+                }
+            }
+        }
+    }
+    Ok(rejected)
+}
+
+/// Reads one line; none at the end, false where it was too long to hold.
+fn read_line(input: &mut dyn BufRead, line: &mut Vec<u8>) -> io::Result<Option<bool>> {
+    line.clear();
+    if input.take(MAX_LINE_BYTES).read_until(b'\n', line)? == 0 {
+        return Ok(None);
+    }
+    if line.len() as u64 == MAX_LINE_BYTES && line.last() != Some(&b'\n') {
+        line.truncate(1);
+        line[0] = b'?';
+        input.skip_until(b'\n')?;
+        return Ok(Some(false));
+    }
+    Ok(Some(true))
+}

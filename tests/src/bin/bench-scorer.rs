@@ -1,0 +1,284 @@
+//! The scorer, topic to topic, against a plain pass-through with the same client settings in the same run.
+//!
+//! Each round writes the same transactions to a fresh topic, lets both work through it one after the other, each on its
+//! own group and output topic, and takes the wall time from the first to the last record written and the CPU time of
+//! the process. `tests/bench scorer` starts Kafka and runs this.
+
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+use clap::Parser;
+use comfy_table::{CellAlignment, Table, presets};
+use serde::Serialize;
+use tollgate_tests::generate::Day;
+use tollgate_tests::kafka::{TestLog, Watch};
+use tollgate_tests::process::{Service, binary};
+use tollgate_tests::wait;
+use tollgate_types::{NewTransaction, Stage};
+
+const LIMIT: Duration = Duration::from_secs(300);
+/// Linux counts a process's CPU time in hundredths of a second, whatever the kernel's own tick is.
+const TICKS_PER_SECOND: f64 = 100.0;
+
+/// Compares the scorer with a plain pass-through on the Kafka of TEST_KAFKA_BROKERS.
+#[derive(Debug, Parser)]
+struct Args {
+    /// Transactions in each round.
+    #[arg(long, default_value_t = 500_000)]
+    records: usize,
+    /// Users they come from.
+    #[arg(long, default_value_t = 20_000)]
+    users: u32,
+    /// Rounds that count; one before them does not.
+    #[arg(long, default_value_t = 3)]
+    rounds: usize,
+    /// Partitions of each topic.
+    #[arg(long, default_value_t = 12)]
+    partitions: u16,
+    /// Where the figures go, as JSON.
+    #[arg(long, default_value = "target/bench/scorer.json")]
+    output: PathBuf,
+}
+
+#[derive(Debug, Clone, Copy, Serialize)]
+struct Figures {
+    records_per_second: f64,
+    cpu_seconds_per_million: f64,
+}
+
+#[derive(Debug, Clone, Copy, Serialize)]
+struct Round {
+    scorer: Figures,
+    pass_through: Figures,
+    /// Records a second of the scorer, as a share of the pass-through's.
+    ratio: f64,
+}
+
+#[derive(Debug, Serialize)]
+struct Report {
+    benchmark: &'static str,
+    records: usize,
+    bytes_per_record: f64,
+    users: u32,
+    partitions: u16,
+    cores: usize,
+    rounds: Vec<Round>,
+    median: Round,
+}
+
+#[tokio::main]
+async fn main() -> anyhow::Result<()> {
+    let args = Args::parse();
+    let day: Vec<NewTransaction> = Day::new(1, args.users, "t")
+        .take(args.records)
+        .map(|each| each.transaction)
+        .collect();
+    let bytes: usize = day
+        .iter()
+        .take(10_000)
+        .map(|each| each.to_json().len())
+        .sum();
+    let mut rounds = Vec::new();
+    for number in 0..=args.rounds {
+        let share = if number == 0 {
+            day.len() / 4
+        } else {
+            day.len()
+        };
+        let measured = round(&args, &day[..share], number % 2 == 0).await?;
+        eprintln!("round {number}: {measured:?}");
+        if number > 0 {
+            rounds.push(measured);
+        }
+    }
+    let report = Report {
+        benchmark: "scorer",
+        records: args.records,
+        bytes_per_record: as_f64(bytes) / as_f64(day.len().min(10_000)),
+        users: args.users,
+        partitions: args.partitions,
+        cores: std::thread::available_parallelism()?.get(),
+        median: median(&rounds)?,
+        rounds,
+    };
+    if let Some(dir) = args.output.parent() {
+        std::fs::create_dir_all(dir)?;
+    }
+    std::fs::write(&args.output, serde_json::to_vec_pretty(&report)?)?;
+    show(&report);
+    Ok(())
+}
+
+async fn round(args: &Args, day: &[NewTransaction], scorer_first: bool) -> anyhow::Result<Round> {
+    let mut log = TestLog::create("bench", args.partitions).await?;
+    let passed = log.add_topic("passed", i32::from(args.partitions)).await?;
+    let writer = log.writer()?;
+    let topic = log.topics().transactions.clone();
+    for transaction in day {
+        let (key, text) = (transaction.user_id.as_bytes(), transaction.to_json());
+        while writer
+            .write(&topic, Some(key), Some(text.as_bytes()), &[])
+            .is_err()
+        {
+            writer.flush()?;
+        }
+    }
+    writer.flush()?;
+    let (scorer, pass_through);
+    if scorer_first {
+        scorer = run_scorer(&log, day.len()).await?;
+        pass_through = run_pass_through(&log, &passed, day.len()).await?;
+    } else {
+        pass_through = run_pass_through(&log, &passed, day.len()).await?;
+        scorer = run_scorer(&log, day.len()).await?;
+    }
+    let ratio = scorer.records_per_second / pass_through.records_per_second;
+    Ok(Round {
+        scorer,
+        pass_through,
+        ratio,
+    })
+}
+
+async fn run_scorer(log: &TestLog, records: usize) -> anyhow::Result<Figures> {
+    let watch = log.watch(&log.topics().decisions)?;
+    let mut settings = log.settings();
+    settings.push((
+        "TOLLGATE_SCORER__ADMIN_LISTEN".to_owned(),
+        "127.0.0.1:0".to_owned(),
+    ));
+    settings.push(("TOLLGATE_TELEMETRY__LOG".to_owned(), "warn".to_owned()));
+    let service = Service::spawn("tollgate-scorer", &settings)?;
+    let (group, input) = (log.group(Stage::Scorer), &log.topics().transactions);
+    let figures = measure(service.pid(), &watch, records, || log.lag_of(&group, input)).await?;
+    service.stop().await?;
+    Ok(figures)
+}
+
+async fn run_pass_through(log: &TestLog, output: &str, records: usize) -> anyhow::Result<Figures> {
+    let watch = log.watch(output)?;
+    let input = &log.topics().transactions;
+    let group = format!("{output}-group");
+    let mut process = Command::new(binary("pass-through")?)
+        .args([
+            "--brokers",
+            &log.brokers(),
+            "--input",
+            input,
+            "--output",
+            output,
+            "--group",
+            &group,
+        ])
+        .spawn()?;
+    let figures = measure(process.id(), &watch, records, || log.lag_of(&group, input)).await;
+    process.kill()?;
+    process.wait()?;
+    figures
+}
+
+/// Wall time from the first to the last record written; CPU time until everything is committed.
+async fn measure(
+    pid: u32,
+    watch: &Watch,
+    records: usize,
+    lag: impl Fn() -> anyhow::Result<i64>,
+) -> anyhow::Result<Figures> {
+    let count = async || Ok(Some(watch.count()?).filter(|count| *count > 0));
+    let already = wait::until(LIMIT, "the first record", count).await?;
+    let begun = Instant::now();
+    wait::until_count(LIMIT, "records written", records, async || watch.count()).await?;
+    let seconds = begun.elapsed().as_secs_f64();
+    wait::until(LIMIT, "everything committed", async || {
+        Ok((lag()? == 0).then_some(()))
+    })
+    .await?;
+    Ok(Figures {
+        records_per_second: as_f64(records - already) / seconds,
+        cpu_seconds_per_million: cpu_seconds(pid)? / as_f64(records) * 1e6,
+    })
+}
+
+/// User and system time of a process so far (proc(5), fields 14 and 15 of `stat`).
+fn cpu_seconds(pid: u32) -> anyhow::Result<f64> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
+    // The name in parentheses may hold blanks; field 3 comes after it.
+    let (_, fields) = stat
+        .rsplit_once(") ")
+        .context("unexpected /proc/PID/stat")?;
+    let ticks = fields
+        .split(' ')
+        .skip(11)
+        .take(2)
+        .map(str::parse::<f64>)
+        .sum::<Result<f64, _>>()?;
+    Ok(ticks / TICKS_PER_SECOND)
+}
+
+fn median(rounds: &[Round]) -> anyhow::Result<Round> {
+    let of = |pick: fn(&Round) -> f64| -> anyhow::Result<f64> {
+        let mut values: Vec<f64> = rounds.iter().map(pick).collect();
+        values.sort_by(f64::total_cmp);
+        let middle = values.len() / 2;
+        let upper = *values.get(middle).context("no rounds")?;
+        Ok(if values.len() % 2 == 1 {
+            upper
+        } else {
+            f64::midpoint(values[middle - 1], upper)
+        })
+    };
+    Ok(Round {
+        scorer: Figures {
+            records_per_second: of(|round| round.scorer.records_per_second)?,
+            cpu_seconds_per_million: of(|round| round.scorer.cpu_seconds_per_million)?,
+        },
+        pass_through: Figures {
+            records_per_second: of(|round| round.pass_through.records_per_second)?,
+            cpu_seconds_per_million: of(|round| round.pass_through.cpu_seconds_per_million)?,
+        },
+        ratio: of(|round| round.ratio)?,
+    })
+}
+
+#[expect(clippy::print_stdout, reason = "this is the command's output")]
+fn show(report: &Report) {
+    let mut table = Table::new();
+    table.load_style(presets::ASCII_MARKDOWN).set_header([
+        "round",
+        "scorer, records/s",
+        "pass-through, records/s",
+        "ratio",
+        "scorer, CPU s/million",
+        "pass-through, CPU s/million",
+    ]);
+    let numbered = report
+        .rounds
+        .iter()
+        .enumerate()
+        .map(|(index, round)| ((index + 1).to_string(), round));
+    for (name, round) in numbered.chain([("median".to_owned(), &report.median)]) {
+        table.add_row([
+            name,
+            format!("{:.0}", round.scorer.records_per_second),
+            format!("{:.0}", round.pass_through.records_per_second),
+            format!("{:.2}", round.ratio),
+            format!("{:.2}", round.scorer.cpu_seconds_per_million),
+            format!("{:.2}", round.pass_through.cpu_seconds_per_million),
+        ]);
+    }
+    table
+        .column_iter_mut()
+        .for_each(|column| column.set_cell_alignment(CellAlignment::Right));
+    println!(
+        "scorer, topic to topic: {} transactions of {:.0} bytes, {} users, {} partitions, {} cores",
+        report.records, report.bytes_per_record, report.users, report.partitions, report.cores
+    );
+    println!("{table}");
+}
+
+#[expect(clippy::cast_precision_loss, reason = "counts are far below 2^53")]
+const fn as_f64(count: usize) -> f64 {
+    count as f64
+}

@@ -1,0 +1,153 @@
+//! What `tollgate score` says of a log: the decisions that the services must have come to.
+
+use std::collections::{BTreeMap, HashMap};
+use std::io::{BufWriter, Write as _};
+use std::process::Command;
+
+use anyhow::Context as _;
+use tollgate_types::{Decision, Indicators, Partitioner, Status, Transaction};
+
+use crate::kafka::LogRecord;
+use crate::process;
+
+/// User and transaction: what is stored once.
+pub type Key = (String, String);
+
+/// What of a decision does not depend on when it was made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Scored {
+    /// The score's bits: equal means equal.
+    pub score_bits: u64,
+    /// Which indicators fired.
+    pub indicators: Indicators,
+    /// What is done with the transaction.
+    pub status: Status,
+    /// It came later than the history reaches back.
+    pub late: bool,
+}
+
+impl Scored {
+    /// That part of a decision.
+    #[must_use]
+    pub const fn of(decision: &Decision<'_>) -> Self {
+        Self {
+            score_bits: decision.fraud_score.to_bits(),
+            indicators: decision.fraud_indicators,
+            status: decision.status,
+            late: decision.late,
+        }
+    }
+}
+
+/// The key of a decision.
+#[must_use]
+pub fn key_of(decision: &Decision<'_>) -> Key {
+    (
+        decision.user_id.clone().into_owned(),
+        decision.transaction_id.clone().into_owned(),
+    )
+}
+
+/// Whether a record stands where it is scored: in its user's partition, with the user as its key.
+#[must_use]
+pub fn stands_right(record: &LogRecord, transaction: &Transaction<'_>, partitions: i32) -> bool {
+    let user = transaction.user_id.as_bytes();
+    record.key.as_deref() == Some(user)
+        && Partitioner::Murmur2.partition(user, partitions) == record.partition
+}
+
+/// Scores the topic `transactions`, a partition at a time, with `tollgate score`: the first decision on each key.
+/// Records that stand elsewhere than they belong, and what is no transaction, are left out.
+///
+/// # Errors
+/// Where the program fails.
+pub fn score(log: &[LogRecord], partitions: i32) -> anyhow::Result<HashMap<Key, Scored>> {
+    let mut streams: BTreeMap<i32, Vec<String>> = BTreeMap::new();
+    for record in log {
+        match Transaction::parse(&record.payload) {
+            Ok(transaction) if stands_right(record, &transaction, partitions) => {
+                let line = transaction.one_line().into_owned();
+                streams.entry(record.partition).or_default().push(line);
+            }
+            Ok(_) | Err(_) => {}
+        }
+    }
+    let dir = tempfile::tempdir()?;
+    let mut first = HashMap::new();
+    for (partition, lines) in streams {
+        let (input, output) = (
+            dir.path().join(format!("{partition}.in")),
+            dir.path().join(format!("{partition}.out")),
+        );
+        let mut file = BufWriter::new(std::fs::File::create(&input)?);
+        for line in &lines {
+            writeln!(file, "{line}")?;
+        }
+        file.flush()?;
+        drop(file);
+        let mut command = Command::new(process::binary("tollgate")?);
+        process::without_settings(&mut command);
+        let ended = command
+            .arg("score")
+            .arg("--input")
+            .arg(&input)
+            .arg("--output")
+            .arg(&output)
+            .output()?;
+        anyhow::ensure!(
+            ended.status.success(),
+            "tollgate score: {}: {}",
+            ended.status,
+            String::from_utf8_lossy(&ended.stderr)
+        );
+        let decisions = std::fs::read_to_string(&output)?;
+        anyhow::ensure!(
+            decisions.lines().count() == lines.len(),
+            "tollgate score answered with {} lines for {}",
+            decisions.lines().count(),
+            lines.len()
+        );
+        for line in decisions.lines() {
+            let decision = Decision::parse(line.as_bytes()).with_context(|| line.to_owned())?;
+            first
+                .entry(key_of(&decision))
+                .or_insert_with(|| Scored::of(&decision));
+        }
+    }
+    Ok(first)
+}
+
+/// Compares two sets of decisions, and names some that differ.
+///
+/// # Errors
+/// Where they differ.
+pub fn ensure_equal(
+    what: &str,
+    found: &HashMap<Key, Scored>,
+    expected: &HashMap<Key, Scored>,
+) -> anyhow::Result<()> {
+    let mut wrong: Vec<String> = Vec::new();
+    for (key, scored) in expected {
+        match found.get(key) {
+            None => wrong.push(format!("{key:?} is missing")),
+            Some(other) if other != scored => {
+                wrong.push(format!("{key:?} is {other:?}, expected {scored:?}"))
+            }
+            Some(_) => {}
+        }
+    }
+    wrong.extend(
+        found
+            .keys()
+            .filter(|key| !expected.contains_key(*key))
+            .map(|key| format!("{key:?} was not expected")),
+    );
+    wrong.sort_unstable();
+    anyhow::ensure!(
+        wrong.is_empty(),
+        "{what}: {} differ, as {:#?}",
+        wrong.len(),
+        &wrong[..wrong.len().min(10)]
+    );
+    Ok(())
+}

@@ -1,0 +1,271 @@
+//! The programs of the workspace as processes: found, started, listened to, stopped.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::{BufRead as _, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use anyhow::Context as _;
+use tempfile::TempDir;
+
+use crate::wait;
+
+/// How the programs are built.
+const BUILD: &str = "cargo build --release --workspace --bins";
+/// How long a service may take to say where it listens, on a busy machine.
+const START: Duration = Duration::from_secs(30);
+/// How long it may take to end; its own grace period is 20 s.
+const STOP: Duration = Duration::from_secs(40);
+/// Lines of a service's log that a failed test shows.
+const TAIL: usize = 40;
+
+/// The path of a program of this workspace, built in the same profile as the test.
+///
+/// # Errors
+/// Where it is not built, or older than its sources.
+pub fn binary(name: &str) -> anyhow::Result<PathBuf> {
+    let test = std::env::current_exe()?;
+    // target/release/deps/pipeline-0123 or target/release/pass-through
+    let dir = test
+        .ancestors()
+        .skip(1)
+        .find(|dir| !dir.ends_with("deps"))
+        .context("no target directory")?;
+    let path = dir.join(name);
+    let built = path
+        .metadata()
+        .and_then(|metadata| metadata.modified())
+        .map_err(|_| anyhow::anyhow!("{} is not built; run: {BUILD}", path.display()))?;
+    // Cargo lists the sources of a program beside it.
+    let listed = std::fs::read_to_string(path.with_extension("d")).unwrap_or_default();
+    let sources = listed.split_once(": ").map_or("", |(_, sources)| sources);
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .parent()
+        .context("no workspace")?;
+    for source in sources.split_whitespace().map(Path::new) {
+        anyhow::ensure!(
+            source.starts_with(root),
+            "{} was built from {}; run: {BUILD}",
+            path.display(),
+            source.display()
+        );
+        let newer = source
+            .metadata()
+            .and_then(|metadata| metadata.modified())
+            .is_ok_and(|changed| changed > built);
+        anyhow::ensure!(
+            !newer,
+            "{} is older than {}; run: {BUILD}",
+            path.display(),
+            source.display()
+        );
+    }
+    Ok(path)
+}
+
+/// Takes away every setting that the caller's environment would give.
+pub fn without_settings(command: &mut Command) {
+    for (name, _) in std::env::vars_os() {
+        if name.to_string_lossy().starts_with("TOLLGATE_") {
+            command.env_remove(name);
+        }
+    }
+}
+
+/// A service in a process of its own. Dropping it kills it, and shows the end of its log if the test fails.
+#[derive(Debug)]
+pub struct Service {
+    name: String,
+    child: Child,
+    log: PathBuf,
+    _dir: TempDir,
+    addresses: Arc<Mutex<HashMap<String, String>>>,
+}
+
+impl Service {
+    /// Starts a program with these settings. It runs in a folder of its own.
+    ///
+    /// # Errors
+    /// Where it cannot be started.
+    pub fn spawn(name: &str, settings: &[(String, String)]) -> anyhow::Result<Self> {
+        let dir = tempfile::tempdir()?;
+        let log = dir.path().join("log");
+        let mut command = Command::new(binary(name)?);
+        without_settings(&mut command);
+        let mut child = command
+            .envs(settings.iter().map(|(name, value)| (name, value)))
+            .current_dir(dir.path())
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(File::create(&log)?)
+            .spawn()
+            .with_context(|| format!("cannot start {name}"))?;
+        let addresses = Arc::new(Mutex::new(HashMap::new()));
+        if let Some(stdout) = child.stdout.take() {
+            let found = Arc::clone(&addresses);
+            // Ends with the process.
+            std::thread::spawn(move || {
+                for line in BufReader::new(stdout).lines().map_while(Result::ok) {
+                    if let Some((what, address)) = line
+                        .split_once(": ")
+                        .filter(|(_, rest)| rest.starts_with("http://"))
+                    {
+                        let mut found = found.lock().unwrap_or_else(PoisonError::into_inner);
+                        found.insert(what.to_owned(), address.to_owned());
+                    }
+                }
+            });
+        }
+        Ok(Self {
+            name: name.to_owned(),
+            child,
+            log,
+            _dir: dir,
+            addresses,
+        })
+    }
+
+    /// The address that it printed as `what: http://…`.
+    ///
+    /// # Errors
+    /// Where it does not print one, or ends.
+    pub async fn address(&mut self, what: &str) -> anyhow::Result<String> {
+        let addresses = Arc::clone(&self.addresses);
+        wait::until(START, &format!("the address of {what}"), async || {
+            if let Some(address) = addresses
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .get(what)
+            {
+                return Ok(Some(address.clone()));
+            }
+            self.ensure_running()?;
+            Ok(None)
+        })
+        .await
+    }
+
+    /// Waits until `/readyz` says so.
+    ///
+    /// # Errors
+    /// Where it does not within `limit`, with its last reasons.
+    pub async fn ready(&mut self, limit: Duration) -> anyhow::Result<()> {
+        let url = format!("{}/readyz", self.admin().await?);
+        let mut last = String::new();
+        let waited = wait::until(limit, "readiness", async || {
+            self.ensure_running()?;
+            let answer = reqwest::get(&url).await?;
+            let ready = answer.status().is_success();
+            last = answer.text().await?;
+            Ok(ready.then_some(()))
+        });
+        let result = waited.await;
+        result.with_context(|| format!("{}: {last}", self.name))
+    }
+
+    /// The address of its probes and metrics.
+    ///
+    /// # Errors
+    /// Where it does not print one.
+    pub async fn admin(&mut self) -> anyhow::Result<String> {
+        let service = self
+            .name
+            .strip_prefix("tollgate-")
+            .unwrap_or(&self.name)
+            .to_owned();
+        self.address(&format!("{service} admin")).await
+    }
+
+    /// A metric, summed over its labels; zero where it is not there.
+    ///
+    /// # Errors
+    /// Where it does not answer.
+    pub async fn metric(&mut self, metric: &str) -> anyhow::Result<f64> {
+        let text = reqwest::get(format!("{}/metrics", self.admin().await?))
+            .await?
+            .text()
+            .await?;
+        let values = text.lines().filter_map(|line| {
+            let rest = line
+                .strip_prefix(metric)
+                .filter(|rest| rest.starts_with([' ', '{']))?;
+            rest.rsplit(' ').next()?.parse::<f64>().ok()
+        });
+        Ok(values.sum())
+    }
+
+    fn ensure_running(&mut self) -> anyhow::Result<()> {
+        match self.child.try_wait()? {
+            None => Ok(()),
+            Some(status) => anyhow::bail!("{} ended with {status}", self.name),
+        }
+    }
+
+    /// The number of its process.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Tells it to stop, as Kubernetes would.
+    ///
+    /// # Errors
+    /// Where it cannot be told.
+    pub fn terminate(&mut self) -> anyhow::Result<()> {
+        let status = Command::new("sh")
+            .args(["-c", "kill -TERM \"$1\"", "sh", &self.pid().to_string()])
+            .status()?;
+        anyhow::ensure!(status.success(), "cannot send SIGTERM to {}", self.name);
+        Ok(())
+    }
+
+    /// Waits until it has ended by itself.
+    ///
+    /// # Errors
+    /// Where it does not within `limit`.
+    pub async fn ended(&mut self, limit: Duration) -> anyhow::Result<ExitStatus> {
+        let what = format!("the end of {}", self.name);
+        wait::until(limit, &what, async || Ok(self.child.try_wait()?)).await
+    }
+
+    /// Stops it with SIGTERM. It must end well.
+    ///
+    /// # Errors
+    /// Where it does not.
+    pub async fn stop(mut self) -> anyhow::Result<()> {
+        self.terminate()?;
+        let status = self.ended(STOP).await?;
+        anyhow::ensure!(
+            status.success(),
+            "{} ended with {status} after SIGTERM",
+            self.name
+        );
+        Ok(())
+    }
+
+    /// What it has logged.
+    ///
+    /// # Errors
+    /// Where the log cannot be read.
+    pub fn log(&self) -> anyhow::Result<String> {
+        Ok(String::from_utf8_lossy(&std::fs::read(&self.log)?).into_owned())
+    }
+}
+
+impl Drop for Service {
+    fn drop(&mut self) {
+        // It may have ended already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        // The test runner shows this only where the test fails.
+        let log = self.log().unwrap_or_default();
+        let lines: Vec<&str> = log.lines().collect();
+        eprintln!("--- {}: the last of {} lines", self.name, lines.len());
+        for line in &lines[lines.len().saturating_sub(TAIL)..] {
+            eprintln!("{line}");
+        }
+    }
+}

@@ -1,0 +1,262 @@
+# shellcheck shell=bash
+# What the tests and benchmarks need beside Rust: PostgreSQL, Apache Kafka, kcat. Sourced by tests/run and tests/bench.
+#
+# Each `need_…` finds its program, or gets it, says which way, starts it in a folder of its own and exports where it is:
+# TEST_POSTGRES_URL, TEST_KAFKA_BROKERS and TEST_KAFKA_TOOL, TEST_KCAT. One that is exported already is used as it is.
+# Where nothing works, it returns 1 with the reason in $REASON. Everything started here ends with the script.
+
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+kafka_version=$(sed -n 's:.*<kafka.version>\(.*\)</kafka.version>.*:\1:p' "$here/kafka/pom.xml")
+work=$(mktemp -d "${TMPDIR:-/tmp}/tollgate-XXXXXX")
+# PostgreSQL runs as another user when this script runs as root, and has to reach its folder.
+chmod 711 "$work"
+
+REASON=
+postgres_stop=() kafka_pid='' containers=() group=''
+
+say() { printf '%s: %s\n' "${0##*/}" "$*" >&2; }
+
+cleanup() {
+  trap '' INT TERM
+  if [ -n "$group" ] && kill -TERM -- "-$group" 2>/dev/null; then
+    for _ in $(seq 50); do kill -0 -- "-$group" 2>/dev/null || break; sleep 0.1; done
+    kill -KILL -- "-$group" 2>/dev/null
+  fi
+  [ -z "$kafka_pid" ] || kill -KILL "$kafka_pid" 2>/dev/null
+  [ ${#postgres_stop[@]} -eq 0 ] || "${postgres_stop[@]}" >/dev/null 2>&1
+  [ ${#containers[@]} -eq 0 ] || docker rm -f "${containers[@]}" >/dev/null 2>&1
+  rm -rf "$work"
+}
+trap cleanup EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM
+
+# Runs a command as a process group of its own, so that it ends with this script, whatever it has started.
+in_group() {
+  local status=0
+  setsid "$@" &
+  group=$!
+  wait "$group" || status=$?
+  group=
+  return "$status"
+}
+
+free_port() {
+  local port
+  while :; do
+    port=$((20000 + RANDOM % 10000))
+    (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null || break
+  done
+  echo "$port"
+}
+
+is_root() { [ "$(id -u)" = 0 ]; }
+
+apt_install() {
+  is_root || { REASON="$1 is not installed, and only root may install packages"; return 1; }
+  command -v apt-get >/dev/null || { REASON="$1 is not installed, and there is no apt-get"; return 1; }
+  if [ ! -e "$work/apt-updated" ]; then
+    apt-get update -qq </dev/null >"$work/apt.log" 2>&1 || { REASON="apt-get update: $(tail -1 "$work/apt.log")"; return 1; }
+    touch "$work/apt-updated"
+  fi
+  say "installing $* with apt-get"
+  DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@" </dev/null >"$work/apt.log" 2>&1 ||
+    { REASON="apt-get install $*: $(tail -1 "$work/apt.log")"; return 1; }
+}
+
+docker_works() { command -v docker >/dev/null && timeout 10 docker info >/dev/null 2>&1; }
+
+# Waits until a command succeeds: wait_for SECONDS COMMAND…
+wait_for() {
+  local deadline=$((SECONDS + $1))
+  shift
+  until "$@" >/dev/null 2>&1; do
+    [ $SECONDS -lt $deadline ] || return 1
+    sleep 0.1
+  done
+}
+
+answers() { (exec 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null; }
+
+# --- PostgreSQL ---------------------------------------------------------------------------------------------------
+
+# The folder of initdb and pg_ctl: on PATH, or the newest of Debian's.
+postgres_bin() {
+  local initdb
+  initdb=$(command -v initdb) && { dirname "$(readlink -f "$initdb")"; return; }
+  for initdb in $(printf '%s\n' /usr/lib/postgresql/*/bin/initdb | sort -rV); do
+    [ -x "$initdb" ] && { dirname "$initdb"; return; }
+  done
+  return 1
+}
+
+# As whom PostgreSQL runs, since it refuses root.
+postgres_as() {
+  is_root || return 0
+  local user=nobody
+  ! id postgres >/dev/null 2>&1 || user=postgres
+  printf '%s\n' setpriv "--reuid=$user" "--regid=$(id -g "$user")" --clear-groups
+}
+
+need_postgres() {
+  if [ -n "${TEST_POSTGRES_URL:-}" ]; then say "PostgreSQL: the one at TEST_POSTGRES_URL"; return 0; fi
+  local bin port dir as=()
+  if ! bin=$(postgres_bin); then
+    if is_root && command -v apt-get >/dev/null; then
+      # Debian's package would start a cluster of its own, on the usual port.
+      if [ ! -e /etc/postgresql-common/createcluster.conf ]; then
+        mkdir -p /etc/postgresql-common
+        echo 'create_main_cluster = false' >/etc/postgresql-common/createcluster.conf
+      fi
+      apt_install postgresql && bin=$(postgres_bin)
+    fi || { postgres_container; return; }
+  fi
+  [ -n "${bin:-}" ] || { postgres_container; return; }
+  port=$(free_port) dir=$work/postgres
+  mkdir "$dir"
+  mapfile -t as < <(postgres_as)
+  if is_root; then chown "$(id -u "${as[1]#--reuid=}")" "$dir"; fi
+  if ! (cd "$dir" && "${as[@]}" "$bin/initdb" -D "$dir/data" -U postgres -A trust -E UTF8 --locale=C --no-sync) >"$work/initdb.log" 2>&1; then
+    REASON="initdb: $(tail -1 "$work/initdb.log")"
+    return 1
+  fi
+  # The data is gone after the run anyway, so nothing waits for the disk.
+  if ! (cd "$dir" && "${as[@]}" "$bin/pg_ctl" -D "$dir/data" -w -t 60 -l "$dir/log" start \
+    -o "-c listen_addresses=127.0.0.1 -c port=$port -c unix_socket_directories=$dir -c fsync=off -c full_page_writes=off -c max_connections=200") >"$work/pg_ctl.log" 2>&1; then
+    REASON="PostgreSQL does not start: $(tail -1 "$dir/log" 2>/dev/null || tail -1 "$work/pg_ctl.log")"
+    return 1
+  fi
+  postgres_stop=("${as[@]}" "$bin/pg_ctl" -D "$dir/data" -m immediate stop)
+  export TEST_POSTGRES_URL=postgres://postgres@127.0.0.1:$port/postgres
+  say "PostgreSQL: $("$bin/postgres" --version), of $bin, on port $port"
+}
+
+postgres_container() {
+  docker_works || { REASON="${REASON:-no initdb on PATH or in /usr/lib/postgresql}; docker does not work either"; return 1; }
+  local port name=tollgate-postgres-$$
+  port=$(free_port)
+  docker run -d --rm --name "$name" -e POSTGRES_HOST_AUTH_METHOD=trust -p "127.0.0.1:$port:5432" postgres:17 \
+    -c fsync=off -c max_connections=200 >/dev/null 2>"$work/docker.log" || { REASON="docker run postgres:17: $(tail -1 "$work/docker.log")"; return 1; }
+  containers+=("$name")
+  # The image starts the server once for its own setup, on a socket only; TCP means that it is there to stay.
+  wait_for 60 docker exec "$name" pg_isready -h 127.0.0.1 -U postgres || { REASON="the container postgres:17 does not answer"; return 1; }
+  export TEST_POSTGRES_URL=postgres://postgres@127.0.0.1:$port/postgres
+  say "PostgreSQL: a container of postgres:17 on port $port"
+}
+
+# --- Apache Kafka -------------------------------------------------------------------------------------------------
+
+java_17() {
+  local java version
+  for java in "$(command -v java)" /usr/lib/jvm/*/bin/java; do
+    [ -x "$java" ] || continue
+    version=$("$java" -version 2>&1 | sed -n 's/.*version "\([0-9]*\).*/\1/p')
+    [ "${version:-0}" -lt 17 ] || { echo "$java"; return; }
+  done
+  return 1
+}
+
+# Sets $java and $jars.
+kafka_jars() {
+  jars=${XDG_CACHE_HOME:-$HOME/.cache}/tollgate/kafka-$kafka_version
+  if ! java=$(java_17); then
+    # Debian names it by its version; any from 17 on will do.
+    apt_install openjdk-17-jre-headless || apt_install openjdk-21-jre-headless || apt_install default-jre-headless || return 1
+    java=$(java_17) || { REASON='no Java 17 or newer'; return 1; }
+  fi
+  [ ! -d "$jars" ] || return 0
+  command -v mvn >/dev/null || apt_install maven || return 1
+  say "fetching Kafka $kafka_version with Maven into $jars"
+  mkdir -p "$(dirname "$jars")"
+  rm -rf "$jars.partial"
+  mvn -q -B -f "$here/kafka/pom.xml" dependency:copy-dependencies -DincludeScope=runtime -DoutputDirectory="$jars.partial" \
+    </dev/null >"$work/mvn.log" 2>&1 || { REASON="mvn: $(grep -m1 ERROR "$work/mvn.log" || tail -1 "$work/mvn.log")"; return 1; }
+  # In one step, so that a folder that is there is whole.
+  mv -T "$jars.partial" "$jars"
+}
+
+need_kafka() {
+  if [ -n "${TEST_KAFKA_BROKERS:-}" ]; then say "Kafka: the one at TEST_KAFKA_BROKERS"; return 0; fi
+  local java jars port controller dir=$work/kafka
+  kafka_jars || { kafka_container; return; }
+  port=$(free_port) controller=$(free_port)
+  mkdir "$dir"
+  cat >"$dir/server.properties" <<P
+process.roles=broker,controller
+node.id=1
+controller.quorum.voters=1@127.0.0.1:$controller
+controller.listener.names=CONTROLLER
+listeners=PLAINTEXT://127.0.0.1:$port,CONTROLLER://127.0.0.1:$controller
+advertised.listeners=PLAINTEXT://127.0.0.1:$port
+log.dirs=$dir/data
+auto.create.topics.enable=false
+num.partitions=12
+offsets.topic.num.partitions=8
+offsets.topic.replication.factor=1
+transaction.state.log.replication.factor=1
+transaction.state.log.min.isr=1
+share.coordinator.state.topic.replication.factor=1
+share.coordinator.state.topic.min.isr=1
+group.initial.rebalance.delay.ms=0
+P
+  cat >"$work/kafka-tool" <<T
+#!/usr/bin/env bash
+# One of Kafka's console tools, by its name without the \`kafka-\` and \`.sh\` of the distribution.
+case \$1 in
+  topics) class=TopicCommand ;;
+  console-producer) class=ConsoleProducer ;;
+  console-consumer) class=consumer.ConsoleConsumer ;;
+  consumer-groups) class=consumer.group.ConsumerGroupCommand ;;
+  get-offsets) class=GetOffsetShell ;;
+  *) echo "no tool \$1" >&2; exit 2 ;;
+esac
+exec "$java" -Xmx256m -cp "$jars/*" -Dorg.apache.logging.log4j.level=ERROR "org.apache.kafka.tools.\$class" "\${@:2}"
+T
+  chmod +x "$work/kafka-tool"
+  local storage=("$java" -cp "$jars/*" kafka.tools.StorageTool)
+  if ! "${storage[@]}" format --config "$dir/server.properties" --cluster-id "$("${storage[@]}" random-uuid 2>/dev/null)" >"$dir/format.log" 2>&1; then
+    REASON="Kafka's storage format: $(tail -1 "$dir/format.log")"
+    return 1
+  fi
+  setsid "$java" -Xms512m -Xmx512m -XX:+UseG1GC -cp "$jars/*" -Dorg.apache.logging.log4j.level=WARN kafka.Kafka "$dir/server.properties" \
+    >"$dir/log" 2>&1 </dev/null &
+  kafka_pid=$!
+  disown "$kafka_pid"
+  if ! wait_for 60 answers "$port"; then
+    REASON="Kafka does not answer: $(grep -m1 -E 'ERROR|Exception' "$dir/log" || tail -1 "$dir/log")"
+    return 1
+  fi
+  export TEST_KAFKA_BROKERS=127.0.0.1:$port TEST_KAFKA_TOOL=$work/kafka-tool
+  say "Kafka: $kafka_version, of $jars, on port $port"
+}
+
+kafka_container() {
+  docker_works || { REASON="${REASON:-no Java}; docker does not work either"; return 1; }
+  local port name=tollgate-kafka-$$ image=apache/kafka:$kafka_version
+  port=$(free_port)
+  docker run -d --rm --name "$name" -p "127.0.0.1:$port:$port" \
+    -e KAFKA_NODE_ID=1 -e KAFKA_PROCESS_ROLES=broker,controller \
+    -e KAFKA_CONTROLLER_QUORUM_VOTERS=1@localhost:9093 -e KAFKA_CONTROLLER_LISTENER_NAMES=CONTROLLER \
+    -e KAFKA_LISTENER_SECURITY_PROTOCOL_MAP=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT \
+    -e "KAFKA_LISTENERS=PLAINTEXT://:$port,CONTROLLER://:9093" -e "KAFKA_ADVERTISED_LISTENERS=PLAINTEXT://127.0.0.1:$port" \
+    -e KAFKA_AUTO_CREATE_TOPICS_ENABLE=false -e KAFKA_OFFSETS_TOPIC_REPLICATION_FACTOR=1 \
+    -e KAFKA_OFFSETS_TOPIC_NUM_PARTITIONS=8 -e KAFKA_GROUP_INITIAL_REBALANCE_DELAY_MS=0 \
+    -e KAFKA_TRANSACTION_STATE_LOG_REPLICATION_FACTOR=1 -e KAFKA_TRANSACTION_STATE_LOG_MIN_ISR=1 \
+    "$image" >/dev/null 2>"$work/docker.log" || { REASON="docker run $image: $(tail -1 "$work/docker.log")"; return 1; }
+  containers+=("$name")
+  # shellcheck disable=SC2016 # expanded where it runs
+  printf '#!/usr/bin/env bash\nexec docker exec -i %s "/opt/kafka/bin/kafka-$1.sh" "${@:2}"\n' "$name" >"$work/kafka-tool"
+  chmod +x "$work/kafka-tool"
+  # Docker's proxy takes connections before the broker does.
+  wait_for 90 "$work/kafka-tool" topics --bootstrap-server "127.0.0.1:$port" --list || { REASON="the container $image does not answer"; return 1; }
+  export TEST_KAFKA_BROKERS=127.0.0.1:$port TEST_KAFKA_TOOL=$work/kafka-tool
+  say "Kafka: a container of $image on port $port"
+}
+
+need_kcat() {
+  if [ -z "${TEST_KCAT:-}" ]; then
+    TEST_KCAT=$(command -v kcat || command -v kafkacat) || { apt_install kcat && TEST_KCAT=$(command -v kcat); } || return 1
+  fi
+  export TEST_KCAT
+  say "kcat: $TEST_KCAT"
+}
