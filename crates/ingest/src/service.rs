@@ -135,6 +135,8 @@ struct Parts {
 impl Parts {
     async fn run(mut self) -> anyhow::Result<()> {
         let died = tokio::select! {
+            // The shutdown first: it ends the others too, and that is no death.
+            biased;
             () = self.shutdown.begun() => Ok(()),
             result = &mut self.public => Err(ended("the listener", flat(result))),
             result = &mut self.admin => Err(ended("the admin listener", flat(result))),
@@ -144,14 +146,13 @@ impl Parts {
         self.health.not_ready("shutdown", "draining");
         self.shutdown.begin();
         let stop_at = Instant::now() + self.shutdown.grace();
-        let served = if self.public.is_finished() {
-            Ok(())
-        } else {
-            flat(self.public.await)
+        let served = match &died {
+            Err(_) if self.public.is_finished() => Ok(()),
+            _ => flat(self.public.await),
         };
         let flushed = flush(self.producer, stop_at).await;
         self.drained.begin();
-        if !self.admin.is_finished() {
+        if died.is_ok() || !self.admin.is_finished() {
             flat(self.admin.await)?;
         }
         died.and(served).and(flushed)

@@ -15,6 +15,7 @@ use tollgate_runtime::http::{Bound, bind, serve_admin};
 use tollgate_runtime::kafka::{
     Batching, ConsumerHandle, ConsumerOptions, Kafka, Lanes, StartingPosition,
 };
+use tollgate_runtime::telemetry::metrics_handle;
 use tollgate_types::Stage;
 
 use crate::config::NotifierConfig;
@@ -72,6 +73,8 @@ pub async fn start(
     shutdown: Shutdown,
     console: ConsoleOut,
 ) -> anyhow::Result<Notifier> {
+    // What is counted before there is a recorder is lost.
+    metrics_handle();
     let specs = config.validate()?;
     config.check_retention(kafka.config().retention_hours)?;
     let admin = bind("notifier.admin_listen", config.admin_listen).await?;

@@ -367,3 +367,98 @@ async fn a_ledger_of_another_make_ends_the_service_with_the_reason() {
         "{message}"
     );
 }
+
+/// A way to the server that can be cut.
+#[cfg(feature = "postgres-tests")]
+struct Way {
+    address: std::net::SocketAddr,
+    open: tokio::sync::watch::Sender<bool>,
+}
+
+#[cfg(feature = "postgres-tests")]
+impl Way {
+    async fn to(server: String) -> Self {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (open, is_open) = tokio::sync::watch::channel(true);
+        tokio::spawn(async move {
+            while let Ok((mut here, _)) = listener.accept().await {
+                let (server, mut is_open) = (server.clone(), is_open.clone());
+                tokio::spawn(async move {
+                    if !*is_open.borrow() {
+                        return;
+                    }
+                    let mut there = tokio::net::TcpStream::connect(server).await.unwrap();
+                    tokio::select! {
+                        _ = tokio::io::copy_bidirectional(&mut here, &mut there) => {}
+                        _ = is_open.wait_for(|open| !open) => {}
+                    }
+                });
+            }
+        });
+        Self { address, open }
+    }
+}
+
+#[cfg(feature = "postgres-tests")]
+#[tokio::test(flavor = "multi_thread")]
+async fn alerts_wait_while_a_postgres_ledger_is_cut_off_and_each_is_delivered_once() {
+    let Ok(server) = std::env::var("TEST_POSTGRES_URL") else {
+        eprintln!("skipped: TEST_POSTGRES_URL is not set");
+        return;
+    };
+    let pool = sqlx::PgPool::connect(&server).await.unwrap();
+    let name = format!("notifier_outage_{}", std::process::id());
+    sqlx::query(sqlx::AssertSqlSafe(format!("CREATE DATABASE {name}")))
+        .execute(&pool)
+        .await
+        .unwrap();
+    let mut url = url::Url::parse(&server).unwrap();
+    let (host, port) = (
+        url.host_str().unwrap().to_owned(),
+        url.port().unwrap_or(5432),
+    );
+    let way = Way::to(format!("{host}:{port}")).await;
+    url.set_path(&name);
+    url.set_host(Some("127.0.0.1")).unwrap();
+    url.set_port(Some(way.address.port())).unwrap();
+
+    let world = World::new();
+    let receiver = Receiver::start(|_, _| Answer::Status(200)).await;
+    let path = world.path("alerts.ndjson");
+    let mut config = world.config(vec![webhook(receiver.address), file(&path)]);
+    config.ledger_url = url.to_string();
+    let ids: Vec<String> = (0..400).map(|i| format!("t{i:03}")).collect();
+    let running = world.start_with(config.clone(), ConsoleOut::stdout()).await;
+    world.write(ids[..200].iter().map(|id| alert("ann", id)));
+    for round in 1..4 {
+        eventually("progress", async || receiver.accepted().len() >= 40 * round).await;
+        way.open.send(false).unwrap();
+        eventually("the reason", async || running.readiness().await.0 == 503).await;
+        way.open.send(true).unwrap();
+        eventually("readiness", async || running.readiness().await.0 == 200).await;
+    }
+    world.write(ids[200..].iter().map(|id| alert("ann", id)));
+    eventually("all", async || {
+        receiver.accepted().len() >= 400 && transactions_in(&path).len() >= 400
+    })
+    .await;
+    running.stop().await;
+    // Read again from the beginning with the same ledger.
+    let running = world.start_with(config, ConsoleOut::stdout()).await;
+    world.write([alert("ann", "z")]);
+    eventually("the last", async || {
+        receiver.accepted().len() >= 401 && transactions_in(&path).len() >= 401
+    })
+    .await;
+    running.stop().await;
+    let expected: Vec<String> = ids.into_iter().chain(["z".to_owned()]).collect();
+    assert_eq!(sorted(receiver.accepted()), expected);
+    assert_eq!(transactions_in(&path), expected);
+    sqlx::query(sqlx::AssertSqlSafe(format!(
+        "DROP DATABASE {name} WITH (FORCE)"
+    )))
+    .execute(&pool)
+    .await
+    .unwrap();
+}

@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use serde::Serialize;
 use tollgate_ingest::{Ingest, IngestConfig};
-use tollgate_notifier::{Notifier, NotifierConfig};
+use tollgate_notifier::{ConsoleOut, Notifier, NotifierConfig};
 use tollgate_persistence::{Persistence, PersistenceConfig};
 use tollgate_runtime::Shutdown;
 use tollgate_runtime::config::Settings;
@@ -61,7 +61,7 @@ impl Configs {
             telemetry: settings.section("telemetry")?,
             directory: String::new(),
         };
-        let file = configs.persistence.database_url.strip_prefix("sqlite://").map(Path::new);
+        let file = configs.persistence.database_url.expose().strip_prefix("sqlite://").map(Path::new);
         let directory = file.and_then(Path::parent).unwrap_or_else(|| Path::new("."));
         configs.directory = directory.display().to_string();
         Ok(configs)
@@ -99,7 +99,7 @@ impl AllInOne {
         };
         let ingest = tollgate_ingest::start(configs.ingest, kafka.clone(), upstream.clone()).await?;
         let persistence = tollgate_persistence::start(configs.persistence, kafka.clone(), downstream.clone()).await?;
-        let notifier = tollgate_notifier::start(configs.notifier, kafka.clone(), downstream.clone()).await?;
+        let notifier = tollgate_notifier::start(configs.notifier, kafka.clone(), downstream.clone(), ConsoleOut::default()).await?;
         let scorer = tollgate_scorer::start(configs.scorer, kafka.clone(), downstream.clone()).await?;
         Ok(Self { ingest, scorer, persistence, notifier, kafka, archive, upstream, downstream })
     }

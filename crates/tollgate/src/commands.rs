@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
-use rand::Rng as _;
+use rand::RngExt as _;
 use tollgate_runtime::Shutdown;
 use tollgate_runtime::cli::{ServiceArgs, print_config};
 use tollgate_runtime::http::{ApiKeys, Scope};

@@ -9,7 +9,7 @@ use crate::support::{
     Answer, JSON, NDJSON, Pieces, Scorer, config, embedded, eventually, start, transaction,
 };
 
-pub fn key(name: &str, key: &str) -> ApiKeyConfig {
+pub(crate) fn key(name: &str, key: &str) -> ApiKeyConfig {
     ApiKeyConfig {
         name: name.to_owned(),
         hash: ApiKeys::hash_of(key),
@@ -121,7 +121,8 @@ async fn bytes_of_bodies_are_bounded_over_all_requests() {
     let mut first = Pieces::begin(&service, NDJSON).await;
     first.send(&" ".repeat(900)).await;
     eventually("the first body holds its room", async || {
-        service.send(JSON, transaction("t", "u")).await.status == 503
+        let body = transaction("t", "u") + &" ".repeat(200);
+        service.send(JSON, body).await.status == 503
     })
     .await;
     first.send(&transaction("t", "u")).await;

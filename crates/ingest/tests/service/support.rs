@@ -15,11 +15,11 @@ use tollgate_ingest::{Ingest, IngestConfig};
 use tollgate_runtime::Shutdown;
 use tollgate_runtime::kafka::{Acks, Kafka, KafkaConfig, Outgoing};
 
-pub const JSON: &str = "application/json";
-pub const NDJSON: &str = "application/x-ndjson";
-pub const PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) const JSON: &str = "application/json";
+pub(crate) const NDJSON: &str = "application/x-ndjson";
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
-pub fn embedded() -> Kafka {
+pub(crate) fn embedded() -> Kafka {
     let config = KafkaConfig {
         partitions: 3,
         ..KafkaConfig::default()
@@ -28,7 +28,7 @@ pub fn embedded() -> Kafka {
 }
 
 /// A log that the service knows by its address only.
-pub fn cluster_at(brokers: &str) -> Kafka {
+pub(crate) fn cluster_at(brokers: &str) -> Kafka {
     let config = KafkaConfig {
         brokers: brokers.to_owned(),
         ..KafkaConfig::default()
@@ -36,7 +36,7 @@ pub fn cluster_at(brokers: &str) -> Kafka {
     Kafka::open(config).unwrap()
 }
 
-pub fn config() -> IngestConfig {
+pub(crate) fn config() -> IngestConfig {
     IngestConfig {
         listen: "127.0.0.1:0".parse().unwrap(),
         admin_listen: "127.0.0.1:0".parse().unwrap(),
@@ -44,17 +44,17 @@ pub fn config() -> IngestConfig {
     }
 }
 
-pub struct Service {
-    pub kafka: Kafka,
-    pub shutdown: Shutdown,
-    pub url: String,
-    pub admin: String,
-    pub client: Client,
+pub(crate) struct Service {
+    pub(crate) kafka: Kafka,
+    pub(crate) shutdown: Shutdown,
+    pub(crate) url: String,
+    pub(crate) admin: String,
+    pub(crate) client: Client,
     ingest: Ingest,
 }
 
 /// Starts a service without waiting for its log.
-pub async fn start_with(kafka: Kafka, config: IngestConfig) -> Service {
+pub(crate) async fn start_with(kafka: Kafka, config: IngestConfig) -> Service {
     // Before the first measurement, or it would go nowhere.
     tollgate_runtime::telemetry::metrics_handle();
     let shutdown = Shutdown::new(Duration::from_secs(10));
@@ -74,7 +74,7 @@ pub async fn start_with(kafka: Kafka, config: IngestConfig) -> Service {
     }
 }
 
-pub async fn start(change: impl FnOnce(&mut IngestConfig)) -> Service {
+pub(crate) async fn start(change: impl FnOnce(&mut IngestConfig)) -> Service {
     let mut config = config();
     change(&mut config);
     let service = start_with(embedded(), config).await;
@@ -84,7 +84,11 @@ pub async fn start(change: impl FnOnce(&mut IngestConfig)) -> Service {
 }
 
 impl Service {
-    pub fn post(&self, content_type: &str, body: impl Into<reqwest::Body>) -> RequestBuilder {
+    pub(crate) fn post(
+        &self,
+        content_type: &str,
+        body: impl Into<reqwest::Body>,
+    ) -> RequestBuilder {
         let url = format!("{}/v1/transactions", self.url);
         self.client
             .post(url)
@@ -92,29 +96,29 @@ impl Service {
             .body(body)
     }
 
-    pub async fn send(&self, content_type: &str, body: impl Into<reqwest::Body>) -> Answer {
+    pub(crate) async fn send(&self, content_type: &str, body: impl Into<reqwest::Body>) -> Answer {
         let response = self.post(content_type, body).send().await.unwrap();
         Answer::of(response).await
     }
 
-    pub async fn get(&self, path: &str) -> Response {
+    pub(crate) async fn get(&self, path: &str) -> Response {
         let url = format!("{}{path}", self.url);
         self.client.get(url).send().await.unwrap()
     }
 
-    pub async fn readiness(&self) -> Answer {
+    pub(crate) async fn readiness(&self) -> Answer {
         let url = format!("{}/readyz", self.admin);
         Answer::of(self.client.get(url).send().await.unwrap()).await
     }
 
-    pub async fn metrics(&self) -> String {
+    pub(crate) async fn metrics(&self) -> String {
         let url = format!("{}/metrics", self.admin);
         let response = self.client.get(url).send().await.unwrap();
         response.text().await.unwrap()
     }
 
     /// The first `count` records of the topic of transactions.
-    pub fn records(&self, count: usize) -> Vec<Record> {
+    pub(crate) fn records(&self, count: usize) -> Vec<Record> {
         let topic = &self.kafka.topics().transactions;
         let mut reader = Reader::new(&self.kafka, topic);
         let deadline = Instant::now() + PATIENCE;
@@ -126,7 +130,7 @@ impl Service {
         records
     }
 
-    pub async fn stop(self) {
+    pub(crate) async fn stop(self) {
         self.shutdown.begin();
         let stopped = tokio::time::timeout(PATIENCE, self.ingest.join());
         stopped.await.unwrap().unwrap();
@@ -135,15 +139,15 @@ impl Service {
 
 /// Status, headers and JSON of an answer.
 #[derive(Debug)]
-pub struct Answer {
-    pub status: u16,
-    pub headers: reqwest::header::HeaderMap,
-    pub text: String,
-    pub body: Value,
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    pub(crate) headers: reqwest::header::HeaderMap,
+    pub(crate) text: String,
+    pub(crate) body: Value,
 }
 
 impl Answer {
-    pub async fn of(response: Response) -> Self {
+    pub(crate) async fn of(response: Response) -> Self {
         let (status, headers) = (response.status().as_u16(), response.headers().clone());
         let text = response.text().await.unwrap();
         let body = serde_json::from_str(&text).unwrap_or(Value::Null);
@@ -155,11 +159,11 @@ impl Answer {
         }
     }
 
-    pub fn header(&self, name: &str) -> Option<&str> {
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
         self.headers.get(name).map(|value| value.to_str().unwrap())
     }
 
-    pub fn is_problem(&self, status: u16) {
+    pub(crate) fn is_problem(&self, status: u16) {
         assert_eq!(self.status, status, "{}", self.text);
         assert_eq!(
             self.header("content-type"),
@@ -170,16 +174,16 @@ impl Answer {
     }
 
     /// Seconds after which to come again.
-    pub fn retry_after(&self) -> u64 {
+    pub(crate) fn retry_after(&self) -> u64 {
         self.header("retry-after").unwrap().parse().unwrap()
     }
 }
 
 /// A request whose body goes out piece by piece.
-pub struct Pieces(TcpStream);
+pub(crate) struct Pieces(TcpStream);
 
 impl Pieces {
-    pub async fn begin(service: &Service, content_type: &str) -> Self {
+    pub(crate) async fn begin(service: &Service, content_type: &str) -> Self {
         let address = service.url.trim_start_matches("http://");
         let mut stream = TcpStream::connect(address).await.unwrap();
         let head = format!(
@@ -190,18 +194,18 @@ impl Pieces {
         Self(stream)
     }
 
-    pub async fn send(&mut self, piece: &str) {
+    pub(crate) async fn send(&mut self, piece: &str) {
         let chunk = format!("{:x}\r\n{piece}\r\n", piece.len());
         self.0.write_all(chunk.as_bytes()).await.unwrap();
     }
 
-    pub async fn end(mut self) -> Answer {
+    pub(crate) async fn end(mut self) -> Answer {
         self.0.write_all(b"0\r\n\r\n").await.unwrap();
         self.answer().await
     }
 
     /// The answer to what was sent so far.
-    pub async fn answer(mut self) -> Answer {
+    pub(crate) async fn answer(mut self) -> Answer {
         let mut text = String::new();
         self.0.read_to_string(&mut text).await.unwrap();
         let (head, body) = text.split_once("\r\n\r\n").unwrap();
@@ -222,25 +226,25 @@ impl Pieces {
 }
 
 #[derive(Debug, Clone, PartialEq)]
-pub struct Record {
-    pub partition: i32,
-    pub key: String,
-    pub payload: String,
-    pub headers: Vec<(String, String)>,
+pub(crate) struct Record {
+    pub(crate) partition: i32,
+    pub(crate) key: String,
+    pub(crate) payload: String,
+    pub(crate) headers: Vec<(String, String)>,
 }
 
 impl Record {
-    pub fn header(&self, name: &str) -> Option<&str> {
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
         let found = self.headers.iter().find(|(found, _)| found == name);
         found.map(|(_, value)| value.as_str())
     }
 }
 
 /// Reads all partitions of a topic from their beginning.
-pub struct Reader(BaseConsumer);
+pub(crate) struct Reader(BaseConsumer);
 
 impl Reader {
-    pub fn new(kafka: &Kafka, topic: &str) -> Self {
+    pub(crate) fn new(kafka: &Kafka, topic: &str) -> Self {
         let mut config = kafka.client_config();
         config
             .set("group.id", "test")
@@ -257,7 +261,7 @@ impl Reader {
         Self(consumer)
     }
 
-    pub fn next(&mut self) -> Option<Record> {
+    pub(crate) fn next(&mut self) -> Option<Record> {
         let message = self.0.poll(Duration::from_millis(50))?.unwrap();
         let text = |bytes: Option<&[u8]>| String::from_utf8(bytes.unwrap().to_vec()).unwrap();
         let headers = message.headers().map(|headers| {
@@ -276,14 +280,14 @@ impl Reader {
 }
 
 /// Answers records that ask for it, with whatever the test says.
-pub struct Scorer {
+pub(crate) struct Scorer {
     stop: Arc<AtomicBool>,
     thread: Option<std::thread::JoinHandle<()>>,
 }
 
 impl Scorer {
     /// `decide` gets each record and gives the texts of its replies.
-    pub fn start(
+    pub(crate) fn start(
         kafka: &Kafka,
         mut decide: impl FnMut(&Record) -> Vec<String> + Send + 'static,
     ) -> Self {
@@ -326,7 +330,7 @@ impl Drop for Scorer {
 }
 
 /// Waits for a condition, and says which one did not come true.
-pub async fn eventually<F: Future<Output = bool>>(what: &str, mut condition: impl FnMut() -> F) {
+pub(crate) async fn eventually(what: &str, mut condition: impl AsyncFnMut() -> bool) {
     let deadline = Instant::now() + PATIENCE;
     while !condition().await {
         assert!(Instant::now() < deadline, "never: {what}");
@@ -334,7 +338,7 @@ pub async fn eventually<F: Future<Output = bool>>(what: &str, mut condition: imp
     }
 }
 
-pub fn transaction(id: &str, user: &str) -> String {
+pub(crate) fn transaction(id: &str, user: &str) -> String {
     format!(
         r#"{{"transaction_id":"{id}","user_id":"{user}","amount":12.5,"timestamp":"2026-03-01T12:30:00Z"}}"#
     )

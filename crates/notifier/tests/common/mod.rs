@@ -1,5 +1,6 @@
 //! A log in this process, a notifier on it, and receivers of webhooks.
 #![allow(dead_code, reason = "each test file uses its part")]
+#![allow(unreachable_pub, reason = "shared by the test files")]
 
 use std::collections::HashMap;
 use std::net::SocketAddr;

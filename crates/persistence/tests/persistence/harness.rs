@@ -8,7 +8,7 @@ use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::message::Headers as _;
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 use serde_json::Value;
-use sqlx::{AnyConnection, AssertSqlSafe, Connection as _, Executor as _, Row as _};
+use sqlx::{AssertSqlSafe, Connection as _, Executor as _, PgConnection, SqliteConnection};
 use tempfile::TempDir;
 use tollgate_persistence::{Persistence, PersistenceConfig, start};
 use tollgate_runtime::Shutdown;
@@ -45,9 +45,10 @@ macro_rules! on_each_store {
 pub(crate) use on_each_store;
 
 /// Runs a test on a store of its own, which is gone afterwards whatever comes of it.
-pub(crate) async fn run<F: Future<Output = ()> + Send + 'static>(kind: Kind, test: impl FnOnce(Arc<TestStore>) -> F) {
+pub(crate) async fn run<F: Future<Output = ()> + 'static>(kind: Kind, test: impl FnOnce(Arc<TestStore>) -> F) {
     let store = Arc::new(TestStore::create(kind).await);
-    let result = tokio::spawn(test(Arc::clone(&store))).await;
+    let task = tokio::task::LocalSet::new();
+    let result = task.run_until(tokio::task::spawn_local(test(Arc::clone(&store)))).await;
     store.remove().await;
     if let Err(error) = result {
         std::panic::resume_unwind(error.into_panic());
@@ -68,7 +69,6 @@ fn postgres_url() -> String {
 
 impl TestStore {
     async fn create(kind: Kind) -> Self {
-        sqlx::any::install_default_drivers();
         let directory = tempfile::tempdir().unwrap();
         let name = format!("persistence_{:016x}", rand::random::<u64>());
         let url = match kind {
@@ -89,30 +89,44 @@ impl TestStore {
         }
     }
 
-    pub(crate) async fn connect(&self) -> AnyConnection {
-        let url = if self.kind == Kind::Sqlite { format!("{}?mode=rwc", self.url) } else { self.url.clone() };
-        AnyConnection::connect(&url).await.unwrap()
+    async fn sqlite(&self) -> SqliteConnection {
+        SqliteConnection::connect(&format!("{}?mode=rwc", self.url)).await.unwrap()
+    }
+
+    async fn postgres(&self) -> PgConnection {
+        PgConnection::connect(&self.url).await.unwrap()
     }
 
     pub(crate) async fn execute(&self, sql: &str) {
-        self.connect().await.execute(AssertSqlSafe(sql)).await.unwrap();
+        let sql = AssertSqlSafe(sql);
+        match self.kind {
+            Kind::Sqlite => drop(self.sqlite().await.execute(sql).await.unwrap()),
+            Kind::Postgres => drop(self.postgres().await.execute(sql).await.unwrap()),
+        }
     }
 
-    /// The first column of the first row.
     pub(crate) async fn number(&self, sql: &str) -> i64 {
-        self.connect().await.fetch_one(AssertSqlSafe(sql)).await.unwrap().get(0)
+        let sql = AssertSqlSafe(sql);
+        match self.kind {
+            Kind::Sqlite => sqlx::query_scalar(sql).fetch_one(&mut self.sqlite().await).await.unwrap(),
+            Kind::Postgres => sqlx::query_scalar(sql).fetch_one(&mut self.postgres().await).await.unwrap(),
+        }
     }
 
+    /// The first column of each row.
     pub(crate) async fn texts(&self, sql: &str) -> Vec<String> {
-        let rows = self.connect().await.fetch_all(AssertSqlSafe(sql)).await.unwrap();
-        rows.iter().map(|row| row.get(0)).collect()
+        let sql = AssertSqlSafe(sql);
+        match self.kind {
+            Kind::Sqlite => sqlx::query_scalar(sql).fetch_all(&mut self.sqlite().await).await.unwrap(),
+            Kind::Postgres => sqlx::query_scalar(sql).fetch_all(&mut self.postgres().await).await.unwrap(),
+        }
     }
 
     /// Takes the store away from its writer: PostgreSQL from everybody, SQLite by a lock on the file.
     pub(crate) async fn take_away(&self) -> Away<'_> {
         match self.kind {
             Kind::Sqlite => {
-                let mut lock = self.connect().await;
+                let mut lock = self.sqlite().await;
                 lock.execute("PRAGMA journal_mode = WAL").await.unwrap();
                 lock.execute("BEGIN IMMEDIATE").await.unwrap();
                 Away { store: self, lock: Some(lock) }
@@ -129,7 +143,7 @@ impl TestStore {
 /// A store that is away until it is given back.
 pub(crate) struct Away<'a> {
     store: &'a TestStore,
-    lock: Option<AnyConnection>,
+    lock: Option<SqliteConnection>,
 }
 
 impl Away<'_> {
@@ -142,7 +156,7 @@ impl Away<'_> {
 }
 
 async fn admin(sql: &str) {
-    let mut connection = AnyConnection::connect(&postgres_url()).await.unwrap();
+    let mut connection = PgConnection::connect(&postgres_url()).await.unwrap();
     connection.execute(AssertSqlSafe(sql)).await.unwrap();
 }
 
@@ -174,22 +188,22 @@ impl Log {
         Self { producer: kafka.producer().unwrap(), kafka }
     }
 
-    /// Writes decisions, each into the partition of its key.
-    pub(crate) async fn send(&self, payloads: impl IntoIterator<Item = impl AsRef<[u8]>>) {
-        let records = payloads.into_iter().map(|payload| {
-            let user = serde_json::from_slice::<Value>(payload.as_ref()).ok().and_then(|value| Some(value["user_id"].as_str()?.to_owned()));
-            (payload, user.unwrap_or_default())
-        });
-        self.send_all(records, |(payload, user)| Outgoing::new(&self.kafka.topics().decisions, user.as_bytes(), payload.as_ref())).await;
+    /// Writes decisions, each into the partition of its user.
+    pub(crate) async fn send(&self, decisions: impl IntoIterator<Item = impl AsRef<str>>) {
+        let user = |decision: &str| serde_json::from_str::<Value>(decision).unwrap()["user_id"].as_str().unwrap().to_owned();
+        let keyed: Vec<(String, String)> =
+            decisions.into_iter().map(|decision| (user(decision.as_ref()), decision.as_ref().to_owned())).collect();
+        let topic = &self.kafka.topics().decisions;
+        self.send_records(keyed.iter().map(|(user, decision)| Outgoing::new(topic, user.as_bytes(), decision.as_bytes()))).await;
     }
 
     /// Writes records of any shape, and waits until they are on the log.
-    pub(crate) async fn send_all<T>(&self, items: impl IntoIterator<Item = T>, record: impl Fn(&T) -> Outgoing<'_>) {
+    pub(crate) async fn send_records<'a>(&self, records: impl IntoIterator<Item = Outgoing<'a>>) {
         let (done, acknowledged) = tokio::sync::oneshot::channel();
         let acks = Acks::new(|result| done.send(result).unwrap());
         let deadline = Instant::now() + DEADLINE;
-        for item in items {
-            self.producer.send_until(&record(&item), &acks, deadline).await.unwrap();
+        for record in records {
+            self.producer.send_until(&record, &acks, deadline).await.unwrap();
         }
         acks.seal();
         acknowledged.await.unwrap().unwrap();

@@ -157,10 +157,8 @@ async fn malformed_records_are_dead_lettered_and_nothing_behind_them_is_lost(sto
     records.push(good(bad.len()).into_bytes());
     let headers: [(&str, Option<&[u8]>); 3] = [("traceparent", Some(b"00-1-2-01")), ("empty", None), ("twice", Some(b"\xff"))];
     let topic = service.log.kafka.topics().decisions.clone();
-    service
-        .log
-        .send_all(records, |payload| Outgoing { partition: Some(1), headers: &headers, ..Outgoing::new(&topic, b"the key", payload) })
-        .await;
+    let record = |payload| Outgoing { partition: Some(1), headers: &headers, ..Outgoing::new(&topic, b"the key", payload) };
+    service.log.send_records(records.iter().map(|payload| record(payload))).await;
     service.stored(12).await;
     let letters = service.log.dead_letters(bad.len()).await;
     for (letter, bad) in letters.iter().zip(&bad) {

@@ -133,12 +133,12 @@ impl KafkaConfig {
         if self.partitions == 0 {
             return invalid("partitions", "must be at least 1");
         }
-        for (name, _) in &self.properties {
+        for name in self.properties.keys() {
             if let Some((_, why)) = RESERVED.iter().find(|(reserved, _)| reserved == name) {
                 return invalid(&format!("properties.{name}"), &format!("is not to be set: {why}"));
             }
-            // librdkafka knows its properties best; it is asked before anything starts.
         }
+        // librdkafka knows its properties best; it is asked before anything starts.
         self.client_config("127.0.0.1:9")
             .create_native_config()
             .map(drop)

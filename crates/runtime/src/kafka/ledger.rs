@@ -21,10 +21,6 @@ impl OffsetLedger {
         Self { epoch, ..Self::default() }
     }
 
-    pub(crate) const fn epoch(&self) -> u64 {
-        self.epoch
-    }
-
     /// Takes a record in hand. Offsets come in ascending order; one that came already is ignored.
     pub(crate) fn begin(&mut self, offset: i64) {
         let last = self.open.back().map_or(self.frontier.map(|next| next - 1), |(last, _)| Some(*last));
@@ -57,11 +53,6 @@ impl OffsetLedger {
     /// A commit of this offset has succeeded.
     pub(crate) fn committed(&mut self, offset: i64) {
         self.committed = self.committed.max(Some(offset));
-    }
-
-    /// How many records are in hand.
-    pub(crate) fn open(&self) -> usize {
-        self.open.len()
     }
 }
 
@@ -117,7 +108,7 @@ mod tests {
                 let expected = offsets.iter().take_while(|offset| done.contains(*offset)).last().map(|last| last + 1);
                 prop_assert_eq!(ledger.to_commit(), expected);
             }
-            prop_assert_eq!(ledger.open(), 0);
+            prop_assert_eq!(ledger.open.len(), 0);
         }
     }
 }

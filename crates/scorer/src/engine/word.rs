@@ -25,8 +25,8 @@ impl Word {
         status: Status,
         has_score: bool,
     ) -> Self {
-        let flags = u64::from(has_score) * HAS_SCORE
-            | (status as u64) << STATUS_SHIFT
+        let flags = (u64::from(has_score) * HAS_SCORE)
+            | ((status as u64) << STATUS_SHIFT)
             | u64::from(indicators.bits()) << INDICATORS_SHIFT
             | kind as u64;
         Self(amount_bits(amount) << AMOUNT_SHIFT | flags)

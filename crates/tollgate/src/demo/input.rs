@@ -23,10 +23,11 @@ impl Input {
     pub(crate) fn sample() -> anyhow::Result<Self> {
         let mut lines: Vec<String> = SAMPLE.lines().map(str::to_owned).collect();
         let parse = |line: &str| Transaction::parse(line.as_bytes()).map(|transaction| transaction.timestamp);
-        let first = lines.len() / 6;
+        // Late in the replay, so that their alerts are among the latest when it ends.
+        let first = lines.len() * 4 / 5;
         for (index, scene) in scenes(parse(&lines[first])?).into_iter().enumerate() {
             // Scenes have users of their own, so their place among the others changes nothing but the show.
-            let at = first + index * lines.len() / 5;
+            let at = first + index * lines.len() / 20;
             lines.splice(at..at, scene.iter().map(NewTransaction::to_json));
         }
         Ok(Self { lines, frauds: FRAUDS.lines().collect(), what: "the shipped sample".to_owned() })

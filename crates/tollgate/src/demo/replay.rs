@@ -16,6 +16,9 @@ const TICK: Duration = Duration::from_millis(50);
 /// Transactions in a request where no rate is set.
 const UNLIMITED: usize = 1_000;
 
+/// Longest latency that is told apart: an hour, in microseconds.
+const LONGEST_US: u64 = 3_600_000_000;
+
 /// What came of it.
 pub(crate) struct Replay {
     pub(crate) started: Instant,
@@ -33,7 +36,7 @@ struct Accepted {
 
 impl Replay {
     pub(crate) async fn run(api: &Api, lines: &[String], rate: u32, progress: &Progress, shutdown: &Shutdown) -> anyhow::Result<Self> {
-        let mut replay = Self { started: Instant::now(), accepted: 0, rejected: 0, latency: Histogram::new(3)? };
+        let mut replay = Self { started: Instant::now(), accepted: 0, rejected: 0, latency: Histogram::new_with_bounds(1, LONGEST_US, 3)? };
         let size = match rate {
             0 => UNLIMITED,
             rate => (f64::from(rate) * TICK.as_secs_f64()).ceil() as usize,

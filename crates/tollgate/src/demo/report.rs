@@ -18,7 +18,7 @@ const LATEST: usize = 12;
 /// The latest alerts, with their reasons.
 pub(crate) fn alerts(lines: &[String]) -> String {
     let mut table = Table::new();
-    table.load_preset(UTF8_FULL_CONDENSED).set_content_arrangement(ContentArrangement::Dynamic);
+    table.load_style(UTF8_FULL_CONDENSED).set_content_arrangement(ContentArrangement::Dynamic);
     table.set_header(["status", "score", "user", "amount", "event time", "why"]);
     for decision in lines.iter().rev().take(LATEST).filter_map(|line| Decision::parse(line.as_bytes()).ok()) {
         let transaction = Transaction::parse(decision.transaction.get().as_bytes()).ok();

@@ -7,6 +7,9 @@ use std::time::Duration;
 
 use hdrhistogram::Histogram;
 
+/// Longest latency that is told apart: an hour, in microseconds.
+const LONGEST_US: u64 = 3_600_000_000;
+
 /// How one request ended, for the transactions in it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Outcome {
@@ -29,7 +32,7 @@ pub(crate) struct Tally(Mutex<Counts>);
 
 impl Tally {
     pub(crate) fn new() -> anyhow::Result<Self> {
-        Ok(Self(Mutex::new(Counts { sent: 0, ended: BTreeMap::new(), latency: Histogram::new(3)? })))
+        Ok(Self(Mutex::new(Counts { sent: 0, ended: BTreeMap::new(), latency: Histogram::new_with_bounds(1, LONGEST_US, 3)? })))
     }
 
     fn lock(&self) -> MutexGuard<'_, Counts> {

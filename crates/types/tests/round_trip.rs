@@ -1,0 +1,215 @@
+//! What is printed is read back the same: transactions with whatever their producers put in, and decisions.
+
+use std::borrow::Cow;
+
+use proptest::prelude::*;
+use serde_json::value::RawValue;
+use serde_json::{Map, Value};
+use tollgate_types::{
+    Amount, Contribution, Contributions, Decision, Indicator, Indicators, Location, NewTransaction,
+    Status, Timestamp, Transaction,
+};
+
+/// 1–128 bytes of any characters but NUL, with many that JSON escapes.
+fn id() -> impl Strategy<Value = String> {
+    let text = prop_oneof![
+        "[a-z0-9-]{1,40}",
+        "[\"\\\\/\\u{8}\\n\\r\\t\\u{1}\\u{7f}\\u{2028}é漢🦀]{1,20}",
+        "\\PC{1,20}",
+        "[🦀]{32}",
+    ];
+    text.prop_filter("1 to 128 bytes", |id| (1..=128).contains(&id.len()))
+}
+
+/// Any JSON, nested some levels.
+fn json() -> impl Strategy<Value = Value> {
+    let leaf = prop_oneof![
+        Just(Value::Null),
+        any::<bool>().prop_map(Value::from),
+        any::<i64>().prop_map(Value::from),
+        any::<u64>().prop_map(Value::from),
+        (-1e300..1e300).prop_map(Value::from),
+        ".{0,20}".prop_map(Value::from),
+        "[\\\\\"{}\\[\\]:,\\n]{0,10}".prop_map(Value::from),
+    ];
+    leaf.prop_recursive(6, 40, 5, |inner| {
+        prop_oneof![
+            prop::collection::vec(inner.clone(), 0..5).prop_map(Value::from),
+            prop::collection::vec((".{0,8}", inner), 0..5)
+                .prop_map(|members| Value::Object(members.into_iter().collect())),
+        ]
+    })
+}
+
+fn extra() -> impl Strategy<Value = Map<String, Value>> {
+    let known = [
+        "transaction_id",
+        "user_id",
+        "amount",
+        "timestamp",
+        "location",
+    ];
+    let name = prop_oneof!["[a-z_]{0,12}", ".{0,6}", Just("Amount".to_owned())]
+        .prop_filter("not a known member", move |name| {
+            !known.contains(&name.as_str())
+        });
+    prop::collection::vec((name, json()), 0..6).prop_map(|members| members.into_iter().collect())
+}
+
+fn amount() -> impl Strategy<Value = Amount> {
+    prop_oneof![0..100_000_000_i64, 0..=Amount::MAX.ten_thousandths()]
+        .prop_map(|value| Amount::from_ten_thousandths(value).unwrap())
+}
+
+fn timestamp() -> impl Strategy<Value = Timestamp> {
+    (Timestamp::MIN.micros()..=Timestamp::MAX.micros())
+        .prop_map(|micros| Timestamp::from_micros(micros).unwrap())
+}
+
+fn location() -> impl Strategy<Value = Option<Location>> {
+    let coordinates = (-90.0..=90.0, -180.0..=180.0);
+    prop::option::of(coordinates.prop_map(|(latitude, longitude)| Location {
+        latitude,
+        longitude,
+    }))
+}
+
+prop_compose! {
+    fn new_transaction()(
+        transaction_id in id(),
+        user_id in id(),
+        amount in amount(),
+        timestamp in timestamp(),
+        location in location(),
+        extra in extra(),
+    ) -> NewTransaction {
+        NewTransaction { transaction_id, user_id, amount, timestamp, location, extra }
+    }
+}
+
+/// The same JSON with white space wherever it may stand, lines included.
+fn spaced(json: &str, seed: u64) -> String {
+    let (mut out, mut in_string, mut escaped, mut random) = (String::new(), false, false, seed);
+    for character in json.chars() {
+        let structural = !in_string && "{}[]:,".contains(character);
+        let mut pad = |out: &mut String| {
+            random = random
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1);
+            out.push_str(["", " ", "\n", "\r\n", "\t"][(random >> 33) as usize % 5]);
+        };
+        if structural {
+            pad(&mut out);
+        }
+        out.push(character);
+        if structural {
+            pad(&mut out);
+        }
+        match character {
+            _ if escaped => escaped = false,
+            '\\' if in_string => escaped = true,
+            '"' => in_string = !in_string,
+            _ => {}
+        }
+    }
+    out
+}
+
+proptest! {
+    #[test]
+    fn a_transaction_read_back_is_the_one_printed_and_keeps_every_member(
+        new in new_transaction(), seed: u64,
+    ) {
+        let printed = new.to_json();
+        for text in [printed.clone(), spaced(&printed, seed)] {
+            let read = Transaction::parse(text.as_bytes()).unwrap();
+            prop_assert_eq!(&read.transaction_id, &new.transaction_id);
+            prop_assert_eq!(&read.user_id, &new.user_id);
+            prop_assert_eq!(read.amount, new.amount);
+            prop_assert_eq!(read.timestamp, new.timestamp);
+            prop_assert_eq!(read.location, new.location);
+            prop_assert_eq!(read.json, text.trim());
+            let expected: Value = serde_json::from_str(&printed).unwrap();
+            prop_assert_eq!(&serde_json::from_str::<Value>(read.json).unwrap(), &expected);
+            let line = read.one_line();
+            prop_assert!(!line.contains(['\n', '\r']));
+            prop_assert_eq!(&serde_json::from_str::<Value>(&line).unwrap(), &expected);
+            let raw = read.raw_line();
+            prop_assert_eq!(raw.get(), line);
+            let id = Transaction::id_of_rejected(text.as_bytes());
+            prop_assert_eq!(id.as_ref(), Some(&new.transaction_id));
+        }
+    }
+
+    #[test]
+    fn a_decision_read_back_is_the_one_printed_to_the_bit(
+        new in new_transaction(),
+        seed: u64,
+        score in prop_oneof![0.0..200.0, (0..400_u32).prop_map(|half| f64::from(half) / 2.0)],
+        bits in 0..16_u8,
+        status in 0..3_usize,
+        processed_at in timestamp(),
+        measured in prop::collection::vec(
+            (0..4_usize, 0.0..100.0, prop::option::of(any::<u32>()), prop::option::of(amount()),
+             prop::option::of(0.0..1e12), prop::option::of(0.0..2e4)),
+            0..5,
+        ),
+        version in id(),
+        late: bool,
+        duplicate: bool,
+    ) {
+        let text = spaced(&new.to_json(), seed);
+        let transaction = Transaction::parse(text.as_bytes()).unwrap();
+        let raw = transaction.raw_line();
+        let mut contributions = Contributions::default();
+        for (indicator, points, count, amount, speed_kmh, distance_km) in measured {
+            let indicator = Indicator::ALL[indicator];
+            contributions.insert(Contribution { indicator, points, count, amount, speed_kmh, distance_km });
+        }
+        let decision = Decision {
+            transaction_id: Cow::Borrowed(&transaction.transaction_id),
+            user_id: Cow::Borrowed(&transaction.user_id),
+            fraud_score: score,
+            fraud_indicators: Indicators::from_bits(bits),
+            status: Status::ALL[status],
+            processed_at,
+            contributions,
+            ruleset_version: Cow::Borrowed(&version),
+            late,
+            duplicate,
+            transaction: &raw,
+        };
+        let mut line = Vec::new();
+        decision.write_to(&mut line);
+        prop_assert!(!line.contains(&b'\n') && !line.contains(&b'\r'));
+        let read = Decision::parse(&line).unwrap();
+        prop_assert_eq!(read.fraud_score.to_bits(), score.to_bits());
+        prop_assert_eq!(&read.transaction_id, &decision.transaction_id);
+        prop_assert_eq!(&read.user_id, &decision.user_id);
+        prop_assert_eq!(read.fraud_indicators, decision.fraud_indicators);
+        prop_assert_eq!(read.status, decision.status);
+        prop_assert_eq!(read.processed_at, decision.processed_at);
+        prop_assert_eq!(read.contributions, decision.contributions);
+        prop_assert_eq!(&read.ruleset_version, &decision.ruleset_version);
+        prop_assert_eq!((read.late, read.duplicate), (late, duplicate));
+        prop_assert_eq!(read.transaction.get(), raw.get());
+        let mut again = Vec::new();
+        read.write_to(&mut again);
+        prop_assert_eq!(again, line);
+    }
+
+    #[test]
+    fn no_bytes_make_the_reading_of_a_decision_panic(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
+        let _ = Decision::parse(&bytes);
+    }
+}
+
+#[test]
+fn a_raw_line_of_what_is_no_json_is_null() {
+    let mut transaction = Transaction::parse(
+        br#"{"transaction_id":"t","user_id":"u","amount":1,"timestamp":"2026-03-01T12:30:00Z"}"#,
+    )
+    .unwrap();
+    transaction.json = "{";
+    assert_eq!(transaction.raw_line().get(), RawValue::NULL.get());
+}
