@@ -166,6 +166,12 @@ impl NotifierConfig {
                 ));
             }
         }
+        if self.ledger_retention_days > 36_500 {
+            return Err(ConfigError::invalid(
+                "notifier.ledger_retention_days",
+                "must be at most 36500",
+            ));
+        }
         if self.sinks.is_empty() {
             let reason = format!("must hold at least one sink of kind {}", KINDS.join(", "));
             return Err(ConfigError::invalid("notifier.sinks", reason));

@@ -1,4 +1,5 @@
 //! A setting that cannot be used is named, with what would do.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod common;
 

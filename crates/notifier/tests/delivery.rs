@@ -1,4 +1,5 @@
 //! Every alert reaches every sink, once.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod common;
 
@@ -216,4 +217,42 @@ async fn a_stop_finishes_what_is_in_hand_and_a_start_goes_on_behind_it() {
         assert!(begun.elapsed() < DEADLINE);
     }
     assert_eq!(transactions_in(&path), ids);
+}
+
+/// A runtime that is thrown away stops every task where it stands, as a crash does.
+#[test]
+fn an_alert_redelivered_after_a_crash_is_not_sent_twice_but_for_the_one_in_flight() {
+    const CRASHES: usize = 6;
+    let world = World::new();
+    let path = world.path("alerts.ndjson");
+    let ids: Vec<String> = (0..700).map(|i| format!("t{i:03}")).collect();
+    world.write(ids.iter().map(|id| alert("ann", id)));
+    for round in 0..=CRASHES {
+        let runtime = tokio::runtime::Runtime::new().unwrap();
+        runtime.block_on(async {
+            let running = world.start(vec![file(&path)]).await;
+            let wanted = if round < CRASHES {
+                100 * (round + 1)
+            } else {
+                ids.len()
+            };
+            eventually("progress", async || {
+                let mut there = transactions_in(&path);
+                there.dedup();
+                there.len() >= wanted
+            })
+            .await;
+            drop(running);
+        });
+        runtime.shutdown_background();
+    }
+    let mut delivered = transactions_in(&path);
+    assert!(
+        delivered.len() <= ids.len() + CRASHES,
+        "{} lines",
+        delivered.len()
+    );
+    delivered.sort();
+    delivered.dedup();
+    assert_eq!(delivered, ids);
 }

@@ -1,4 +1,5 @@
 //! Receivers and stores that fail: what waits, what goes on, what is given up.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod common;
 

@@ -40,8 +40,11 @@ impl<'a> Row<'a> {
     pub(crate) fn read(payload: &'a [u8]) -> Result<Self, String> {
         let decision = Decision::parse(payload).map_err(|error| explain(&error))?;
         let body = decision.transaction.get();
-        let transaction = Transaction::parse(body.as_bytes())
-            .map_err(|rejection| format!("the decision's transaction: {rejection}"))?;
+        let transaction = Transaction::parse(body.as_bytes()).map_err(|rejection| {
+            // Behind a colon the reason may quote what was found.
+            let text = rejection.reason.split(": ").next().unwrap_or_default();
+            format!("the decision's transaction: {} {text}", rejection.field)
+        })?;
         if transaction.user_id != decision.user_id
             || transaction.transaction_id != decision.transaction_id
         {

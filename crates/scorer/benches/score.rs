@@ -1,5 +1,7 @@
 //! What a score costs, beside what parsing the same JSON costs.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 #[path = "../tests/stream/mod.rs"]
 mod stream;
 

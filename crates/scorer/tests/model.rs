@@ -1,5 +1,7 @@
 //! The engine against a slow model that keeps everything and reads the specification literally.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::borrow::Cow;
 use std::sync::Arc;
 

@@ -284,6 +284,25 @@ mod tests {
     }
 
     #[test]
+    fn the_twenty_ninth_of_february_is_there_in_leap_years_only() {
+        for (year, leap) in [
+            ("0000", true),
+            ("1900", false),
+            ("2000", true),
+            ("2024", true),
+            ("2100", false),
+            ("2200", false),
+            ("2026", false),
+        ] {
+            assert_eq!(
+                micros(&format!("{year}-02-29T00:00:00Z")).is_ok(),
+                leap,
+                "{year}"
+            );
+        }
+    }
+
+    #[test]
     fn what_is_no_time_is_refused() {
         for text in [
             "",

@@ -1,5 +1,7 @@
 //! What is printed is read back the same: transactions with whatever their producers put in, and decisions.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::borrow::Cow;
 
 use proptest::prelude::*;

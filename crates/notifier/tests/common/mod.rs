@@ -1,6 +1,11 @@
 //! A log in this process, a notifier on it, and receivers of webhooks.
 #![allow(dead_code, reason = "each test file uses its part")]
 #![allow(unreachable_pub, reason = "shared by the test files")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test fails by panicking"
+)]
 
 use std::collections::HashMap;
 use std::net::SocketAddr;

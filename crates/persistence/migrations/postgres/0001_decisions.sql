@@ -50,11 +50,13 @@ DECLARE
 BEGIN
     -- Every writer takes the rows in the same order, so that no two wait for each other.
     INSERT INTO decision_counts AS kept (status, fraud_indicators, score_bucket, decisions, last_processed)
-    SELECT status, fraud_indicators, least(greatest(floor(fraud_score / 10), 0), 14)::smallint,
+    SELECT status, fraud_indicators,
+           -- The ends by comparison: a division may leave the range, and would refuse the row.
+           CASE WHEN fraud_score < 10 THEN 0 WHEN fraud_score >= 140 THEN 14 ELSE floor(fraud_score / 10) END::smallint,
            sign * count(*), max(processed_at)
     FROM changed
     GROUP BY 1, 2, 3
-    ORDER BY 1 COLLATE "C", 2 COLLATE "C", 3
+    ORDER BY status COLLATE "C", fraud_indicators COLLATE "C", 3
     ON CONFLICT (status, fraud_indicators, score_bucket) DO UPDATE
     SET decisions = kept.decisions + excluded.decisions,
         last_processed = greatest(kept.last_processed, excluded.last_processed);

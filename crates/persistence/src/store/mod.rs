@@ -3,6 +3,8 @@
 //! Invariant: both tables hold a decision, or neither does; what is there already stays as it is. The writer has
 //! connections of its own, so that no number of readers keeps decisions from being stored.
 
+#[cfg(test)]
+mod measure;
 mod postgres;
 mod sqlite;
 
@@ -91,10 +93,17 @@ impl Store {
     /// Names the setting at fault.
     pub(crate) async fn open(config: &PersistenceConfig) -> anyhow::Result<Self> {
         let url = config.database_url.expose();
-        let writing = Database::open("persistence.database_url", url, WRITER_CONNECTIONS).await?;
-        let reading = match &writing {
-            Database::Postgres(pool) => Database::Postgres(postgres::readers(pool, config)),
-            Database::Sqlite(pool) => Database::Sqlite(sqlite::readers(pool, config)),
+        let opened = Database::open("persistence.database_url", url, WRITER_CONNECTIONS).await?;
+        let (writing, reading) = match opened {
+            Database::Postgres(pool) => {
+                let readers = postgres::readers(&pool, config);
+                (Database::Postgres(pool), Database::Postgres(readers))
+            }
+            Database::Sqlite(pool) => {
+                let (writers, readers) = (sqlite::writers(&pool), sqlite::readers(&pool, config));
+                pool.close().await;
+                (Database::Sqlite(writers), Database::Sqlite(readers))
+            }
         };
         Ok(Self {
             writing,

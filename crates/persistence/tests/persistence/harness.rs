@@ -18,7 +18,6 @@ use tollgate_runtime::kafka::{Acks, Kafka, KafkaConfig, Outgoing, Producer};
 const DEADLINE: Duration = Duration::from_secs(60);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[cfg_attr(not(feature = "postgres-tests"), expect(dead_code, reason = "the other store is not tested"))]
 pub(crate) enum Kind {
     Sqlite,
     Postgres,
@@ -48,7 +47,8 @@ pub(crate) use on_each_store;
 pub(crate) async fn run<F: Future<Output = ()> + 'static>(kind: Kind, test: impl FnOnce(Arc<TestStore>) -> F) {
     let store = Arc::new(TestStore::create(kind).await);
     let task = tokio::task::LocalSet::new();
-    let result = task.run_until(tokio::task::spawn_local(test(Arc::clone(&store)))).await;
+    let test = task.spawn_local(test(Arc::clone(&store)));
+    let result = task.run_until(test).await;
     store.remove().await;
     if let Err(error) = result {
         std::panic::resume_unwind(error.into_panic());
@@ -175,6 +175,12 @@ impl DeadRecord {
     }
 }
 
+/// The key of a decision, whatever else is in it.
+#[derive(serde::Deserialize)]
+struct Keyed {
+    user_id: String,
+}
+
 /// A log, which outlives the services that read it.
 #[derive(Clone)]
 pub(crate) struct Log {
@@ -190,7 +196,7 @@ impl Log {
 
     /// Writes decisions, each into the partition of its user.
     pub(crate) async fn send(&self, decisions: impl IntoIterator<Item = impl AsRef<str>>) {
-        let user = |decision: &str| serde_json::from_str::<Value>(decision).unwrap()["user_id"].as_str().unwrap().to_owned();
+        let user = |decision: &str| serde_json::from_str::<Keyed>(decision).unwrap().user_id;
         let keyed: Vec<(String, String)> =
             decisions.into_iter().map(|decision| (user(decision.as_ref()), decision.as_ref().to_owned())).collect();
         let topic = &self.kafka.topics().decisions;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tollgate_runtime::kafka::Outgoing;
 
-use crate::harness::{Kind, Log, Sample, Service, TestStore, on_each_store};
+use crate::harness::{Kind, Sample, Service, TestStore, on_each_store};
 
 on_each_store!(
     a_decision_that_is_on_the_log_twice_is_stored_once,
@@ -39,6 +39,7 @@ async fn a_restart_that_reads_everything_again_changes_nothing(store: Arc<TestSt
     let log = service.stop().await;
     // The embedded log knows no committed offsets: this one begins at the beginning.
     let service = Service::start_with(&store, log, |_| {}).await;
+    service.ready().await;
     service.log.send([Sample::new("u", "new").decision()]).await;
     service.stored(501).await;
     service.stop().await;
@@ -177,7 +178,7 @@ async fn malformed_records_are_dead_lettered_and_nothing_behind_them_is_lost(sto
 }
 
 async fn columns_hold_what_the_interface_says(store: Arc<TestStore>) {
-    let service = Service::start_with(&store, Log::open(), |_| {}).await;
+    let service = Service::start(&store).await;
     let mut sample = Sample::new("u", "t").alert("review", 55.25, &["high_velocity", "high_amount"]).at("2026-03-01T21:00:00.5+09:00");
     sample.amount = "\"1000.2500\"".into();
     service.log.send([sample.decision()]).await;

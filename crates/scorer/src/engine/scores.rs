@@ -135,6 +135,8 @@ mod tests {
                     model.insert(rank, score);
                 }
                 prop_assert_eq!(scores.len(), model.len());
+                let in_full = model.iter().filter(|score| code(**score) == IN_FULL).count();
+                prop_assert_eq!(scores.full.len(), in_full, "what is gone takes no memory");
                 for (rank, score) in model.iter().enumerate() {
                     prop_assert_eq!(scores.get(rank).map(f64::to_bits), Some(score.to_bits()));
                 }
