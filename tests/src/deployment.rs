@@ -59,7 +59,7 @@ impl Deployment {
             "notifier" => {
                 let sink = serde_json::json!([{ "kind": "file", "path": self.alerts_file() }]);
                 set("NOTIFIER__SINKS", &sink.to_string());
-                set("NOTIFIER__DATABASE_URL", self.store.url());
+                set("NOTIFIER__LEDGER_URL", self.store.url());
             }
             _ => {}
         }

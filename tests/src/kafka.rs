@@ -77,6 +77,15 @@ impl TestLog {
             added: Vec::new(),
         };
         log.kafka.create_topics().await?;
+        // A topic is there before its partitions have leaders.
+        let led = async || {
+            let all = log.topics().all();
+            Ok(all
+                .iter()
+                .all(|topic| log.ends(topic).is_ok())
+                .then_some(()))
+        };
+        crate::wait::until(ASK, "a leader for every partition", led).await?;
         Ok(log)
     }
 
@@ -177,6 +186,8 @@ impl TestLog {
             result.map_err(|(topic, code)| anyhow::anyhow!("{topic}: {code}"))?;
         }
         self.added.push(name.clone());
+        let led = async || Ok(self.ends(&name).ok());
+        crate::wait::until(ASK, "a leader for every partition", led).await?;
         Ok(name)
     }
 

@@ -60,9 +60,9 @@ async fn a_scorer_stopped_under_load_again_and_again_leaves_no_trace_in_the_deci
     let mut day = Day::new(11, 200, "t").map(|each| each.transaction);
     for round in 1..=3 {
         writer.write_all(&log.topics().transactions, day.by_ref().take(20_000))?;
-        let scorer = deployment.start("scorer").await?;
         // Stopped while it works: some are decided, some are not.
         let enough = log.count(&log.topics().decisions)? + 2_000;
+        let scorer = deployment.spawn("scorer")?;
         let begun = async || Ok((log.count(&log.topics().decisions)? >= enough).then_some(()));
         wait::until(LIMIT, &format!("decisions of round {round}"), begun).await?;
         scorer.stop().await?;

@@ -64,7 +64,10 @@ impl PersistenceConfig {
     /// Names the setting at fault.
     pub fn validate(&self) -> Result<(), ConfigError> {
         let invalid = |setting: &str, reason: &str| {
-            Err(ConfigError::invalid(format!("persistence.{setting}"), reason))
+            Err(ConfigError::invalid(
+                format!("persistence.{setting}"),
+                reason,
+            ))
         };
         let at_least_one = [
             ("connections", u64::from(self.connections)),
@@ -162,14 +165,23 @@ mod tests {
     use super::*;
 
     fn read(variables: &[(&str, &str)]) -> anyhow::Result<ProcessConfig> {
-        let variables = variables.iter().map(|(name, text)| ((*name).to_owned(), (*text).to_owned()));
+        let variables = variables
+            .iter()
+            .map(|(name, text)| ((*name).to_owned(), (*text).to_owned()));
         ProcessConfig::read(&Settings::load(None, variables)?)
     }
 
     #[test]
     fn printed_settings_hold_no_password() {
-        let config = read(&[("TOLLGATE_PERSISTENCE__DATABASE_URL", "postgres://me:hunter2@db:5432/x")]).unwrap();
-        assert_eq!(config.persistence.database_url.expose(), "postgres://me:hunter2@db:5432/x");
+        let config = read(&[(
+            "TOLLGATE_PERSISTENCE__DATABASE_URL",
+            "postgres://me:hunter2@db:5432/x",
+        )])
+        .unwrap();
+        assert_eq!(
+            config.persistence.database_url.expose(),
+            "postgres://me:hunter2@db:5432/x"
+        );
         assert!(!serde_json::to_string(&config).unwrap().contains("hunter2"));
         assert!(!format!("{config:?}").contains("hunter2"));
     }
@@ -177,10 +189,26 @@ mod tests {
     #[test]
     fn settings_that_cannot_work_are_refused_by_name() {
         for (variable, text, setting) in [
-            ("TOLLGATE_PERSISTENCE__DATABASE_URL", "sqlite::memory:", "persistence.database_url"),
-            ("TOLLGATE_PERSISTENCE__BATCH_MAX", "0", "persistence.batch_max"),
-            ("TOLLGATE_PERSISTENCE__PAGE_MAX", "10", "persistence.page_default"),
-            ("TOLLGATE_PERSISTENCE__BATCH_MAXI", "1", "TOLLGATE_PERSISTENCE__BATCH_MAXI"),
+            (
+                "TOLLGATE_PERSISTENCE__DATABASE_URL",
+                "sqlite::memory:",
+                "persistence.database_url",
+            ),
+            (
+                "TOLLGATE_PERSISTENCE__BATCH_MAX",
+                "0",
+                "persistence.batch_max",
+            ),
+            (
+                "TOLLGATE_PERSISTENCE__PAGE_MAX",
+                "10",
+                "persistence.page_default",
+            ),
+            (
+                "TOLLGATE_PERSISTENCE__BATCH_MAXI",
+                "1",
+                "TOLLGATE_PERSISTENCE__BATCH_MAXI",
+            ),
         ] {
             let message = read(&[(variable, text)]).unwrap_err().to_string();
             assert!(message.starts_with(&format!("{setting}: ")), "{message}");

@@ -32,7 +32,9 @@ impl Cursor {
         let bytes = URL_SAFE_NO_PAD.decode(text).ok()?;
         let (&version, rest) = bytes.split_first()?;
         let (micros, ids) = rest.split_first_chunk::<8>()?;
-        let (user_id, transaction_id) = std::str::from_utf8(ids).ok()?.split_once(char::from(SEPARATOR))?;
+        let (user_id, transaction_id) = std::str::from_utf8(ids)
+            .ok()?
+            .split_once(char::from(SEPARATOR))?;
         let fits = |id: &str| (1..=MAX_ID_BYTES).contains(&id.len()) && !id.contains('\0');
         (version == VERSION && fits(user_id) && fits(transaction_id)).then_some(())?;
         Some(Self {

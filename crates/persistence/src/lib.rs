@@ -5,6 +5,8 @@
 mod api;
 mod config;
 mod cursor;
+mod dead_letters;
+mod intake;
 mod rows;
 mod service;
 mod store;

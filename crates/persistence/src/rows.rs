@@ -183,7 +183,8 @@ impl StoredDecision {
 mod tests {
     use super::*;
 
-    const TRANSACTION: &str = r#"{"transaction_id":"t","user_id":"u","amount":12.5,"timestamp":"2026-03-01T00:00:00Z"}"#;
+    const TRANSACTION: &str =
+        r#"{"transaction_id":"t","user_id":"u","amount":12.5,"timestamp":"2026-03-01T00:00:00Z"}"#;
 
     fn decision(transaction: &str, status: &str) -> String {
         format!(
@@ -214,12 +215,19 @@ mod tests {
             assert!(!reason.contains("4111"), "{reason}");
         }
         let missing = Row::read(b"{}").unwrap_err();
-        assert!(missing.contains("missing field `transaction_id`"), "{missing}");
+        assert!(
+            missing.contains("missing field `transaction_id`"),
+            "{missing}"
+        );
     }
 
     #[test]
     fn times_of_one_width_sort_as_texts() {
-        let times = ["0000-01-01T00:00:00Z", "1969-12-31T23:59:59.5Z", "9999-12-31T23:59:59.999999Z"];
+        let times = [
+            "0000-01-01T00:00:00Z",
+            "1969-12-31T23:59:59.5Z",
+            "9999-12-31T23:59:59.999999Z",
+        ];
         let texts = times.map(|time| fixed_width(Timestamp::parse(time).unwrap()));
         assert!(texts.is_sorted());
         assert!(texts.iter().all(|text| text.len() == 27));

@@ -47,7 +47,11 @@ impl Persistence {
 ///
 /// # Errors
 /// Where a setting is wrong or an address is taken.
-pub async fn start(config: PersistenceConfig, kafka: Kafka, shutdown: Shutdown) -> anyhow::Result<Persistence> {
+pub async fn start(
+    config: PersistenceConfig,
+    kafka: Kafka,
+    shutdown: Shutdown,
+) -> anyhow::Result<Persistence> {
     config.validate()?;
     let keys = ApiKeys::new("persistence", &config.api_keys, config.listen)?;
     let public = bind("persistence.listen", config.listen).await?;
@@ -57,21 +61,39 @@ pub async fn start(config: PersistenceConfig, kafka: Kafka, shutdown: Shutdown) 
     let health = Health::starting(&["log", "store", "topics"]);
     // Ends with the given one, and also when one of the tasks ends.
     let shutdown = shutdown.child();
-    let writer = DecisionWriter::new(&config, kafka, store.clone(), health.clone(), shutdown.clone())?;
+    let writer = DecisionWriter::new(
+        &config,
+        kafka,
+        store.clone(),
+        health.clone(),
+        shutdown.clone(),
+    )?;
     let app = api::router(store.clone(), &config, keys);
     let mut tasks = JoinSet::new();
     tasks.spawn(writer.run());
     tasks.spawn(public.serve(app, shutdown.clone()));
     let task = tokio::spawn(supervise(tasks, admin, store, health.clone(), shutdown));
-    Ok(Persistence { address, admin_address, health, task })
+    Ok(Persistence {
+        address,
+        admin_address,
+        health,
+        task,
+    })
 }
 
 /// Runs the service until the shutdown, and prints its address once it is ready.
 ///
 /// # Errors
 /// What ended it before.
-#[expect(clippy::print_stdout, reason = "whoever starts the process reads the address here")]
-pub async fn run(config: PersistenceConfig, kafka: Kafka, shutdown: Shutdown) -> anyhow::Result<()> {
+#[expect(
+    clippy::print_stdout,
+    reason = "whoever starts the process reads the address here"
+)]
+pub async fn run(
+    config: PersistenceConfig,
+    kafka: Kafka,
+    shutdown: Shutdown,
+) -> anyhow::Result<()> {
     let persistence = start(config, kafka, shutdown).await?;
     persistence.ready().await;
     if persistence.health.is_ready() {
@@ -108,7 +130,9 @@ async fn supervise(
     health.not_ready("service", "stopping");
     shutdown.begin();
     while let Some(ended) = tasks.join_next().await {
-        let ended = ended.context("a part of persistence has panicked").flatten();
+        let ended = ended
+            .context("a part of persistence has panicked")
+            .flatten();
         outcome = outcome.and(ended);
     }
     store.close().await;

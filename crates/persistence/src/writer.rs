@@ -4,21 +4,19 @@
 //! A store that is away makes the loop wait and nothing else: what is in hand reaches its budget, and the consumer
 //! pauses.
 
-use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, anyhow};
-use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 use tollgate_runtime::Shutdown;
 use tollgate_runtime::database::DatabaseError;
 use tollgate_runtime::health::Health;
-use tollgate_runtime::kafka::{
-    Acks, Batch, Batching, ConsumerOptions, DeadLetter, Event, Kafka, Lane, Lanes, Producer, SendError, StartingPosition,
-};
+use tollgate_runtime::kafka::{Batch, Batching, ConsumerOptions, Kafka, Lanes, StartingPosition};
 use tollgate_types::Stage;
 
 use crate::config::PersistenceConfig;
+use crate::dead_letters::{DeadLetters, Letter};
+use crate::intake::Intake;
 use crate::rows::Row;
 use crate::store::Store;
 
@@ -34,7 +32,7 @@ const BATCHES_AHEAD: usize = 8;
 #[derive(Debug)]
 pub(crate) struct DecisionWriter {
     kafka: Kafka,
-    producer: Producer,
+    dead_letters: DeadLetters,
     store: Store,
     health: Health,
     shutdown: Shutdown,
@@ -44,19 +42,13 @@ pub(crate) struct DecisionWriter {
     batch_max_bytes: usize,
 }
 
-/// A record to be given up: its batch, its place in it, and why.
-#[derive(Debug)]
-struct Letter {
-    place: (usize, usize),
-    kind: &'static str,
-    reason: String,
-    attempts: u32,
-}
-
 /// What the store said to some rows, in the end.
 enum Answer {
     Stored,
-    Refused { reason: String, attempts: u32 },
+    Refused {
+        reason: String,
+        attempts: u32,
+    },
     /// The shutdown came before an answer.
     GiveBack,
 }
@@ -64,10 +56,26 @@ enum Answer {
 impl DecisionWriter {
     /// # Errors
     /// Where no producer can be made of the settings.
-    pub(crate) fn new(config: &PersistenceConfig, kafka: Kafka, store: Store, health: Health, shutdown: Shutdown) -> anyhow::Result<Self> {
-        let producer = kafka.patient_producer()?;
+    pub(crate) fn new(
+        config: &PersistenceConfig,
+        kafka: Kafka,
+        store: Store,
+        health: Health,
+        shutdown: Shutdown,
+    ) -> anyhow::Result<Self> {
+        let out_of_time = CancellationToken::new();
+        let dead_letters = DeadLetters::new(kafka.clone(), shutdown.clone(), out_of_time.clone())?;
         let (batch_max, batch_max_bytes) = (config.batch_max, config.batch_max_bytes);
-        Ok(Self { kafka, producer, store, health, shutdown, out_of_time: CancellationToken::new(), batch_max, batch_max_bytes })
+        Ok(Self {
+            kafka,
+            dead_letters,
+            store,
+            health,
+            shutdown,
+            out_of_time,
+            batch_max,
+            batch_max_bytes,
+        })
     }
 
     /// Runs until the shutdown, with everything that was in hand stored or given back.
@@ -83,12 +91,24 @@ impl DecisionWriter {
         });
         let topics = self.kafka.topics();
         let needed = [topics.decisions.as_str(), &topics.decisions_dlq];
-        if !self.migrate().await? || !self.kafka.wait_for_topics(&needed, &self.health, &self.shutdown).await {
+        if !self.migrate().await?
+            || !self
+                .kafka
+                .wait_for_topics(&needed, &self.health, &self.shutdown)
+                .await
+        {
             return Ok(());
         }
-        let (consumer, lanes) = self.kafka.consume(self.options(), &self.health, &self.shutdown)?;
-        let lane = lanes.into_iter().next().context("the log's reader has no lane")?;
-        let result = self.work(Intake { lane, carried: None, batch_max: self.batch_max, batch_max_bytes: self.batch_max_bytes }).await;
+        let (consumer, lanes) = self
+            .kafka
+            .consume(self.options(), &self.health, &self.shutdown)?;
+        let lane = lanes
+            .into_iter()
+            .next()
+            .context("the log's reader has no lane")?;
+        let result = self
+            .work(Intake::new(lane, self.batch_max, self.batch_max_bytes))
+            .await;
         if result.is_err() {
             // The reader leaves its group in order, so that another replica need not wait for a timeout.
             self.shutdown.begin();
@@ -123,7 +143,11 @@ impl DecisionWriter {
             stage: Stage::Persistence,
             start: StartingPosition::TrimHorizon,
             lanes: Lanes::ByPartition(1),
-            batching: Batching { max_records: self.batch_max, max_bytes: self.batch_max_bytes, max_wait: Duration::ZERO },
+            batching: Batching {
+                max_records: self.batch_max,
+                max_bytes: self.batch_max_bytes,
+                max_wait: Duration::ZERO,
+            },
             budget_records: self.batch_max.saturating_mul(BATCHES_AHEAD),
             budget_bytes: self.batch_max_bytes.saturating_mul(BATCHES_AHEAD),
             commit_interval: Duration::from_millis(500),
@@ -156,8 +180,12 @@ impl DecisionWriter {
 
     /// Stores records and completes them. False: the shutdown came first, and they are given back.
     async fn handle(&self, batches: Vec<Batch>) -> anyhow::Result<bool> {
-        let Some(letters) = self.store(&batches).await? else { return Ok(false) };
-        let Some(batches) = self.give_up(batches, letters).await? else { return Ok(false) };
+        let Some(letters) = self.store(&batches).await? else {
+            return Ok(false);
+        };
+        let Some(batches) = self.dead_letters.give_up(batches, letters).await? else {
+            return Ok(false);
+        };
         batches.into_iter().for_each(Batch::complete);
         Ok(true)
     }
@@ -170,20 +198,30 @@ impl DecisionWriter {
                 let place = (index, position);
                 match Row::read(record.payload) {
                     Ok(row) => placed.push((row, place)),
-                    Err(reason) => letters.push(Letter { place, kind: "malformed", reason, attempts: 1 }),
+                    Err(reason) => letters.push(Letter {
+                        place,
+                        kind: "malformed",
+                        reason,
+                        attempts: 1,
+                    }),
                 }
             }
         }
         // Stable: of two decisions on one transaction the first in the log stays the first.
         placed.sort_by(|(a, _), (b, _)| a.key().cmp(&b.key()));
         let (rows, places): (Vec<Row<'_>>, Vec<(usize, usize)>) = placed.into_iter().unzip();
-        let mut pending: Vec<Range<usize>> = if rows.is_empty() { Vec::new() } else { vec![0..rows.len()] };
+        let mut pending = Vec::from_iter((!rows.is_empty()).then_some(0..rows.len()));
         while let Some(range) = pending.pop() {
             match self.write(&rows[range.clone()]).await? {
                 Answer::Stored => {}
                 Answer::GiveBack => return Ok(None),
                 Answer::Refused { reason, attempts } if range.len() == 1 => {
-                    letters.push(Letter { place: places[range.start], kind: "refused", reason, attempts });
+                    letters.push(Letter {
+                        place: places[range.start],
+                        kind: "refused",
+                        reason,
+                        attempts,
+                    });
                 }
                 Answer::Refused { .. } => {
                     let middle = range.start + range.len() / 2;
@@ -197,7 +235,8 @@ impl DecisionWriter {
 
     /// Writes rows in one database transaction, as often as it takes to get an answer.
     async fn write(&self, rows: &[Row<'_>]) -> anyhow::Result<Answer> {
-        metrics::histogram!("tollgate_persistence_batch_records").record(u32::try_from(rows.len()).unwrap_or(u32::MAX));
+        metrics::histogram!("tollgate_persistence_batch_records")
+            .record(u32::try_from(rows.len()).unwrap_or(u32::MAX));
         let mut attempt = 0;
         loop {
             let begun = Instant::now();
@@ -205,11 +244,14 @@ impl DecisionWriter {
                 result = self.store.write(rows) => result,
                 () = self.out_of_time.cancelled() => return Ok(Answer::GiveBack),
             };
-            metrics::histogram!("tollgate_persistence_write_duration_seconds").record(begun.elapsed());
+            metrics::histogram!("tollgate_persistence_write_duration_seconds")
+                .record(begun.elapsed());
             let error = match result {
                 Ok(written) => {
-                    metrics::counter!("tollgate_persistence_rows_total", "outcome" => "stored").increment(written.stored);
-                    metrics::counter!("tollgate_persistence_rows_total", "outcome" => "known").increment(written.known);
+                    metrics::counter!("tollgate_persistence_rows_total", "outcome" => "stored")
+                        .increment(written.stored);
+                    metrics::counter!("tollgate_persistence_rows_total", "outcome" => "known")
+                        .increment(written.known);
                     self.health.ready("store");
                     return Ok(Answer::Stored);
                 }
@@ -222,7 +264,12 @@ impl DecisionWriter {
                     }
                     attempt += 1;
                 }
-                DatabaseError::Refused(error) => return Ok(Answer::Refused { reason: explain(&error), attempts: attempt + 1 }),
+                DatabaseError::Refused(error) => {
+                    return Ok(Answer::Refused {
+                        reason: explain(&error),
+                        attempts: attempt + 1,
+                    });
+                }
                 DatabaseError::Broken(_) => return Err(broken(error)),
             }
         }
@@ -232,7 +279,9 @@ impl DecisionWriter {
     async fn wait(&self, attempt: u32, error: &DatabaseError) -> bool {
         metrics::counter!("tollgate_persistence_retries_total").increment(1);
         self.health.not_ready("store", error.to_string());
-        let longest = BACKOFF_BASE.saturating_mul(1 << attempt.min(16)).min(BACKOFF_CAP);
+        let longest = BACKOFF_BASE
+            .saturating_mul(1 << attempt.min(16))
+            .min(BACKOFF_CAP);
         // Full jitter: replicas that lost the store together do not come back together.
         let wait = longest.mul_f64(rand::random());
         tracing::warn!(%error, attempt, ?wait, "the store is away; trying again");
@@ -241,91 +290,18 @@ impl DecisionWriter {
             () = self.shutdown.begun() => false,
         }
     }
-
-    /// Dead-letters these records, and waits until that is acknowledged. None: the shutdown came first.
-    async fn give_up(&self, batches: Vec<Batch>, letters: Vec<Letter>) -> anyhow::Result<Option<Vec<Batch>>> {
-        if letters.is_empty() {
-            return Ok(Some(batches));
-        }
-        let (done, acknowledged) = oneshot::channel();
-        let acks = Acks::new(move |result| {
-            // Nobody waits any more only where the shutdown came first.
-            let _ = done.send(result);
-        });
-        let (kafka, producer, shutdown) = (self.kafka.clone(), self.producer.clone(), self.shutdown.clone());
-        // Waiting for room in the producer's queue blocks its thread.
-        let sending = tokio::task::spawn_blocking(move || {
-            let result = letters.iter().try_for_each(|letter| {
-                let (index, position) = letter.place;
-                let Some(record) = batches.get(index).and_then(|batch| batch.iter().nth(position)) else { return Ok(()) };
-                let (kind, reason) = (letter.kind, letter.reason.as_str());
-                DeadLetter { stage: Stage::Persistence, kind, reason, attempts: letter.attempts, record: &record }
-                    .send(&kafka, &producer, &acks, || shutdown.is_begun())
-            });
-            acks.seal();
-            (batches, result)
-        });
-        let (batches, sent) = sending.await.context("dead-lettering has panicked")?;
-        match sent {
-            Ok(()) => {}
-            // No room, and the shutdown has begun.
-            Err(SendError::Full) => return Ok(None),
-            Err(error @ (SendError::TooLarge | SendError::Failed(_))) => {
-                return Err(anyhow!(error).context("a record that cannot be stored cannot be dead-lettered either"));
-            }
-        }
-        tokio::select! {
-            result = acknowledged => result.context("the log's producer has stopped")??,
-            () = self.out_of_time.cancelled() => return Ok(None),
-        }
-        Ok(Some(batches))
-    }
-}
-
-/// Batches as they come from the log, as many together as one transaction may hold.
-#[derive(Debug)]
-struct Intake {
-    lane: Lane,
-    /// Came when there was no room for it any more.
-    carried: Option<Batch>,
-    batch_max: usize,
-    batch_max_bytes: usize,
-}
-
-impl Intake {
-    /// Waits for records, then takes what is at hand. None: the log's reader has ended. Loses nothing where it is
-    /// dropped while it waits.
-    async fn next(&mut self) -> Option<Vec<Batch>> {
-        let first = match self.carried.take() {
-            Some(batch) => batch,
-            None => loop {
-                // What was in hand for partitions that have gone is written all the same; its offsets count no more.
-                if let Event::Batch(batch) = self.lane.recv().await? {
-                    break batch;
-                }
-            },
-        };
-        let (mut records, mut bytes) = (first.len(), first.bytes());
-        let mut batches = vec![first];
-        while let Ok(event) = self.lane.try_recv() {
-            let Event::Batch(batch) = event else { continue };
-            records += batch.len();
-            bytes += batch.bytes();
-            if records > self.batch_max || bytes > self.batch_max_bytes {
-                self.carried = Some(batch);
-                break;
-            }
-            batches.push(batch);
-        }
-        Some(batches)
-    }
 }
 
 /// Why the store refuses a row, without what it would quote from it.
 fn explain(error: &sqlx::Error) -> String {
-    let Some(error) = error.as_database_error() else { return "the store's driver cannot encode the row".to_owned() };
+    let Some(error) = error.as_database_error() else {
+        return "the store's driver cannot encode the row".to_owned();
+    };
     let code = error.code().unwrap_or_default();
-    let constraint = error.constraint().map(|name| format!(", constraint {name}")).unwrap_or_default();
+    let constraint = error
+        .constraint()
+        .map(|name| format!(", constraint {name}"))
+        .unwrap_or_default();
     format!("the store refuses the row: code {code}{constraint}")
 }
 

@@ -32,7 +32,10 @@ impl ServiceArgs {
 ///
 /// # Errors
 /// What the service ended with.
-pub fn run_service<C, R>(parse: impl FnOnce(&Settings) -> anyhow::Result<C>, run: impl FnOnce(C) -> R) -> anyhow::Result<()>
+pub fn run_service<C, R>(
+    parse: impl FnOnce(&Settings) -> anyhow::Result<C>,
+    run: impl FnOnce(C) -> R,
+) -> anyhow::Result<()>
 where
     C: serde::Serialize,
     R: Future<Output = anyhow::Result<()>>,
@@ -45,7 +48,10 @@ where
     }
     init_logging(&settings.section::<TelemetryConfig>("telemetry")?)?;
     metrics_handle();
-    tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(run(config))
+    tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()?
+        .block_on(run(config))
 }
 
 /// Prints settings as TOML, secrets hidden.

@@ -9,7 +9,14 @@ use std::path::Path;
 use serde::de::DeserializeOwned;
 use toml::{Table, Value};
 
-const SECTIONS: [&str; 6] = ["ingest", "kafka", "notifier", "persistence", "scorer", "telemetry"];
+const SECTIONS: [&str; 6] = [
+    "ingest",
+    "kafka",
+    "notifier",
+    "persistence",
+    "scorer",
+    "telemetry",
+];
 const PREFIX: &str = "TOLLGATE_";
 
 /// What is wrong with the settings, for the person who wrote them.
@@ -44,7 +51,10 @@ pub enum ConfigError {
 impl ConfigError {
     /// A value that does not fit, found after parsing.
     pub fn invalid(setting: impl Into<String>, reason: impl Into<String>) -> Self {
-        Self::Invalid { setting: setting.into(), reason: reason.into() }
+        Self::Invalid {
+            setting: setting.into(),
+            reason: reason.into(),
+        }
     }
 }
 
@@ -61,12 +71,20 @@ impl Settings {
     ///
     /// # Errors
     /// Names the file or the variable at fault.
-    pub fn load(path: Option<&Path>, environment: impl Iterator<Item = (String, String)>) -> Result<Self, ConfigError> {
+    pub fn load(
+        path: Option<&Path>,
+        environment: impl Iterator<Item = (String, String)>,
+    ) -> Result<Self, ConfigError> {
         let mut settings = Self::default();
         if let Some(path) = path {
-            let fail = |reason: String| ConfigError::File { path: path.display().to_string(), reason };
+            let fail = |reason: String| ConfigError::File {
+                path: path.display().to_string(),
+                reason,
+            };
             let text = std::fs::read_to_string(path).map_err(|error| fail(error.to_string()))?;
-            settings.table = text.parse::<Table>().map_err(|error| fail(error.to_string()))?;
+            settings.table = text
+                .parse::<Table>()
+                .map_err(|error| fail(error.to_string()))?;
         }
         for section in settings.table.keys() {
             known_section(section, section)?;
@@ -93,11 +111,16 @@ impl Settings {
     pub fn is_set(&self, setting: &str) -> bool {
         let mut parts = setting.split('.');
         let first = parts.next().and_then(|part| self.table.get(part));
-        parts.try_fold(first, |value, part| value.map(|value| value.get(part))).flatten().is_some()
+        parts
+            .try_fold(first, |value, part| value.map(|value| value.get(part)))
+            .flatten()
+            .is_some()
     }
 
     fn set(&mut self, name: &str, path: &[String], text: &str) -> Result<(), ConfigError> {
-        let Some((last, parents)) = path.split_last() else { return Ok(()) };
+        let Some((last, parents)) = path.split_last() else {
+            return Ok(());
+        };
         let mut table = &mut self.table;
         for part in parents {
             table = table
@@ -116,7 +139,11 @@ impl Settings {
     /// # Errors
     /// Names the setting that is unknown or does not fit.
     pub fn section<T: DeserializeOwned>(&self, name: &str) -> Result<T, ConfigError> {
-        let mut section = self.table.get(name).cloned().unwrap_or_else(|| Value::Table(Table::new()));
+        let mut section = self
+            .table
+            .get(name)
+            .cloned()
+            .unwrap_or_else(|| Value::Table(Table::new()));
         loop {
             let error = match serde_path_to_error::deserialize::<_, T>(section.clone()) {
                 Ok(typed) => return Ok(typed),
@@ -134,18 +161,41 @@ impl Settings {
 
     fn explain(&self, section: &str, path: &str, message: &str) -> ConfigError {
         let message = message.trim();
-        let full = if path == "." { section.to_owned() } else { format!("{section}.{path}") };
+        let full = if path == "." {
+            section.to_owned()
+        } else {
+            format!("{section}.{path}")
+        };
         let shown = |setting: &str| {
-            let by_environment = self.from_environment.iter().any(|s| s == setting || s.starts_with(&format!("{setting}.")));
-            if by_environment { variable_name(setting) } else { setting.to_owned() }
+            let by_environment = self
+                .from_environment
+                .iter()
+                .any(|s| s == setting || s.starts_with(&format!("{setting}.")));
+            if by_environment {
+                variable_name(setting)
+            } else {
+                setting.to_owned()
+            }
         };
         if message.starts_with("unknown field") {
             let names: Vec<&str> = message.split('`').skip(1).step_by(2).collect();
             if let Some((unknown, known)) = names.split_first() {
-                let full = if full.ends_with(unknown) { full } else { format!("{full}.{unknown}") };
+                let full = if full.ends_with(unknown) {
+                    full
+                } else {
+                    format!("{full}.{unknown}")
+                };
                 let parent = full.strip_suffix(&format!(".{unknown}")).unwrap_or(section);
-                let hint = nearest(unknown, known).map(|name| format!("; did you mean {}?", in_style_of(&shown(&full), parent, name)));
-                return ConfigError::Unknown { setting: shown(&full), hint: hint.unwrap_or_default() };
+                let hint = nearest(unknown, known).map(|name| {
+                    format!(
+                        "; did you mean {}?",
+                        in_style_of(&shown(&full), parent, name)
+                    )
+                });
+                return ConfigError::Unknown {
+                    setting: shown(&full),
+                    hint: hint.unwrap_or_default(),
+                };
             }
         }
         ConfigError::invalid(shown(&full), message)
@@ -155,7 +205,11 @@ impl Settings {
 /// The name in the notation in which the person wrote the wrong one.
 fn in_style_of(written: &str, parent: &str, name: &str) -> String {
     let setting = format!("{parent}.{name}");
-    if written.starts_with(PREFIX) { variable_name(&setting) } else { setting }
+    if written.starts_with(PREFIX) {
+        variable_name(&setting)
+    } else {
+        setting
+    }
 }
 
 fn variable_name(setting: &str) -> String {
@@ -164,17 +218,25 @@ fn variable_name(setting: &str) -> String {
 
 /// The path that an environment variable sets; none for a variable that is no setting.
 fn variable_path(name: &str) -> Result<Option<Vec<String>>, ConfigError> {
-    let Some(rest) = name.strip_prefix(PREFIX) else { return Ok(None) };
+    let Some(rest) = name.strip_prefix(PREFIX) else {
+        return Ok(None);
+    };
     // Kubernetes puts TOLLGATE_INGEST_SERVICE_HOST and its like into every pod beside a Service of that name.
-    let of_kubernetes = !rest.contains("__") && (rest.contains("_SERVICE_") || rest.contains("_PORT"));
+    let of_kubernetes =
+        !rest.contains("__") && (rest.contains("_SERVICE_") || rest.contains("_PORT"));
     if rest == "CONFIG" || of_kubernetes {
         return Ok(None);
     }
     let path: Vec<String> = rest.split("__").map(str::to_lowercase).collect();
     if path.len() < 2 {
         let wanted = rest.replacen('_', "__", 1);
-        let hint = format!("; a section and its setting are joined by two underscores, as in {PREFIX}{wanted}");
-        return Err(ConfigError::Unknown { setting: name.to_owned(), hint });
+        let hint = format!(
+            "; a section and its setting are joined by two underscores, as in {PREFIX}{wanted}"
+        );
+        return Err(ConfigError::Unknown {
+            setting: name.to_owned(),
+            hint,
+        });
     }
     known_section(name, &path[0])?;
     Ok(Some(path))
@@ -184,9 +246,13 @@ fn known_section(written: &str, section: &str) -> Result<(), ConfigError> {
     if SECTIONS.contains(&section) {
         return Ok(());
     }
-    let hint = nearest(section, &SECTIONS).map(|name| format!("; did you mean the section {name}?"));
+    let hint =
+        nearest(section, &SECTIONS).map(|name| format!("; did you mean the section {name}?"));
     let hint = hint.unwrap_or_else(|| format!("; the sections are {}", SECTIONS.join(", ")));
-    Err(ConfigError::Unknown { setting: written.to_owned(), hint })
+    Err(ConfigError::Unknown {
+        setting: written.to_owned(),
+        hint,
+    })
 }
 
 fn nearest<'a>(wrong: &str, known: &[&'a str]) -> Option<&'a str> {
@@ -200,11 +266,22 @@ fn nearest<'a>(wrong: &str, known: &[&'a str]) -> Option<&'a str> {
 
 /// A variable's text as a value: lists and tables as JSON or TOML, numbers and booleans as such, else the text.
 fn value_of(name: &str, text: &str) -> Result<Value, ConfigError> {
-    let as_toml = || format!("value = {text}").parse::<Table>().ok().and_then(|mut table| table.remove("value"));
+    let as_toml = || {
+        format!("value = {text}")
+            .parse::<Table>()
+            .ok()
+            .and_then(|mut table| table.remove("value"))
+    };
     if text.starts_with(['[', '{']) {
-        return serde_json::from_str::<Value>(text).ok().or_else(as_toml).ok_or_else(|| {
-            ConfigError::invalid(name, "starts like a list or a table, but is neither JSON nor TOML")
-        });
+        return serde_json::from_str::<Value>(text)
+            .ok()
+            .or_else(as_toml)
+            .ok_or_else(|| {
+                ConfigError::invalid(
+                    name,
+                    "starts like a list or a table, but is neither JSON nor TOML",
+                )
+            });
     }
     Ok(match as_toml() {
         Some(value @ (Value::Integer(_) | Value::Float(_) | Value::Boolean(_))) => value,
@@ -214,7 +291,9 @@ fn value_of(name: &str, text: &str) -> Result<Value, ConfigError> {
 
 /// Turns the scalar at `path` into text. False where there is none, or it is text already.
 fn reread_as_text(section: &mut Value, path: &str) -> bool {
-    let found = path.split('.').try_fold(section, |value, part| value.as_table_mut()?.get_mut(part));
+    let found = path
+        .split('.')
+        .try_fold(section, |value, part| value.as_table_mut()?.get_mut(part));
     let Some(value) = found else { return false };
     let text = match value {
         Value::Integer(number) => number.to_string(),
@@ -249,7 +328,9 @@ mod tests {
     }
 
     fn load(variables: &[(&str, &str)]) -> Result<Kafka, ConfigError> {
-        let variables = variables.iter().map(|(name, text)| ((*name).to_owned(), (*text).to_owned()));
+        let variables = variables
+            .iter()
+            .map(|(name, text)| ((*name).to_owned(), (*text).to_owned()));
         Settings::load(None, variables)?.section("kafka")
     }
 
@@ -280,16 +361,26 @@ mod tests {
             message("TOLLGATE_KAFKA__BOOKERS"),
             "TOLLGATE_KAFKA__BOOKERS: no such setting; did you mean TOLLGATE_KAFKA__BROKERS?"
         );
-        assert!(message("TOLLGATE_KAFKA__EXTRA__WINDOW").contains("TOLLGATE_KAFKA__EXTRA__WINDOW_SECONDS"));
+        assert!(
+            message("TOLLGATE_KAFKA__EXTRA__WINDOW")
+                .contains("TOLLGATE_KAFKA__EXTRA__WINDOW_SECONDS")
+        );
         assert!(message("TOLLGATE_KAKFA__BROKERS").contains("section kafka"));
         assert!(message("TOLLGATE_KAFKA_BROKERS").contains("TOLLGATE_KAFKA__BROKERS"));
     }
 
     #[test]
     fn a_value_that_does_not_fit_is_named_with_its_setting() {
-        let message = load(&[("TOLLGATE_KAFKA__PARTITIONS", "many")]).unwrap_err().to_string();
-        assert!(message.starts_with("TOLLGATE_KAFKA__PARTITIONS: "), "{message}");
-        let message = load(&[("TOLLGATE_KAFKA__LISTS", "[1,")]).unwrap_err().to_string();
+        let message = load(&[("TOLLGATE_KAFKA__PARTITIONS", "many")])
+            .unwrap_err()
+            .to_string();
+        assert!(
+            message.starts_with("TOLLGATE_KAFKA__PARTITIONS: "),
+            "{message}"
+        );
+        let message = load(&[("TOLLGATE_KAFKA__LISTS", "[1,")])
+            .unwrap_err()
+            .to_string();
         assert!(message.starts_with("TOLLGATE_KAFKA__LISTS: "), "{message}");
     }
 }

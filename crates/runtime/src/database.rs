@@ -4,7 +4,10 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
-use sqlx::sqlite::{SqliteConnectOptions, SqliteError, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous};
+use sqlx::sqlite::{
+    SqliteConnectOptions, SqliteError, SqliteJournalMode, SqlitePool, SqlitePoolOptions,
+    SqliteSynchronous,
+};
 
 use crate::config::ConfigError;
 use crate::secret::redacted_url;
@@ -42,9 +45,12 @@ impl From<sqlx::Error> for DatabaseError {
                     None => of_sqlstate(&code),
                 }
             }
-            sqlx::Error::Io(_) | sqlx::Error::Tls(_) | sqlx::Error::Protocol(_) | sqlx::Error::PoolTimedOut | sqlx::Error::PoolClosed | sqlx::Error::WorkerCrashed => {
-                Self::Unavailable
-            }
+            sqlx::Error::Io(_)
+            | sqlx::Error::Tls(_)
+            | sqlx::Error::Protocol(_)
+            | sqlx::Error::PoolTimedOut
+            | sqlx::Error::PoolClosed
+            | sqlx::Error::WorkerCrashed => Self::Unavailable,
             sqlx::Error::Encode(_) => Self::Refused,
             _ => Self::Broken,
         };
@@ -80,9 +86,12 @@ impl Database {
     /// # Errors
     /// Where the URL is none of the two, or the SQLite file cannot be made.
     pub async fn open(setting: &str, url: &str, connections: u32) -> anyhow::Result<Self> {
-        let invalid = |reason: String| ConfigError::invalid(setting, format!("{}: {reason}", redacted_url(url)));
+        let invalid = |reason: String| {
+            ConfigError::invalid(setting, format!("{}: {reason}", redacted_url(url)))
+        };
         if url.starts_with("postgres://") || url.starts_with("postgresql://") {
-            let options = PgConnectOptions::from_str(url).map_err(|error| invalid(error.to_string()))?;
+            let options =
+                PgConnectOptions::from_str(url).map_err(|error| invalid(error.to_string()))?;
             let pool = PgPoolOptions::new()
                 .max_connections(connections)
                 .acquire_timeout(Duration::from_secs(5))
@@ -136,10 +145,22 @@ mod tests {
     fn a_code_of_one_store_is_not_taken_for_one_of_the_other() {
         let io = || sqlx::Error::PoolClosed;
         // IOERR_RDLOCK is 2314; class 23 of PostgreSQL is an integrity violation.
-        assert!(matches!(of_sqlite_code(2314)(io()), DatabaseError::Unavailable(_)));
-        assert!(matches!(of_sqlstate("23514")(io()), DatabaseError::Refused(_)));
+        assert!(matches!(
+            of_sqlite_code(2314)(io()),
+            DatabaseError::Unavailable(_)
+        ));
+        assert!(matches!(
+            of_sqlstate("23514")(io()),
+            DatabaseError::Refused(_)
+        ));
         // CONSTRAINT_TRIGGER
-        assert!(matches!(of_sqlite_code(1811)(io()), DatabaseError::Refused(_)));
-        assert!(matches!(of_sqlstate("40P01")(io()), DatabaseError::Unavailable(_)));
+        assert!(matches!(
+            of_sqlite_code(1811)(io()),
+            DatabaseError::Refused(_)
+        ));
+        assert!(matches!(
+            of_sqlstate("40P01")(io()),
+            DatabaseError::Unavailable(_)
+        ));
     }
 }

@@ -47,7 +47,11 @@ impl Serialize for Secret {
 pub fn redacted_url(text: &str) -> String {
     let Ok(mut url) = url::Url::parse(text) else {
         // Where a mistake keeps it from being read, nobody knows which part is the password.
-        return if text.contains('@') { HIDDEN.to_owned() } else { text.to_owned() };
+        return if text.contains('@') {
+            HIDDEN.to_owned()
+        } else {
+            text.to_owned()
+        };
     };
     if url.password().is_none() && !text.contains("password=") {
         return text.to_owned();
@@ -58,7 +62,16 @@ pub fn redacted_url(text: &str) -> String {
     }
     let pairs: Vec<(String, String)> = url.query_pairs().into_owned().collect();
     if pairs.iter().any(|(name, _)| name == "password") {
-        let shown = pairs.iter().map(|(name, value)| (name, if name == "password" { "hidden" } else { value.as_str() }));
+        let shown = pairs.iter().map(|(name, value)| {
+            (
+                name,
+                if name == "password" {
+                    "hidden"
+                } else {
+                    value.as_str()
+                },
+            )
+        });
         url.query_pairs_mut().clear().extend_pairs(shown);
     }
     url.to_string()
@@ -73,7 +86,11 @@ mod tests {
         let secret = Secret::new("hunter2");
         assert!(!format!("{secret:?}").contains("hunter2"));
         assert!(!serde_json::to_string(&secret).unwrap().contains("hunter2"));
-        for url in ["postgres://me:hunter2@db/x", "postgres://me:hunter2@db:port/x", "postgres://db/x?user=me&password=hunter2"] {
+        for url in [
+            "postgres://me:hunter2@db/x",
+            "postgres://me:hunter2@db:port/x",
+            "postgres://db/x?user=me&password=hunter2",
+        ] {
             assert!(!redacted_url(url).contains("hunter2"), "{url}");
         }
         assert_eq!(redacted_url("sqlite://tollgate.db"), "sqlite://tollgate.db");

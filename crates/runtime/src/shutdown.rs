@@ -24,7 +24,10 @@ impl Shutdown {
     /// A signal not yet given, with `grace` to finish once it is.
     #[must_use]
     pub fn new(grace: Duration) -> Self {
-        Self { token: CancellationToken::new(), grace }
+        Self {
+            token: CancellationToken::new(),
+            grace,
+        }
     }
 
     /// A signal given by SIGTERM or SIGINT. A second one ends the process at once.
@@ -46,7 +49,10 @@ impl Shutdown {
     /// A signal that comes with this one, and can also be given on its own.
     #[must_use]
     pub fn child(&self) -> Self {
-        Self { token: self.token.child_token(), grace: self.grace }
+        Self {
+            token: self.token.child_token(),
+            grace: self.grace,
+        }
     }
 
     /// Gives the signal.

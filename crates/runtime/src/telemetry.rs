@@ -30,7 +30,10 @@ pub enum LogFormat {
 
 impl Default for TelemetryConfig {
     fn default() -> Self {
-        Self { log: "info".to_owned(), log_format: LogFormat::Json }
+        Self {
+            log: "info".to_owned(),
+            log_format: LogFormat::Json,
+        }
     }
 }
 
@@ -39,9 +42,14 @@ impl Default for TelemetryConfig {
 /// # Errors
 /// Where the filter cannot be read.
 pub fn init_logging(config: &TelemetryConfig) -> anyhow::Result<()> {
-    let filter = EnvFilter::try_new(&config.log)
-        .map_err(|error| anyhow::anyhow!("telemetry.log: {error}; expected a filter such as info or info,tollgate_scorer=debug"))?;
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let filter = EnvFilter::try_new(&config.log).map_err(|error| {
+        anyhow::anyhow!(
+            "telemetry.log: {error}; expected a filter such as info or info,tollgate_scorer=debug"
+        )
+    })?;
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr);
     // Fails only where a subscriber is set already, as in tests that start several services.
     let _ = match config.log_format {
         LogFormat::Json => builder.json().flatten_event(true).try_init(),
@@ -51,23 +59,32 @@ pub fn init_logging(config: &TelemetryConfig) -> anyhow::Result<()> {
 }
 
 /// Upper bounds in seconds for every histogram that measures time.
-const SECONDS: &[f64] = &[0.000_1, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
+const SECONDS: &[f64] = &[
+    0.000_1, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0,
+    10.0, 30.0,
+];
 /// Upper bounds for histograms that count records.
 const RECORDS: &[f64] = &[1.0, 5.0, 10.0, 50.0, 100.0, 500.0, 1_000.0, 5_000.0];
 /// Upper bounds for scores.
-const SCORES: &[f64] = &[0.0, 10.0, 20.0, 30.0, 40.0, 50.0, 60.0, 70.0, 80.0, 100.0, 145.0];
+const SCORES: &[f64] = &[
+    0.0, 10.0, 20.0, 30.0, 40.0, 50.0, 60.0, 70.0, 80.0, 100.0, 145.0,
+];
 
 static METRICS: OnceLock<PrometheusHandle> = OnceLock::new();
 
 /// The process's metrics. Services in one process share them; their names tell them apart.
 pub fn metrics_handle() -> &'static PrometheusHandle {
     METRICS.get_or_init(|| {
-        let builder = [("_seconds", SECONDS), ("_records", RECORDS), ("_score", SCORES)]
-            .into_iter()
-            .try_fold(PrometheusBuilder::new(), |builder, (suffix, bounds)| {
-                builder.set_buckets_for_metric(Matcher::Suffix(suffix.to_owned()), bounds)
-            })
-            .unwrap_or_default();
+        let builder = [
+            ("_seconds", SECONDS),
+            ("_records", RECORDS),
+            ("_score", SCORES),
+        ]
+        .into_iter()
+        .try_fold(PrometheusBuilder::new(), |builder, (suffix, bounds)| {
+            builder.set_buckets_for_metric(Matcher::Suffix(suffix.to_owned()), bounds)
+        })
+        .unwrap_or_default();
         let recorder = builder.build_recorder();
         let handle = recorder.handle();
         // Fails only where somebody else set a recorder: then theirs is used, and this one shows nothing.

@@ -1,11 +1,14 @@
 //! The scorer from outside: records on its topic, records on the topics that it writes, over the real protocol.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tollgate_runtime::Shutdown;
-use tollgate_runtime::kafka::{Acks, Kafka, KafkaConfig, LogRecord, Outgoing, Producer, TopicReader};
+use tollgate_runtime::kafka::{
+    Acks, Kafka, KafkaConfig, LogRecord, Outgoing, Producer, TopicReader,
+};
 use tollgate_scorer::{Engine, Mode, Rules, Scorer, ScorerConfig, start};
 use tollgate_types::{Decision, Partitioner, Transaction, headers};
 
@@ -20,13 +23,27 @@ struct Harness {
 
 impl Harness {
     async fn start(change: impl FnOnce(&mut ScorerConfig)) -> Self {
-        let kafka = Kafka::open(KafkaConfig { partitions: 4, ..KafkaConfig::default() }).unwrap();
-        let mut config = ScorerConfig { admin_listen: "127.0.0.1:0".parse().unwrap(), ..ScorerConfig::default() };
+        let kafka = Kafka::open(KafkaConfig {
+            partitions: 4,
+            ..KafkaConfig::default()
+        })
+        .unwrap();
+        let mut config = ScorerConfig {
+            admin_listen: "127.0.0.1:0".parse().unwrap(),
+            ..ScorerConfig::default()
+        };
         change(&mut config);
         let shutdown = Shutdown::new(Duration::from_secs(10));
-        let scorer = start(config, kafka.clone(), shutdown.clone()).await.unwrap();
+        let scorer = start(config, kafka.clone(), shutdown.clone())
+            .await
+            .unwrap();
         let producer = kafka.producer().unwrap();
-        Self { kafka, producer, shutdown, scorer }
+        Self {
+            kafka,
+            producer,
+            shutdown,
+            scorer,
+        }
     }
 
     fn put(&self, record: &Outgoing<'_>) {
@@ -36,8 +53,15 @@ impl Harness {
     }
 
     fn put_transaction(&self, json: &str) {
-        let user = Transaction::parse(json.as_bytes()).unwrap().user_id.into_owned();
-        self.put(&Outgoing::new(&self.kafka.topics().transactions, user.as_bytes(), json.as_bytes()));
+        let user = Transaction::parse(json.as_bytes())
+            .unwrap()
+            .user_id
+            .into_owned();
+        self.put(&Outgoing::new(
+            &self.kafka.topics().transactions,
+            user.as_bytes(),
+            json.as_bytes(),
+        ));
     }
 
     fn read(&self, topic: &str, count: usize) -> Vec<LogRecord> {
@@ -76,16 +100,27 @@ fn expected(transactions: &[String]) -> HashMap<(String, String), (f64, bool)> {
     for json in transactions {
         let transaction = Transaction::parse(json.as_bytes()).unwrap();
         let verdict = engine.score(&transaction);
-        let key = (transaction.user_id.into_owned(), transaction.transaction_id.into_owned());
-        all.entry(key).or_insert((verdict.score, verdict.status.is_alert()));
+        let key = (
+            transaction.user_id.into_owned(),
+            transaction.transaction_id.into_owned(),
+        );
+        all.entry(key)
+            .or_insert((verdict.score, verdict.status.is_alert()));
     }
     all
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_mode_decides_as_the_engine_does_on_the_log() {
-    let transactions: Vec<String> =
-        (0..600).map(|n| transaction(&format!("u{}", n % 17), n, if n % 7 == 0 { "4500" } else { "12.5" })).collect();
+    let transactions: Vec<String> = (0..600)
+        .map(|n| {
+            transaction(
+                &format!("u{}", n % 17),
+                n,
+                if n % 7 == 0 { "4500" } else { "12.5" },
+            )
+        })
+        .collect();
     let expected = expected(&transactions);
     for mode in [Mode::Parallel, Mode::Ordered, Mode::Batch] {
         let harness = Harness::start(|config| {
@@ -93,15 +128,29 @@ async fn every_mode_decides_as_the_engine_does_on_the_log() {
             config.batch.max_wait_ms = 20;
         })
         .await;
-        transactions.iter().for_each(|json| harness.put_transaction(json));
+        transactions
+            .iter()
+            .for_each(|json| harness.put_transaction(json));
         let topics = harness.kafka.topics().clone();
         let decisions = harness.read(&topics.decisions, transactions.len());
         for record in &decisions {
             let decision = Decision::parse(&record.payload).unwrap();
-            let key = (decision.user_id.into_owned(), decision.transaction_id.into_owned());
+            let key = (
+                decision.user_id.into_owned(),
+                decision.transaction_id.into_owned(),
+            );
             assert_eq!(record.key.as_deref(), Some(key.0.as_bytes()));
-            assert_eq!(decision.fraud_score.to_bits(), expected[&key].0.to_bits(), "{mode:?} {key:?}");
-            assert!(transactions.iter().any(|json| json == decision.transaction.get()), "the transaction travels as it came");
+            assert_eq!(
+                decision.fraud_score.to_bits(),
+                expected[&key].0.to_bits(),
+                "{mode:?} {key:?}"
+            );
+            assert!(
+                transactions
+                    .iter()
+                    .any(|json| json == decision.transaction.get()),
+                "the transaction travels as it came"
+            );
         }
         let alerts = expected.values().filter(|(_, alert)| *alert).count();
         assert!(alerts > 0);
@@ -116,15 +165,35 @@ async fn a_record_in_a_foreign_partition_or_under_another_key_is_scored_with_its
     let topic = harness.kafka.topics().transactions.clone();
     let own = Partitioner::Murmur2.partition(b"wanderer", 4);
     let transactions: Vec<String> = (0..6).map(|n| transaction("wanderer", n, "10")).collect();
-    let places = [(Some(&b"wanderer"[..]), own), (None, own), (Some(b""), (own + 1) % 4), (Some(b"x"), (own + 2) % 4), (None, (own + 3) % 4), (Some(b"wanderer"), (own + 1) % 4)];
+    let places = [
+        (Some(&b"wanderer"[..]), own),
+        (None, own),
+        (Some(b""), (own + 1) % 4),
+        (Some(b"x"), (own + 2) % 4),
+        (None, (own + 3) % 4),
+        (Some(b"wanderer"), (own + 1) % 4),
+    ];
     for (n, (json, (key, partition))) in transactions.iter().zip(places).enumerate() {
-        harness.put(&Outgoing { key, partition: Some(partition), ..Outgoing::new(&topic, &[], json.as_bytes()) });
+        harness.put(&Outgoing {
+            key,
+            partition: Some(partition),
+            ..Outgoing::new(&topic, &[], json.as_bytes())
+        });
         // One after the other, so that the order in which they reach their partition is known.
-        assert_eq!(harness.read(&harness.kafka.topics().decisions, n + 1).len(), n + 1);
+        assert_eq!(
+            harness.read(&harness.kafka.topics().decisions, n + 1).len(),
+            n + 1
+        );
     }
     let decisions = harness.read(&harness.kafka.topics().decisions, 6);
     let last = Decision::parse(&decisions[5].payload).unwrap();
-    assert_eq!(last.contributions.iter().find_map(|contribution| contribution.count), Some(6), "velocity counts all six");
+    assert_eq!(
+        last.contributions
+            .iter()
+            .find_map(|contribution| contribution.count),
+        Some(6),
+        "velocity counts all six"
+    );
     harness.stop().await;
 }
 
@@ -133,7 +202,8 @@ async fn what_is_no_transaction_goes_to_the_dead_letters_and_nothing_behind_it_i
     let harness = Harness::start(|_| {}).await;
     let topics = harness.kafka.topics().clone();
     let huge = transaction("u", 1, "1").replace("\"m1\"", &format!("\"{}\"", "x".repeat(300_000)));
-    let deep = transaction("u", 1, "1").replace("\"m1\"", &("[".repeat(100_000) + &"]".repeat(100_000)));
+    let deep =
+        transaction("u", 1, "1").replace("\"m1\"", &("[".repeat(100_000) + &"]".repeat(100_000)));
     let bad: Vec<(Vec<u8>, &str, &str)> = vec![
         (b"".to_vec(), "malformed", "empty"),
         (b"{\"transaction_id\":".to_vec(), "malformed", ""),
@@ -142,14 +212,60 @@ async fn what_is_no_transaction_goes_to_the_dead_letters_and_nothing_behind_it_i
         (deep.into_bytes(), "invalid", "deeper"),
         (huge.into_bytes(), "too_large", "larger"),
         (transaction("u", 1, "-5").into_bytes(), "invalid", "amount"),
-        (transaction("u", 1, "1.00001").into_bytes(), "invalid", "amount"),
-        (transaction("u", 1, "1").replace("\"1\"", "NaN").into_bytes(), "malformed", "amount"),
-        (transaction("u", 1, "1").replace("\"1\"", "1e400").into_bytes(), "invalid", "amount"),
-        (transaction("u", 1, "1").replace(r#""user_id":"u""#, r#""user_id":"""#).into_bytes(), "invalid", "user_id"),
-        (transaction("u", 1, "1").replace("\"t1\"", "\"\\ud800\"").into_bytes(), "invalid", "transaction_id"),
-        (transaction("u", 1, "1").replace("\"t1\"", "\"\\u0000\"").into_bytes(), "invalid", "transaction_id"),
-        (transaction("u", 1, "1").replace("2026-", "9999-").into_bytes(), "timestamp_ahead", "timestamp"),
-        (transaction("u", 1, "1").replace("2026-", "10000-").into_bytes(), "invalid", "timestamp"),
+        (
+            transaction("u", 1, "1.00001").into_bytes(),
+            "invalid",
+            "amount",
+        ),
+        (
+            transaction("u", 1, "1")
+                .replace("\"1\"", "NaN")
+                .into_bytes(),
+            "malformed",
+            "amount",
+        ),
+        (
+            transaction("u", 1, "1")
+                .replace("\"1\"", "1e400")
+                .into_bytes(),
+            "invalid",
+            "amount",
+        ),
+        (
+            transaction("u", 1, "1")
+                .replace(r#""user_id":"u""#, r#""user_id":"""#)
+                .into_bytes(),
+            "invalid",
+            "user_id",
+        ),
+        (
+            transaction("u", 1, "1")
+                .replace("\"t1\"", "\"\\ud800\"")
+                .into_bytes(),
+            "invalid",
+            "transaction_id",
+        ),
+        (
+            transaction("u", 1, "1")
+                .replace("\"t1\"", "\"\\u0000\"")
+                .into_bytes(),
+            "invalid",
+            "transaction_id",
+        ),
+        (
+            transaction("u", 1, "1")
+                .replace("2026-", "9999-")
+                .into_bytes(),
+            "timestamp_ahead",
+            "timestamp",
+        ),
+        (
+            transaction("u", 1, "1")
+                .replace("2026-", "10000-")
+                .into_bytes(),
+            "invalid",
+            "timestamp",
+        ),
     ];
     for (n, (payload, _, _)) in bad.iter().enumerate() {
         harness.put(&Outgoing::new(&topics.transactions, b"u", payload));
@@ -165,7 +281,10 @@ async fn what_is_no_transaction_goes_to_the_dead_letters_and_nothing_behind_it_i
         assert!(told.contains(reason), "{told} names {reason}");
         assert_eq!(letter.header(headers::ERROR_STAGE), Some("scorer"));
         assert_eq!(letter.header(headers::SOURCE_TOPIC), Some("transactions"));
-        assert!(letter.header(headers::SOURCE_OFFSET).is_some() && letter.header(headers::FAILED_AT).is_some());
+        assert!(
+            letter.header(headers::SOURCE_OFFSET).is_some()
+                && letter.header(headers::FAILED_AT).is_some()
+        );
     }
     harness.stop().await;
 }
@@ -177,12 +296,18 @@ async fn who_asks_for_the_decision_gets_it_on_its_own_partition_and_a_wrong_requ
     for (n, reply_to) in ["2", "99", "-1", "x", ""].into_iter().enumerate() {
         let headers = [(headers::REPLY_TO, Some(reply_to.as_bytes()))];
         let json = transaction("u", n, "1");
-        harness.put(&Outgoing { headers: &headers, ..Outgoing::new(&topics.transactions, b"u", json.as_bytes()) });
+        harness.put(&Outgoing {
+            headers: &headers,
+            ..Outgoing::new(&topics.transactions, b"u", json.as_bytes())
+        });
     }
     assert_eq!(harness.read(&topics.decisions, 5).len(), 5);
     let replies = harness.read(&topics.replies, 1);
     assert_eq!(replies[0].partition, 2);
-    assert_eq!(Decision::parse(&replies[0].payload).unwrap().transaction_id, "t0");
+    assert_eq!(
+        Decision::parse(&replies[0].payload).unwrap().transaction_id,
+        "t0"
+    );
     harness.stop().await;
 }
 
@@ -198,20 +323,34 @@ async fn a_flood_into_the_embedded_log_loses_nothing() {
     let writer = std::thread::spawn(move || {
         let padding = "x".repeat(600);
         for n in 0..COUNT {
-            let json = transaction("flood", n % 3_600, "1").replace(&format!("\"t{}\"", n % 3_600), &format!("\"f{n}\""));
-            let json = json.replace("\"merchant\"", &format!("\"padding\":\"{padding}\",\"merchant\""));
+            let json = transaction("flood", n % 3_600, "1")
+                .replace(&format!("\"t{}\"", n % 3_600), &format!("\"f{n}\""));
+            let json = json.replace(
+                "\"merchant\"",
+                &format!("\"padding\":\"{padding}\",\"merchant\""),
+            );
             let acks = Acks::new(|result| result.unwrap());
             // One user: all of it, 50 MB, goes through one partition.
-            producer.send_waiting(&Outgoing::new(&topic, b"flood", json.as_bytes()), &acks, || false).unwrap();
+            producer
+                .send_waiting(
+                    &Outgoing::new(&topic, b"flood", json.as_bytes()),
+                    &acks,
+                    || false,
+                )
+                .unwrap();
             acks.seal();
         }
     });
     // Alerts are read too, or their partition would fill and the scorer wait for its reader.
-    let drained = std::thread::spawn(move || while alerts.next(Duration::from_secs(3)).unwrap().is_some() {});
+    let drained =
+        std::thread::spawn(move || while alerts.next(Duration::from_secs(3)).unwrap().is_some() {});
     let mut seen = std::collections::HashSet::new();
     for record in take(&mut reader, COUNT) {
         let decision = Decision::parse(&record.payload).unwrap();
-        assert!(seen.insert(decision.transaction_id.into_owned()), "decided twice");
+        assert!(
+            seen.insert(decision.transaction_id.into_owned()),
+            "decided twice"
+        );
     }
     writer.join().unwrap();
     drained.join().unwrap();

@@ -35,10 +35,18 @@ pub(crate) struct Configs {
 impl Configs {
     /// Keeps everything that was not configured under one directory.
     pub(crate) fn set_defaults(settings: &mut Settings, directory: &str) -> anyhow::Result<()> {
-        let sinks = format!(r#"[{{"kind": "console"}}, {{"kind": "file", "path": "{directory}/alerts.ndjson"}}]"#);
+        let sinks = format!(
+            r#"[{{"kind": "console"}}, {{"kind": "file", "path": "{directory}/alerts.ndjson"}}]"#
+        );
         for (setting, text) in [
-            ("persistence.database_url", format!("sqlite://{directory}/tollgate.db")),
-            ("notifier.ledger_url", format!("sqlite://{directory}/notifier.db")),
+            (
+                "persistence.database_url",
+                format!("sqlite://{directory}/tollgate.db"),
+            ),
+            (
+                "notifier.ledger_url",
+                format!("sqlite://{directory}/notifier.db"),
+            ),
             ("notifier.sinks", sinks),
             ("telemetry.log_format", "text".to_owned()),
             ("telemetry.log", "warn".to_owned()),
@@ -61,8 +69,15 @@ impl Configs {
             telemetry: settings.section("telemetry")?,
             directory: String::new(),
         };
-        let file = configs.persistence.database_url.expose().strip_prefix("sqlite://").map(Path::new);
-        let directory = file.and_then(Path::parent).unwrap_or_else(|| Path::new("."));
+        let file = configs
+            .persistence
+            .database_url
+            .expose()
+            .strip_prefix("sqlite://")
+            .map(Path::new);
+        let directory = file
+            .and_then(Path::parent)
+            .unwrap_or_else(|| Path::new("."));
         configs.directory = directory.display().to_string();
         Ok(configs)
     }
@@ -84,7 +99,8 @@ impl AllInOne {
     /// Starts them.
     pub(crate) async fn start(configs: Configs, shutdown: &Shutdown) -> anyhow::Result<Self> {
         if !configs.directory.is_empty() {
-            std::fs::create_dir_all(&configs.directory).with_context(|| format!("cannot make the directory {}", configs.directory))?;
+            std::fs::create_dir_all(&configs.directory)
+                .with_context(|| format!("cannot make the directory {}", configs.directory))?;
         }
         let embedded = configs.kafka.profile() == Profile::Embedded;
         let kafka = Kafka::open(configs.kafka)?;
@@ -97,11 +113,30 @@ impl AllInOne {
         } else {
             None
         };
-        let ingest = tollgate_ingest::start(configs.ingest, kafka.clone(), upstream.clone()).await?;
-        let persistence = tollgate_persistence::start(configs.persistence, kafka.clone(), downstream.clone()).await?;
-        let notifier = tollgate_notifier::start(configs.notifier, kafka.clone(), downstream.clone(), ConsoleOut::default()).await?;
-        let scorer = tollgate_scorer::start(configs.scorer, kafka.clone(), downstream.clone()).await?;
-        Ok(Self { ingest, scorer, persistence, notifier, kafka, archive, upstream, downstream })
+        let ingest =
+            tollgate_ingest::start(configs.ingest, kafka.clone(), upstream.clone()).await?;
+        let persistence =
+            tollgate_persistence::start(configs.persistence, kafka.clone(), downstream.clone())
+                .await?;
+        let notifier = tollgate_notifier::start(
+            configs.notifier,
+            kafka.clone(),
+            downstream.clone(),
+            ConsoleOut::default(),
+        )
+        .await?;
+        let scorer =
+            tollgate_scorer::start(configs.scorer, kafka.clone(), downstream.clone()).await?;
+        Ok(Self {
+            ingest,
+            scorer,
+            persistence,
+            notifier,
+            kafka,
+            archive,
+            upstream,
+            downstream,
+        })
     }
 
     /// Waits until every service says that it is ready. False: the shutdown came first.
@@ -146,7 +181,16 @@ impl AllInOne {
 
     /// Waits for the shutdown, or for a service that ends by itself; then stops the rest, those who write first.
     pub(crate) async fn join(self) -> anyhow::Result<()> {
-        let Self { ingest, scorer, persistence, notifier, kafka, archive, upstream, downstream } = self;
+        let Self {
+            ingest,
+            scorer,
+            persistence,
+            notifier,
+            kafka,
+            archive,
+            upstream,
+            downstream,
+        } = self;
         let mut ingest = std::pin::pin!(ingest.join());
         let mut scorer = std::pin::pin!(scorer.join());
         let mut persistence = std::pin::pin!(persistence.join());
@@ -178,11 +222,19 @@ impl AllInOne {
 async fn drain(kafka: &Kafka, grace: Duration) {
     let Some(log) = kafka.embedded() else { return };
     let topics = kafka.topics();
-    let unread = || [&topics.transactions, &topics.decisions, &topics.alerts].into_iter().map(|topic| log.unread_bytes(topic)).sum::<usize>();
+    let unread = || {
+        [&topics.transactions, &topics.decisions, &topics.alerts]
+            .into_iter()
+            .map(|topic| log.unread_bytes(topic))
+            .sum::<usize>()
+    };
     let deadline = tokio::time::Instant::now() + grace;
     while unread() > 0 {
         if tokio::time::Instant::now() >= deadline {
-            tracing::warn!(bytes = unread(), "the embedded log was not empty at the end of the grace period");
+            tracing::warn!(
+                bytes = unread(),
+                "the embedded log was not empty at the end of the grace period"
+            );
             return;
         }
         tokio::time::sleep(Duration::from_millis(5)).await;

@@ -19,13 +19,21 @@ impl DeadLetterArchive {
     /// Appends every dead letter to the file at `path`, one JSON object a line, until the shutdown.
     pub(crate) fn start(kafka: &Kafka, path: PathBuf, shutdown: Shutdown) -> anyhow::Result<Self> {
         let topics = kafka.topics();
-        let reader = kafka.reader(&[&topics.transactions_dlq, &topics.decisions_dlq, &topics.alerts_dlq])?;
-        Ok(Self(tokio::task::spawn_blocking(move || write(reader, &path, &shutdown))))
+        let reader = kafka.reader(&[
+            &topics.transactions_dlq,
+            &topics.decisions_dlq,
+            &topics.alerts_dlq,
+        ])?;
+        Ok(Self(tokio::task::spawn_blocking(move || {
+            write(reader, &path, &shutdown)
+        })))
     }
 
     /// Waits until the last one is written.
     pub(crate) async fn join(self) -> anyhow::Result<()> {
-        self.0.await.context("the archive of dead letters has panicked")?
+        self.0
+            .await
+            .context("the archive of dead letters has panicked")?
     }
 }
 
@@ -37,9 +45,11 @@ fn write(mut reader: TopicReader, path: &Path, shutdown: &Shutdown) -> anyhow::R
                 let open = || OpenOptions::new().create(true).append(true).open(path);
                 let file = match &mut file {
                     Some(file) => file,
-                    none => none.insert(open().with_context(|| format!("cannot open {}", path.display()))?),
+                    none => none
+                        .insert(open().with_context(|| format!("cannot open {}", path.display()))?),
                 };
-                writeln!(file, "{}", entry(&letter)).with_context(|| format!("cannot write {}", path.display()))?;
+                writeln!(file, "{}", entry(&letter))
+                    .with_context(|| format!("cannot write {}", path.display()))?;
             }
             None if shutdown.is_begun() => return Ok(()),
             None => {}
@@ -56,10 +66,16 @@ fn text_or_base64(bytes: &[u8]) -> (Value, bool) {
 }
 
 fn entry(letter: &LogRecord) -> Value {
-    let optional = |bytes: Option<&Vec<u8>>| bytes.map_or(Value::Null, |bytes| text_or_base64(bytes).0);
-    let headers: Map<String, Value> = letter.headers.iter().map(|(name, value)| (name.clone(), optional(value.as_ref()))).collect();
+    let optional =
+        |bytes: Option<&Vec<u8>>| bytes.map_or(Value::Null, |bytes| text_or_base64(bytes).0);
+    let headers: Map<String, Value> = letter
+        .headers
+        .iter()
+        .map(|(name, value)| (name.clone(), optional(value.as_ref())))
+        .collect();
     let (payload, base64) = text_or_base64(&letter.payload);
-    let mut entry = json!({ "topic": letter.topic, "key": optional(letter.key.as_ref()), "headers": headers });
+    let mut entry =
+        json!({ "topic": letter.topic, "key": optional(letter.key.as_ref()), "headers": headers });
     entry[if base64 { "payload_base64" } else { "payload" }] = payload;
     entry
 }

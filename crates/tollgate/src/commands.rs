@@ -1,8 +1,10 @@
 //! What can be typed, and the commands that are only a few lines.
 
+use std::io::Write as _;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use anyhow::Context as _;
 use clap::{Args, Parser, Subcommand};
 use rand::RngExt as _;
 use tollgate_runtime::Shutdown;
@@ -16,7 +18,9 @@ use crate::all_in_one::{AllInOne, Configs};
 /// Decides for every payment, within milliseconds, whether it is approved, reviewed or blocked.
 #[derive(Debug, Parser)]
 #[command(version, propagate_version = true, max_term_width = 100)]
-#[command(after_help = "Start with `tollgate demo`. Each command explains itself: `tollgate up --help`.")]
+#[command(
+    after_help = "Start with `tollgate demo`. Each command explains itself: `tollgate up --help`."
+)]
 pub(crate) struct Cli {
     #[command(subcommand)]
     pub(crate) command: Command,
@@ -114,7 +118,12 @@ pub(crate) struct LoadArgs {
     #[arg(long, value_name = "SECONDS", requires = "url")]
     pub(crate) wait: Option<f64>,
     /// API key, where ingest asks for one.
-    #[arg(long, env = "TOLLGATE_API_KEY", hide_env_values = true, value_name = "KEY")]
+    #[arg(
+        long,
+        env = "TOLLGATE_API_KEY",
+        hide_env_values = true,
+        value_name = "KEY"
+    )]
     pub(crate) api_key: Option<String>,
     /// Prefix of the topics, when writing to brokers.
     #[arg(long, value_name = "TEXT", default_value = "")]
@@ -173,7 +182,9 @@ fn parse_scope(text: &str) -> Result<Scope, String> {
 
 fn parse_duration(text: &str) -> Result<Duration, String> {
     let error = || "expected a number and a unit, such as 500ms, 30s, 5m or 1h".to_owned();
-    let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').ok_or_else(error)?;
+    let digits = text
+        .find(|c: char| !c.is_ascii_digit() && c != '.')
+        .ok_or_else(error)?;
     let number: f64 = text[..digits].parse().map_err(|_| error())?;
     let unit = match &text[digits..] {
         "ms" => 0.001,
@@ -185,8 +196,22 @@ fn parse_duration(text: &str) -> Result<Duration, String> {
     Duration::try_from_secs_f64(number * unit).map_err(|_| error())
 }
 
+/// Runs a command. What it leaves behind when it ends by an error does not hold the process up.
 pub(crate) fn block_on<T>(future: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
-    tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(future)
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()?;
+    let result = runtime.block_on(future);
+    runtime.shutdown_background();
+    result
+}
+
+/// Writes to standard output; whoever reads it may have gone, as `head` does, which is an error and no panic.
+pub(crate) fn say(text: impl std::fmt::Display) -> anyhow::Result<()> {
+    let mut out = std::io::stdout().lock();
+    write!(out, "{text}")
+        .and_then(|()| out.flush())
+        .context("standard output")
 }
 
 /// `tollgate up`
@@ -204,7 +229,7 @@ pub(crate) fn up(args: &UpArgs) -> anyhow::Result<()> {
         let shutdown = Shutdown::on_signal();
         let running = AllInOne::start(configs, &shutdown).await?;
         if running.until_ready(&shutdown).await {
-            print!("{}", running.addresses());
+            say(running.addresses())?;
         }
         running.join().await
     })
@@ -214,7 +239,11 @@ pub(crate) fn up(args: &UpArgs) -> anyhow::Result<()> {
 #[expect(clippy::print_stdout, reason = "this is the command's output")]
 pub(crate) async fn topics(args: TopicsArgs) -> anyhow::Result<()> {
     let TopicsCommand::Create(args) = args.command;
-    let settings = ServiceArgs { config: args.config, print_config: false }.settings()?;
+    let settings = ServiceArgs {
+        config: args.config,
+        print_config: false,
+    }
+    .settings()?;
     let mut config: KafkaConfig = settings.section("kafka")?;
     config.brokers = args.brokers.unwrap_or(config.brokers);
     config.partitions = args.partitions.unwrap_or(config.partitions);
@@ -225,9 +254,13 @@ pub(crate) async fn topics(args: TopicsArgs) -> anyhow::Result<()> {
     for (topic, outcome) in kafka.create_topics().await? {
         match outcome {
             TopicOutcome::Created => println!("{topic}: created with {wanted} partitions"),
-            TopicOutcome::Existed { partitions } if partitions == wanted => println!("{topic}: was there"),
+            TopicOutcome::Existed { partitions } if partitions == wanted => {
+                println!("{topic}: was there")
+            }
             TopicOutcome::Existed { partitions } => {
-                println!("{topic}: was there with {partitions} partitions, left as it is (asked for {wanted})");
+                println!(
+                    "{topic}: was there with {partitions} partitions, left as it is (asked for {wanted})"
+                );
             }
         }
     }
@@ -238,10 +271,24 @@ pub(crate) async fn topics(args: TopicsArgs) -> anyhow::Result<()> {
 #[expect(clippy::print_stdout, reason = "this is the command's output")]
 pub(crate) fn key(args: &KeyArgs) {
     let random: [u8; 32] = rand::rng().random();
-    let key = random.iter().fold("tg_".to_owned(), |key, byte| key + &format!("{byte:02x}"));
-    let section = if args.scopes.contains(&Scope::DecisionsRead) { "persistence" } else { "ingest" };
-    let scopes: Vec<String> = args.scopes.iter().map(|scope| format!("\"{}\"", scope.name())).collect();
+    let key = random
+        .iter()
+        .fold("tg_".to_owned(), |key, byte| key + &format!("{byte:02x}"));
+    let section = if args.scopes.contains(&Scope::DecisionsRead) {
+        "persistence"
+    } else {
+        "ingest"
+    };
+    let scopes: Vec<String> = args
+        .scopes
+        .iter()
+        .map(|scope| format!("\"{}\"", scope.name()))
+        .collect();
     println!("key, shown only now:\n\n    {key}\n\nin the settings:\n");
     println!("    [[{section}.api_keys]]\n    name = {:?}", args.name);
-    println!("    hash = \"{}\"\n    scopes = [{}]", ApiKeys::hash_of(&key), scopes.join(", "));
+    println!(
+        "    hash = \"{}\"\n    scopes = [{}]",
+        ApiKeys::hash_of(&key),
+        scopes.join(", ")
+    );
 }

@@ -24,7 +24,10 @@ fn main() -> ExitCode {
     }
 }
 
-#[expect(clippy::print_stderr, reason = "this is where a command says why it failed")]
+#[expect(
+    clippy::print_stderr,
+    reason = "this is where a command says why it failed"
+)]
 fn report(error: &anyhow::Error) {
     eprintln!("tollgate: {error:#}");
 }

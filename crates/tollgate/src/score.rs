@@ -21,7 +21,10 @@ const REJECTED: u8 = 3;
 /// A longer line is rejected without being held in memory.
 const MAX_LINE_BYTES: u64 = 1024 * 1024;
 
-#[expect(clippy::print_stderr, reason = "this is where a command says what it did")]
+#[expect(
+    clippy::print_stderr,
+    reason = "this is where a command says what it did"
+)]
 pub(crate) fn run(args: &ScoreArgs) -> anyhow::Result<ExitCode> {
     let mut files = match Files::open(args) {
         Ok(files) => files,
@@ -30,7 +33,11 @@ pub(crate) fn run(args: &ScoreArgs) -> anyhow::Result<ExitCode> {
             return Ok(ExitCode::from(UNUSABLE));
         }
     };
-    let settings = ServiceArgs { config: args.config.clone(), print_config: false }.settings()?;
+    let settings = ServiceArgs {
+        config: args.config.clone(),
+        print_config: false,
+    }
+    .settings()?;
     let config: ScorerConfig = settings.section("scorer")?;
     config.validate()?;
     let rejected = score(&config, &mut files)?;
@@ -62,16 +69,30 @@ impl Files {
             }
         };
         let create = |option: &str, path: &Path| {
-            let same = Path::new(&args.input).canonicalize().is_ok_and(|input| path.canonicalize().is_ok_and(|path| path == input));
+            let same = Path::new(&args.input)
+                .canonicalize()
+                .is_ok_and(|input| path.canonicalize().is_ok_and(|path| path == input));
             anyhow::ensure!(!same, "{option} {}: is the input", path.display());
             File::create(path).with_context(|| format!("{option} {}", path.display()))
         };
-        let rejects = args.rejects.as_deref().map(|path| create("--rejects", path)).transpose()?.map(BufWriter::new);
+        let rejects = args
+            .rejects
+            .as_deref()
+            .map(|path| create("--rejects", path))
+            .transpose()?
+            .map(BufWriter::new);
         let output: Box<dyn Write> = match args.output.as_str() {
             "-" => Box::new(BufWriter::with_capacity(256 * 1024, io::stdout())),
-            path => Box::new(BufWriter::with_capacity(256 * 1024, create("--output", Path::new(path))?)),
+            path => Box::new(BufWriter::with_capacity(
+                256 * 1024,
+                create("--output", Path::new(path))?,
+            )),
         };
-        Ok(Self { input, output, rejects })
+        Ok(Self {
+            input,
+            output,
+            rejects,
+        })
     }
 }
 
@@ -79,21 +100,33 @@ impl Files {
 fn score(config: &ScorerConfig, files: &mut Files) -> anyhow::Result<u64> {
     let mut engine = Engine::new(Arc::new(config.rules.clone()), random_key());
     let version = config.rules.version();
-    let now = Timestamp::from_micros(chrono::Utc::now().timestamp_micros()).unwrap_or(Timestamp::MAX);
+    let now =
+        Timestamp::from_micros(chrono::Utc::now().timestamp_micros()).unwrap_or(Timestamp::MAX);
     let (mut line, mut out) = (Vec::new(), Vec::new());
     let (mut number, mut rejected) = (0_u64, 0_u64);
-    while let Some(whole) = read_line(&mut *files.input, &mut line).context("cannot read the input")? {
+    while let Some(whole) =
+        read_line(&mut *files.input, &mut line).context("cannot read the input")?
+    {
         number += 1;
         if line.trim_ascii().is_empty() {
             continue;
         }
-        let parsed = if whole { Transaction::parse(&line) } else { Err(Rejection::new("", "the line is longer than 1 MiB")) };
+        let parsed = if whole {
+            Transaction::parse(&line)
+        } else {
+            Err(Rejection::new("", "the line is longer than 1 MiB"))
+        };
         match parsed {
             Ok(transaction) => {
                 out.clear();
-                engine.score(&transaction).write_decision(&transaction, now, &version, &mut out);
+                engine
+                    .score(&transaction)
+                    .write_decision(&transaction, now, &version, &mut out);
                 out.push(b'\n');
-                files.output.write_all(&out).context("cannot write the decisions")?;
+                files
+                    .output
+                    .write_all(&out)
+                    .context("cannot write the decisions")?;
             }
             Err(rejection) => {
                 rejected += 1;

@@ -106,9 +106,13 @@ impl<'a> Transaction<'a> {
     }
 }
 
+/// The library's text may quote the value, which may be card data: only what it says of the syntax is passed on.
 fn malformed(field: &'static str, error: &serde_json::Error) -> Rejection {
     let text = error.to_string();
-    let what = text.split(" at line ").next().unwrap_or_default();
+    let what = match error.classify() {
+        serde_json::error::Category::Data => "expected a JSON object",
+        _ => text.split(" at line ").next().unwrap_or_default(),
+    };
     Rejection::malformed(
         field,
         format!("malformed JSON at column {}: {what}", error.column()),

@@ -50,7 +50,11 @@ pub(super) async fn get_decision(
     if !is_id(&transaction_id) {
         return Err(not_found());
     }
-    let found = api.store.decisions(&transaction_id, user_id.as_deref()).await.map_err(failed)?;
+    let found = api
+        .store
+        .decisions(&transaction_id, user_id.as_deref())
+        .await
+        .map_err(failed)?;
     match found.as_slice() {
         [] => Err(not_found()),
         [only] => Ok(json(write(only))),
@@ -65,7 +69,10 @@ pub(super) async fn get_decision(
 /// Which decisions a page holds.
 #[derive(IntoParams)]
 #[into_params(parameter_in = Query)]
-#[expect(dead_code, reason = "read by the generator of the document only; the values are read by hand, to name what is wrong")]
+#[expect(
+    dead_code,
+    reason = "read by the generator of the document only; the values are read by hand, to name what is wrong"
+)]
 pub(super) struct PageParameters {
     /// `approved`, `review` or `blocked`
     status: Option<String>,
@@ -104,10 +111,17 @@ pub(super) struct Page {
     security(("api_key" = [])),
     tag = "decisions"
 )]
-pub(super) async fn list_decisions(State(api): State<Api>, Query(pairs): Pairs) -> Result<Response, Problem> {
+pub(super) async fn list_decisions(
+    State(api): State<Api>,
+    Query(pairs): Pairs,
+) -> Result<Response, Problem> {
     let (filter, limit) = read_filter(&api, pairs)?;
     // One more than asked for tells whether there is a next page.
-    let mut found = api.store.page(&filter, limit.saturating_add(1)).await.map_err(failed)?;
+    let mut found = api
+        .store
+        .page(&filter, limit.saturating_add(1))
+        .await
+        .map_err(failed)?;
     let size = usize::try_from(limit).unwrap_or(usize::MAX);
     let more = found.len() > size;
     found.truncate(size);
@@ -137,14 +151,21 @@ fn read_filter(api: &Api, pairs: Vec<(String, String)>) -> Result<(Filter, u32),
     read_pairs(pairs, |name, value| {
         Ok(match name {
             "status" => {
-                let status = Status::from_name(value).ok_or_else(|| bad_parameter("status", "expected approved, review or blocked"))?;
+                let status = Status::from_name(value).ok_or_else(|| {
+                    bad_parameter("status", "expected approved, review or blocked")
+                })?;
                 filter.status.replace(status).is_none()
             }
             "user_id" => filter.user_id.replace(id("user_id", value)?).is_none(),
             "from" => filter.from.replace(time("from", value)?).is_none(),
             "to" => filter.to.replace(time("to", value)?).is_none(),
             "limit" => {
-                let expected = || bad_parameter("limit", format!("expected a number from 1 to {}", api.page_max));
+                let expected = || {
+                    bad_parameter(
+                        "limit",
+                        format!("expected a number from 1 to {}", api.page_max),
+                    )
+                };
                 let number = value.parse::<u32>().map_err(|_| expected())?;
                 if !(1..=api.page_max).contains(&number) {
                     return Err(expected());
@@ -152,7 +173,9 @@ fn read_filter(api: &Api, pairs: Vec<(String, String)>) -> Result<(Filter, u32),
                 limit.replace(number).is_none()
             }
             "after" => {
-                let cursor = Cursor::decode(value).ok_or_else(|| bad_parameter("after", "expected the value of next from the page before"))?;
+                let cursor = Cursor::decode(value).ok_or_else(|| {
+                    bad_parameter("after", "expected the value of next from the page before")
+                })?;
                 filter.after.replace(cursor).is_none()
             }
             _ => return Err(unknown(name, "status, user_id, from, to, limit and after")),
@@ -162,7 +185,10 @@ fn read_filter(api: &Api, pairs: Vec<(String, String)>) -> Result<(Filter, u32),
 }
 
 /// Reads each parameter; `read` says false for one that was there before.
-fn read_pairs(pairs: Vec<(String, String)>, mut read: impl FnMut(&str, &str) -> Result<bool, Problem>) -> Result<(), Problem> {
+fn read_pairs(
+    pairs: Vec<(String, String)>,
+    mut read: impl FnMut(&str, &str) -> Result<bool, Problem>,
+) -> Result<(), Problem> {
     for (name, value) in pairs {
         if !read(&name, &value)? {
             return Err(bad_parameter(&name, "given twice"));
@@ -183,19 +209,33 @@ fn unknown(name: &str, known: &str) -> Problem {
 }
 
 fn id(parameter: &str, value: &str) -> Result<String, Problem> {
-    if is_id(value) { Ok(value.to_owned()) } else { Err(bad_parameter(parameter, "expected 1 to 128 bytes without U+0000")) }
+    if is_id(value) {
+        Ok(value.to_owned())
+    } else {
+        Err(bad_parameter(
+            parameter,
+            "expected 1 to 128 bytes without U+0000",
+        ))
+    }
 }
 
 fn time(parameter: &str, value: &str) -> Result<Timestamp, Problem> {
     Timestamp::parse(value).map_err(|error| {
         // In a query a bare + is a space.
-        let hint = if value.contains(' ') { "; a + in it must be sent as %2B" } else { "" };
+        let hint = if value.contains(' ') {
+            "; a + in it must be sent as %2B"
+        } else {
+            ""
+        };
         bad_parameter(parameter, format!("{error}{hint}"))
     })
 }
 
 fn not_found() -> Problem {
-    Problem::new(StatusCode::NOT_FOUND, "there is no decision on such a transaction, or it is not stored yet")
+    Problem::new(
+        StatusCode::NOT_FOUND,
+        "there is no decision on such a transaction, or it is not stored yet",
+    )
 }
 
 pub(super) fn write(decision: &StoredDecision) -> Vec<u8> {

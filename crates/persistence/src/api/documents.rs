@@ -22,7 +22,9 @@ struct ApiKey;
 impl Modify for ApiKey {
     fn modify(&self, document: &mut Document) {
         let components = document.components.get_or_insert_default();
-        let scheme = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).description(Some("An API key with the scope decisions:read."));
+        let scheme = HttpBuilder::new()
+            .scheme(HttpAuthScheme::Bearer)
+            .description(Some("An API key with the scope decisions:read."));
         components.add_security_scheme("api_key", SecurityScheme::Http(scheme.build()));
     }
 }

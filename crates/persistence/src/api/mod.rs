@@ -40,7 +40,11 @@ struct Api {
 
 /// The whole HTTP face of the service.
 pub(crate) fn router(store: Store, config: &PersistenceConfig, keys: ApiKeys) -> Router {
-    let api = Api { store, page_default: config.page_default, page_max: config.page_max };
+    let api = Api {
+        store,
+        page_default: config.page_default,
+        page_max: config.page_max,
+    };
     let (questions, description) = OpenApiRouter::with_openapi(documents::ApiDoc::openapi())
         .routes(routes!(decisions::get_decision))
         .routes(routes!(decisions::list_decisions))
@@ -51,9 +55,17 @@ pub(crate) fn router(store: Store, config: &PersistenceConfig, keys: ApiKeys) ->
         .route_layer(from_fn_with_state(Arc::new(keys), authorize))
         .with_state(api)
         .merge(SwaggerUi::new("/docs").url("/openapi.json", description))
-        .fallback(|| async { Problem::new(StatusCode::NOT_FOUND, "there is nothing at this address; /docs lists what there is") })
+        .fallback(|| async {
+            Problem::new(
+                StatusCode::NOT_FOUND,
+                "there is nothing at this address; /docs lists what there is",
+            )
+        })
         .method_not_allowed_fallback(|| async {
-            Problem::new(StatusCode::METHOD_NOT_ALLOWED, "this address only answers GET")
+            Problem::new(
+                StatusCode::METHOD_NOT_ALLOWED,
+                "this address only answers GET",
+            )
         })
         .layer(CatchPanicLayer::custom(panicked))
         .layer(from_fn(measure))
@@ -62,11 +74,16 @@ pub(crate) fn router(store: Store, config: &PersistenceConfig, keys: ApiKeys) ->
 async fn authorize(State(keys): State<Arc<ApiKeys>>, request: Request, next: Next) -> Response {
     match keys.identify(request.headers(), Scope::DecisionsRead) {
         Ok(_) => next.run(request).await,
-        Err(Denied::Unknown) => {
-            Problem::new(StatusCode::UNAUTHORIZED, "send a known API key as Authorization: Bearer … or X-API-Key: …").into_response()
-        }
+        Err(Denied::Unknown) => Problem::new(
+            StatusCode::UNAUTHORIZED,
+            "send a known API key as Authorization: Bearer … or X-API-Key: …",
+        )
+        .into_response(),
         Err(Denied::OutOfScope) => {
-            let detail = format!("this API key lacks the scope {}", Scope::DecisionsRead.name());
+            let detail = format!(
+                "this API key lacks the scope {}",
+                Scope::DecisionsRead.name()
+            );
             Problem::new(StatusCode::FORBIDDEN, detail).into_response()
         }
     }
@@ -75,14 +92,25 @@ async fn authorize(State(keys): State<Arc<ApiKeys>>, request: Request, next: Nex
 fn panicked(_: Box<dyn Any + Send>) -> Response {
     // The panic itself is on standard error; a caller learns nothing from it.
     metrics::counter!("tollgate_http_panics_total", "service" => "persistence").increment(1);
-    Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "an error of this service; it has been logged").into_response()
+    Problem::new(
+        StatusCode::INTERNAL_SERVER_ERROR,
+        "an error of this service; it has been logged",
+    )
+    .into_response()
 }
 
 /// Counts and times requests by route, not by address: addresses hold ids without end.
 async fn measure(request: Request, next: Next) -> Response {
     let begun = Instant::now();
-    let route = request.extensions().get::<MatchedPath>().map_or("other", MatchedPath::as_str);
-    let route = if route.starts_with("/v1/") || route == "/openapi.json" { route.to_owned() } else { "other".to_owned() };
+    let route = request
+        .extensions()
+        .get::<MatchedPath>()
+        .map_or("other", MatchedPath::as_str);
+    let route = if route.starts_with("/v1/") || route == "/openapi.json" {
+        route.to_owned()
+    } else {
+        "other".to_owned()
+    };
     let method = match *request.method() {
         Method::GET => "GET",
         Method::HEAD => "HEAD",
@@ -101,11 +129,18 @@ fn failed(error: DatabaseError) -> Problem {
     match error {
         DatabaseError::Unavailable(_) => {
             tracing::warn!(%error, "a question could not be answered");
-            Problem::new(StatusCode::SERVICE_UNAVAILABLE, "the store does not answer at the moment; try again").retry_after(RETRY_AFTER)
+            Problem::new(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "the store does not answer at the moment; try again",
+            )
+            .retry_after(RETRY_AFTER)
         }
         DatabaseError::Refused(_) | DatabaseError::Broken(_) => {
             tracing::error!(%error, "a question could not be answered");
-            Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "an error of this service; it has been logged")
+            Problem::new(
+                StatusCode::INTERNAL_SERVER_ERROR,
+                "an error of this service; it has been logged",
+            )
         }
     }
 }
@@ -113,7 +148,9 @@ fn failed(error: DatabaseError) -> Problem {
 /// A parameter that does not fit.
 fn bad_parameter(parameter: &str, reason: impl Into<String>) -> Problem {
     let reason = reason.into();
-    Problem::new(StatusCode::BAD_REQUEST, format!("{parameter}: {reason}")).with("parameter", parameter).with("reason", reason)
+    Problem::new(StatusCode::BAD_REQUEST, format!("{parameter}: {reason}"))
+        .with("parameter", parameter)
+        .with("reason", reason)
 }
 
 /// Whether a transaction or user can have this id at all.
@@ -123,7 +160,10 @@ fn is_id(text: &str) -> bool {
 
 /// A number of decisions for each status, none left out.
 fn by_status(counts: impl Iterator<Item = (String, i64)>) -> BTreeMap<&'static str, i64> {
-    let mut sums: BTreeMap<_, _> = Status::ALL.iter().map(|status| (status.name(), 0)).collect();
+    let mut sums: BTreeMap<_, _> = Status::ALL
+        .iter()
+        .map(|status| (status.name(), 0))
+        .collect();
     for (status, count) in counts {
         if let Some(status) = Status::from_name(&status) {
             *sums.entry(status.name()).or_default() += count;
@@ -134,7 +174,10 @@ fn by_status(counts: impl Iterator<Item = (String, i64)>) -> BTreeMap<&'static s
 
 /// A number of decisions for each indicator, none left out.
 fn by_indicator(counts: impl Iterator<Item = (Indicators, i64)>) -> BTreeMap<&'static str, i64> {
-    let mut sums: BTreeMap<_, _> = Indicator::ALL.iter().map(|indicator| (indicator.name(), 0)).collect();
+    let mut sums: BTreeMap<_, _> = Indicator::ALL
+        .iter()
+        .map(|indicator| (indicator.name(), 0))
+        .collect();
     for (indicators, count) in counts {
         for indicator in indicators.iter() {
             *sums.entry(indicator.name()).or_default() += count;
@@ -143,3 +186,30 @@ fn by_indicator(counts: impl Iterator<Item = (Indicators, i64)>) -> BTreeMap<&'s
     sums
 }
 
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_panic_and_a_store_that_is_away_are_answered_as_problems() {
+        let away = failed(DatabaseError::Unavailable(sqlx::Error::PoolTimedOut)).into_response();
+        assert_eq!(away.headers()["retry-after"], "2");
+        for (response, status) in [
+            (
+                panicked(Box::new("secret")),
+                StatusCode::INTERNAL_SERVER_ERROR,
+            ),
+            (
+                failed(DatabaseError::Broken(sqlx::Error::RowNotFound)).into_response(),
+                StatusCode::INTERNAL_SERVER_ERROR,
+            ),
+            (away, StatusCode::SERVICE_UNAVAILABLE),
+        ] {
+            assert_eq!(response.status(), status);
+            assert_eq!(
+                response.headers()["content-type"],
+                "application/problem+json"
+            );
+        }
+    }
+}

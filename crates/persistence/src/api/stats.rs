@@ -62,7 +62,10 @@ pub(super) struct ScoreBucket {
     security(("api_key" = [])),
     tag = "stats"
 )]
-pub(super) async fn get_stats(State(api): State<Api>, Query(pairs): Query<Vec<(String, String)>>) -> Result<Json<Stats>, Problem> {
+pub(super) async fn get_stats(
+    State(api): State<Api>,
+    Query(pairs): Query<Vec<(String, String)>>,
+) -> Result<Json<Stats>, Problem> {
     no_parameters(pairs)?;
     Ok(Json(summarize(&api.store.counts().await.map_err(failed)?)))
 }
@@ -71,17 +74,30 @@ fn summarize(counts: &Counts) -> Stats {
     let all = || counts.counts.iter();
     let decisions = all().map(|count| count.decisions).sum();
     let statuses = by_status(all().map(|count| (count.status.clone(), count.decisions)));
-    let alerts: i64 = Status::ALL.iter().filter(|status| status.is_alert()).filter_map(|status| statuses.get(status.name())).sum();
+    let alerts: i64 = Status::ALL
+        .iter()
+        .filter(|status| status.is_alert())
+        .filter_map(|status| statuses.get(status.name()))
+        .sum();
     let bucket = |number: i64| ScoreBucket {
         from: number * BUCKET_POINTS,
         to: (number < LAST_BUCKET).then_some((number + 1) * BUCKET_POINTS),
-        decisions: all().filter(|count| count.score_bucket == number).map(|count| count.decisions).sum(),
+        decisions: all()
+            .filter(|count| count.score_bucket == number)
+            .map(|count| count.decisions)
+            .sum(),
     };
     #[expect(clippy::cast_precision_loss, reason = "a share is a float")]
-    let alert_share = if decisions == 0 { 0.0 } else { alerts as f64 / decisions as f64 };
+    let alert_share = if decisions == 0 {
+        0.0
+    } else {
+        alerts as f64 / decisions as f64
+    };
     Stats {
         decisions,
-        by_indicator: by_indicator(all().map(|count| (split(&count.fraud_indicators), count.decisions))),
+        by_indicator: by_indicator(
+            all().map(|count| (split(&count.fraud_indicators), count.decisions)),
+        ),
         by_status: statuses,
         score_histogram: (0..=LAST_BUCKET).map(bucket).collect(),
         alert_share,

@@ -69,15 +69,26 @@ pub(super) async fn get_user_summary(
         return Err(not_found());
     }
     let groups = api.store.user(&user_id).await.map_err(failed)?;
-    let filter = Filter { user_id: Some(user_id.clone()), ..Filter::default() };
+    let filter = Filter {
+        user_id: Some(user_id.clone()),
+        ..Filter::default()
+    };
     let last = api.store.page(&filter, 1).await.map_err(failed)?;
     // What was written as JSON is read as JSON.
-    let last = last.first().and_then(|last| RawValue::from_string(String::from_utf8(write(last)).ok()?).ok());
-    summarize(user_id, &groups, last).map(Json).ok_or_else(not_found)
+    let last = last
+        .first()
+        .and_then(|last| RawValue::from_string(String::from_utf8(write(last)).ok()?).ok());
+    summarize(user_id, &groups, last)
+        .map(Json)
+        .ok_or_else(not_found)
 }
 
 /// None where there is nothing to sum up.
-fn summarize(user_id: String, groups: &[UserGroup], last_decision: Option<Box<RawValue>>) -> Option<UserSummary> {
+fn summarize(
+    user_id: String,
+    groups: &[UserGroup],
+    last_decision: Option<Box<RawValue>>,
+) -> Option<UserSummary> {
     let transactions: i64 = groups.iter().map(|group| group.decisions).sum();
     let total: i128 = groups.iter().map(|group| group.total).sum();
     let average = (total + i128::from(transactions) / 2).checked_div(i128::from(transactions))?;
@@ -86,10 +97,26 @@ fn summarize(user_id: String, groups: &[UserGroup], last_decision: Option<Box<Ra
         transactions,
         total_amount: decimal(total),
         average_amount: decimal(average),
-        max_amount: groups.iter().map(|group| group.largest).max().unwrap_or_default().to_string(),
-        by_status: by_status(groups.iter().map(|group| (group.status.clone(), group.decisions))),
-        by_indicator: by_indicator(groups.iter().map(|group| (split(&group.fraud_indicators), group.decisions))),
-        highest_score: groups.iter().map(|group| group.highest_score).fold(f64::MIN, f64::max),
+        max_amount: groups
+            .iter()
+            .map(|group| group.largest)
+            .max()
+            .unwrap_or_default()
+            .to_string(),
+        by_status: by_status(
+            groups
+                .iter()
+                .map(|group| (group.status.clone(), group.decisions)),
+        ),
+        by_indicator: by_indicator(
+            groups
+                .iter()
+                .map(|group| (split(&group.fraud_indicators), group.decisions)),
+        ),
+        highest_score: groups
+            .iter()
+            .map(|group| group.highest_score)
+            .fold(f64::MIN, f64::max),
         first_event_time: groups.iter().map(|group| group.first).min()?,
         last_event_time: groups.iter().map(|group| group.last).max()?,
         last_decision,
@@ -99,7 +126,11 @@ fn summarize(user_id: String, groups: &[UserGroup], last_decision: Option<Box<Ra
 /// Ten-thousandths as the shortest decimal, also beyond what one [`Amount`] holds.
 fn decimal(ten_thousandths: i128) -> String {
     let (whole, fraction) = (ten_thousandths / 10_000, ten_thousandths % 10_000);
-    let fraction = i64::try_from(fraction).ok().and_then(Amount::from_ten_thousandths).unwrap_or_default().to_string();
+    let fraction = i64::try_from(fraction)
+        .ok()
+        .and_then(Amount::from_ten_thousandths)
+        .unwrap_or_default()
+        .to_string();
     format!("{whole}{}", fraction.strip_prefix('0').unwrap_or_default())
 }
 
@@ -118,7 +149,10 @@ mod tests {
             (1, "0.0001"),
             (125_000, "12.5"),
             (10_000, "1"),
-            (9_999_999_999_999_999 * 1_000_000 + 1, "999999999999999900.0001"),
+            (
+                9_999_999_999_999_999 * 1_000_000 + 1,
+                "999999999999999900.0001",
+            ),
         ] {
             assert_eq!(decimal(ten_thousandths), text);
         }
@@ -138,8 +172,17 @@ mod tests {
             last: time,
         };
         let summary = summarize("u".into(), &[group], None).unwrap();
-        assert_eq!((summary.total_amount.as_str(), summary.average_amount.as_str()), ("0.0003", "0.0002"));
-        assert_eq!((summary.by_status["review"], summary.by_status["blocked"]), (2, 0));
+        assert_eq!(
+            (
+                summary.total_amount.as_str(),
+                summary.average_amount.as_str()
+            ),
+            ("0.0003", "0.0002")
+        );
+        assert_eq!(
+            (summary.by_status["review"], summary.by_status["blocked"]),
+            (2, 0)
+        );
         assert_eq!(summary.by_indicator["high_amount"], 2);
         assert!(summarize("u".into(), &[], None).is_none());
     }

@@ -138,7 +138,9 @@ impl Store {
     /// write the same ones then wait for each other, and never in a circle.
     pub(crate) async fn write(&self, rows: &[Row<'_>]) -> Result<Written, DatabaseError> {
         let stored = match &self.writing {
-            Database::Postgres(pool) => within(self.write_timeout, postgres::write(pool, rows)).await?,
+            Database::Postgres(pool) => {
+                within(self.write_timeout, postgres::write(pool, rows)).await?
+            }
             Database::Sqlite(pool) => within(self.write_timeout, sqlite::write(pool, rows)).await?,
         };
         let known = (rows.len() as u64).saturating_sub(stored);
@@ -146,20 +148,44 @@ impl Store {
     }
 
     /// The decisions on transactions of this id; two at most, which is one too many to answer with.
-    pub(crate) async fn decisions(&self, transaction_id: &str, user_id: Option<&str>) -> Result<Vec<StoredDecision>, DatabaseError> {
+    pub(crate) async fn decisions(
+        &self,
+        transaction_id: &str,
+        user_id: Option<&str>,
+    ) -> Result<Vec<StoredDecision>, DatabaseError> {
         self.check_migrated()?;
         match &self.reading {
-            Database::Postgres(pool) => within(self.query_timeout, postgres::decisions(pool, transaction_id, user_id)).await,
-            Database::Sqlite(pool) => within(self.query_timeout, sqlite::decisions(pool, transaction_id, user_id)).await,
+            Database::Postgres(pool) => {
+                within(
+                    self.query_timeout,
+                    postgres::decisions(pool, transaction_id, user_id),
+                )
+                .await
+            }
+            Database::Sqlite(pool) => {
+                within(
+                    self.query_timeout,
+                    sqlite::decisions(pool, transaction_id, user_id),
+                )
+                .await
+            }
         }
     }
 
     /// Up to `limit` decisions, newest first.
-    pub(crate) async fn page(&self, filter: &Filter, limit: u32) -> Result<Vec<StoredDecision>, DatabaseError> {
+    pub(crate) async fn page(
+        &self,
+        filter: &Filter,
+        limit: u32,
+    ) -> Result<Vec<StoredDecision>, DatabaseError> {
         self.check_migrated()?;
         match &self.reading {
-            Database::Postgres(pool) => within(self.query_timeout, postgres::page(pool, filter, limit)).await,
-            Database::Sqlite(pool) => within(self.query_timeout, sqlite::page(pool, filter, limit)).await,
+            Database::Postgres(pool) => {
+                within(self.query_timeout, postgres::page(pool, filter, limit)).await
+            }
+            Database::Sqlite(pool) => {
+                within(self.query_timeout, sqlite::page(pool, filter, limit)).await
+            }
         }
     }
 
@@ -167,7 +193,9 @@ impl Store {
     pub(crate) async fn user(&self, user_id: &str) -> Result<Vec<UserGroup>, DatabaseError> {
         self.check_migrated()?;
         match &self.reading {
-            Database::Postgres(pool) => within(self.query_timeout, postgres::user(pool, user_id)).await,
+            Database::Postgres(pool) => {
+                within(self.query_timeout, postgres::user(pool, user_id)).await
+            }
             Database::Sqlite(pool) => within(self.query_timeout, sqlite::user(pool, user_id)).await,
         }
     }
@@ -192,7 +220,10 @@ impl Store {
         if self.migrated.load(Ordering::Acquire) {
             return Ok(());
         }
-        let reason = io::Error::new(io::ErrorKind::NotConnected, "its tables are not prepared yet");
+        let reason = io::Error::new(
+            io::ErrorKind::NotConnected,
+            "its tables are not prepared yet",
+        );
         Err(DatabaseError::Unavailable(sqlx::Error::Io(reason)))
     }
 }
@@ -205,11 +236,19 @@ fn for_this_service(mut migrator: Migrator) -> Migrator {
 }
 
 /// A store that does not answer is away, whatever keeps it.
-async fn within<T>(timeout: Duration, answer: impl Future<Output = Result<T, DatabaseError>>) -> Result<T, DatabaseError> {
-    tokio::time::timeout(timeout, answer).await.unwrap_or_else(|_| {
-        let reason = io::Error::new(io::ErrorKind::TimedOut, format!("no answer within {timeout:?}"));
-        Err(DatabaseError::Unavailable(sqlx::Error::Io(reason)))
-    })
+async fn within<T>(
+    timeout: Duration,
+    answer: impl Future<Output = Result<T, DatabaseError>>,
+) -> Result<T, DatabaseError> {
+    tokio::time::timeout(timeout, answer)
+        .await
+        .unwrap_or_else(|_| {
+            let reason = io::Error::new(
+                io::ErrorKind::TimedOut,
+                format!("no answer within {timeout:?}"),
+            );
+            Err(DatabaseError::Unavailable(sqlx::Error::Io(reason)))
+        })
 }
 
 /// A column that holds what this version never writes.

@@ -1,9 +1,9 @@
 //! PostgreSQL: sets of rows by `unnest`, one statement and so one round trip a batch.
 
 use chrono::{DateTime, Utc};
+use sqlx::migrate::Migrator;
 use sqlx::postgres::{PgPool, PgPoolOptions, PgRow};
 use sqlx::{AssertSqlSafe, Executor as _, Postgres, QueryBuilder, Row as _};
-use sqlx::migrate::Migrator;
 use tollgate_runtime::database::DatabaseError;
 use tollgate_types::{Amount, Status, Timestamp};
 
@@ -52,18 +52,54 @@ ON CONFLICT DO NOTHING";
 
 pub(super) async fn write(pool: &PgPool, rows: &[Row<'_>]) -> Result<u64, DatabaseError> {
     let result = sqlx::query(WRITE)
-        .bind(rows.iter().map(|row| row.user_id.as_ref()).collect::<Vec<&str>>())
-        .bind(rows.iter().map(|row| row.transaction_id.as_ref()).collect::<Vec<&str>>())
-        .bind(rows.iter().map(|row| row.amount.to_string()).collect::<Vec<_>>())
-        .bind(rows.iter().map(|row| utc(row.event_time)).collect::<Vec<_>>())
+        .bind(
+            rows.iter()
+                .map(|row| row.user_id.as_ref())
+                .collect::<Vec<&str>>(),
+        )
+        .bind(
+            rows.iter()
+                .map(|row| row.transaction_id.as_ref())
+                .collect::<Vec<&str>>(),
+        )
+        .bind(
+            rows.iter()
+                .map(|row| row.amount.to_string())
+                .collect::<Vec<_>>(),
+        )
+        .bind(
+            rows.iter()
+                .map(|row| utc(row.event_time))
+                .collect::<Vec<_>>(),
+        )
         .bind(rows.iter().map(|row| row.body).collect::<Vec<&str>>())
         .bind(rows.iter().map(|row| row.fraud_score).collect::<Vec<_>>())
-        .bind(rows.iter().map(|row| row.status.name()).collect::<Vec<&str>>())
-        .bind(rows.iter().map(|row| row.fraud_indicators.as_str()).collect::<Vec<&str>>())
-        .bind(rows.iter().map(|row| utc(row.processed_at)).collect::<Vec<_>>())
-        .bind(rows.iter().map(|row| row.ruleset_version.as_ref()).collect::<Vec<&str>>())
+        .bind(
+            rows.iter()
+                .map(|row| row.status.name())
+                .collect::<Vec<&str>>(),
+        )
+        .bind(
+            rows.iter()
+                .map(|row| row.fraud_indicators.as_str())
+                .collect::<Vec<&str>>(),
+        )
+        .bind(
+            rows.iter()
+                .map(|row| utc(row.processed_at))
+                .collect::<Vec<_>>(),
+        )
+        .bind(
+            rows.iter()
+                .map(|row| row.ruleset_version.as_ref())
+                .collect::<Vec<&str>>(),
+        )
         .bind(rows.iter().map(|row| row.late).collect::<Vec<_>>())
-        .bind(rows.iter().map(|row| row.contributions.as_str()).collect::<Vec<&str>>())
+        .bind(
+            rows.iter()
+                .map(|row| row.contributions.as_str())
+                .collect::<Vec<&str>>(),
+        )
         .execute(pool)
         .await?;
     Ok(result.rows_affected())
@@ -74,7 +110,11 @@ SELECT a.user_id, a.transaction_id, a.fraud_score, a.status, a.fraud_indicators,
        a.ruleset_version, a.late, a.contributions::text AS contributions, t.body::text AS body
 FROM ";
 
-pub(super) async fn decisions(pool: &PgPool, transaction_id: &str, user_id: Option<&str>) -> Result<Vec<StoredDecision>, DatabaseError> {
+pub(super) async fn decisions(
+    pool: &PgPool,
+    transaction_id: &str,
+    user_id: Option<&str>,
+) -> Result<Vec<StoredDecision>, DatabaseError> {
     let mut query = QueryBuilder::<Postgres>::new(COLUMNS);
     query.push("fraud_analysis a JOIN transactions t USING (user_id, transaction_id) WHERE a.transaction_id = ");
     query.push_bind(transaction_id);
@@ -82,10 +122,20 @@ pub(super) async fn decisions(pool: &PgPool, transaction_id: &str, user_id: Opti
         query.push(" AND a.user_id = ").push_bind(user_id);
     }
     query.push(" LIMIT 2");
-    query.build().fetch_all(pool).await?.iter().map(stored).collect()
+    query
+        .build()
+        .fetch_all(pool)
+        .await?
+        .iter()
+        .map(stored)
+        .collect()
 }
 
-pub(super) async fn page(pool: &PgPool, filter: &Filter, limit: u32) -> Result<Vec<StoredDecision>, DatabaseError> {
+pub(super) async fn page(
+    pool: &PgPool,
+    filter: &Filter,
+    limit: u32,
+) -> Result<Vec<StoredDecision>, DatabaseError> {
     let mut query = QueryBuilder::<Postgres>::new(COLUMNS);
     // The page is cut before the join, so that no plan joins more than a page.
     query.push("(SELECT * FROM fraud_analysis WHERE true");
@@ -107,14 +157,24 @@ pub(super) async fn page(pool: &PgPool, filter: &Filter, limit: u32) -> Result<V
         query.push(" AND event_time < ").push_bind(utc(to));
     }
     if let Some(after) = &filter.after {
-        query.push(" AND (event_time, user_id, transaction_id) < (").push_bind(utc(after.event_time));
+        query
+            .push(" AND (event_time, user_id, transaction_id) < (")
+            .push_bind(utc(after.event_time));
         query.push(", ").push_bind(&after.user_id);
         query.push(", ").push_bind(&after.transaction_id).push(")");
     }
-    query.push(" ORDER BY event_time DESC, user_id DESC, transaction_id DESC LIMIT ").push_bind(i64::from(limit));
+    query
+        .push(" ORDER BY event_time DESC, user_id DESC, transaction_id DESC LIMIT ")
+        .push_bind(i64::from(limit));
     query.push(") a JOIN transactions t USING (user_id, transaction_id)");
     query.push(" ORDER BY a.event_time DESC, a.user_id DESC, a.transaction_id DESC");
-    query.build().fetch_all(pool).await?.iter().map(stored).collect()
+    query
+        .build()
+        .fetch_all(pool)
+        .await?
+        .iter()
+        .map(stored)
+        .collect()
 }
 
 const USER: &str = "
@@ -132,8 +192,12 @@ pub(super) async fn user(pool: &PgPool, user_id: &str) -> Result<Vec<UserGroup>,
             status: row.try_get("status")?,
             fraud_indicators: row.try_get("fraud_indicators")?,
             decisions: row.try_get("decisions")?,
-            total: row.try_get::<String, _>("total")?.parse().map_err(unreadable)?,
-            largest: Amount::parse_decimal(&row.try_get::<String, _>("largest")?).map_err(unreadable)?,
+            total: row
+                .try_get::<String, _>("total")?
+                .parse()
+                .map_err(unreadable)?,
+            largest: Amount::parse_decimal(&row.try_get::<String, _>("largest")?)
+                .map_err(unreadable)?,
             highest_score: row.try_get("highest_score")?,
             first: timestamp(row.try_get("first")?)?,
             last: timestamp(row.try_get("last")?)?,
@@ -155,13 +219,25 @@ pub(super) async fn counts(pool: &PgPool) -> Result<Counts, DatabaseError> {
             last_processed: timestamp(row.try_get("last_processed")?)?,
         })
     };
-    let counts = rows.iter().map(read).collect::<Result<_, DatabaseError>>()?;
+    let counts = rows
+        .iter()
+        .map(read)
+        .collect::<Result<_, DatabaseError>>()?;
     // Both ends of an index.
-    let span = sqlx::query("SELECT min(event_time) AS first, max(event_time) AS last FROM fraud_analysis").fetch_one(pool).await?;
+    let span =
+        sqlx::query("SELECT min(event_time) AS first, max(event_time) AS last FROM fraud_analysis")
+            .fetch_one(pool)
+            .await?;
     Ok(Counts {
         counts,
-        first: span.try_get::<Option<_>, _>("first")?.map(timestamp).transpose()?,
-        last: span.try_get::<Option<_>, _>("last")?.map(timestamp).transpose()?,
+        first: span
+            .try_get::<Option<_>, _>("first")?
+            .map(timestamp)
+            .transpose()?,
+        last: span
+            .try_get::<Option<_>, _>("last")?
+            .map(timestamp)
+            .transpose()?,
     })
 }
 

@@ -6,7 +6,9 @@ use std::sync::LazyLock;
 
 use sqlx::migrate::Migrator;
 use sqlx::sqlite::{SqlitePool, SqlitePoolOptions, SqliteRow};
-use sqlx::{AssertSqlSafe, QueryBuilder, Row as _, SqlSafeStr as _, SqlStr, Sqlite, SqliteConnection};
+use sqlx::{
+    AssertSqlSafe, QueryBuilder, Row as _, SqlSafeStr as _, SqlStr, Sqlite, SqliteConnection,
+};
 use tollgate_runtime::database::DatabaseError;
 use tollgate_types::{Amount, Timestamp};
 
@@ -25,7 +27,11 @@ pub(super) fn writers(opened: &SqlitePool) -> SqlitePool {
     SqlitePoolOptions::new()
         .max_connections(opened.options().get_max_connections())
         .acquire_timeout(opened.options().get_acquire_timeout())
-        .connect_lazy_with(options.pragma("cache_size", "-65536").pragma("wal_autocheckpoint", "10000"))
+        .connect_lazy_with(
+            options
+                .pragma("cache_size", "-65536")
+                .pragma("wal_autocheckpoint", "10000"),
+        )
 }
 
 pub(super) fn readers(writers: &SqlitePool, config: &PersistenceConfig) -> SqlitePool {
@@ -57,7 +63,10 @@ impl Inserts {
         };
         Self {
             rows,
-            transactions: insert("INSERT INTO transactions (user_id, transaction_id, amount, event_time, body)", 5),
+            transactions: insert(
+                "INSERT INTO transactions (user_id, transaction_id, amount, event_time, body)",
+                5,
+            ),
             fraud_analysis: insert(
                 "INSERT INTO fraud_analysis (user_id, transaction_id, fraud_score, status, fraud_indicators, event_time, \
                  processed_at, ruleset_version, late, contributions)",
@@ -84,7 +93,11 @@ pub(super) async fn write(pool: &SqlitePool, rows: &[Row<'_>]) -> Result<u64, Da
     Ok(stored)
 }
 
-async fn insert(connection: &mut SqliteConnection, inserts: &Inserts, rows: &[Row<'_>]) -> Result<u64, sqlx::Error> {
+async fn insert(
+    connection: &mut SqliteConnection,
+    inserts: &Inserts,
+    rows: &[Row<'_>],
+) -> Result<u64, sqlx::Error> {
     let mut query = sqlx::query(inserts.transactions.clone());
     for row in rows {
         query = query
@@ -117,7 +130,11 @@ SELECT a.user_id, a.transaction_id, a.fraud_score, a.status, a.fraud_indicators,
        a.ruleset_version, a.late, a.contributions, t.body
 FROM ";
 
-pub(super) async fn decisions(pool: &SqlitePool, transaction_id: &str, user_id: Option<&str>) -> Result<Vec<StoredDecision>, DatabaseError> {
+pub(super) async fn decisions(
+    pool: &SqlitePool,
+    transaction_id: &str,
+    user_id: Option<&str>,
+) -> Result<Vec<StoredDecision>, DatabaseError> {
     let mut query = QueryBuilder::<Sqlite>::new(COLUMNS);
     query.push("fraud_analysis a JOIN transactions t USING (user_id, transaction_id) WHERE a.transaction_id = ");
     query.push_bind(transaction_id);
@@ -125,10 +142,20 @@ pub(super) async fn decisions(pool: &SqlitePool, transaction_id: &str, user_id: 
         query.push(" AND a.user_id = ").push_bind(user_id);
     }
     query.push(" LIMIT 2");
-    query.build().fetch_all(pool).await?.iter().map(stored).collect()
+    query
+        .build()
+        .fetch_all(pool)
+        .await?
+        .iter()
+        .map(stored)
+        .collect()
 }
 
-pub(super) async fn page(pool: &SqlitePool, filter: &Filter, limit: u32) -> Result<Vec<StoredDecision>, DatabaseError> {
+pub(super) async fn page(
+    pool: &SqlitePool,
+    filter: &Filter,
+    limit: u32,
+) -> Result<Vec<StoredDecision>, DatabaseError> {
     let mut query = QueryBuilder::<Sqlite>::new(COLUMNS);
     // The page is cut before the join, so that no plan joins more than a page.
     query.push("(SELECT * FROM fraud_analysis WHERE true");
@@ -143,20 +170,32 @@ pub(super) async fn page(pool: &SqlitePool, filter: &Filter, limit: u32) -> Resu
         query.push(" AND user_id = ").push_bind(user_id);
     }
     if let Some(from) = filter.from {
-        query.push(" AND event_time >= ").push_bind(fixed_width(from));
+        query
+            .push(" AND event_time >= ")
+            .push_bind(fixed_width(from));
     }
     if let Some(to) = filter.to {
         query.push(" AND event_time < ").push_bind(fixed_width(to));
     }
     if let Some(after) = &filter.after {
-        query.push(" AND (event_time, user_id, transaction_id) < (").push_bind(fixed_width(after.event_time));
+        query
+            .push(" AND (event_time, user_id, transaction_id) < (")
+            .push_bind(fixed_width(after.event_time));
         query.push(", ").push_bind(&after.user_id);
         query.push(", ").push_bind(&after.transaction_id).push(")");
     }
-    query.push(" ORDER BY event_time DESC, user_id DESC, transaction_id DESC LIMIT ").push_bind(i64::from(limit));
+    query
+        .push(" ORDER BY event_time DESC, user_id DESC, transaction_id DESC LIMIT ")
+        .push_bind(i64::from(limit));
     query.push(") a JOIN transactions t USING (user_id, transaction_id)");
     query.push(" ORDER BY a.event_time DESC, a.user_id DESC, a.transaction_id DESC");
-    query.build().fetch_all(pool).await?.iter().map(stored).collect()
+    query
+        .build()
+        .fetch_all(pool)
+        .await?
+        .iter()
+        .map(stored)
+        .collect()
 }
 
 const USER: &str = "
@@ -165,22 +204,31 @@ FROM fraud_analysis a JOIN transactions t USING (user_id, transaction_id)
 WHERE a.user_id = ?";
 
 /// Summed up here: SQLite has no exact decimals.
-pub(super) async fn user(pool: &SqlitePool, user_id: &str) -> Result<Vec<UserGroup>, DatabaseError> {
+pub(super) async fn user(
+    pool: &SqlitePool,
+    user_id: &str,
+) -> Result<Vec<UserGroup>, DatabaseError> {
     let mut groups: BTreeMap<(String, String), UserGroup> = BTreeMap::new();
     for row in sqlx::query(USER).bind(user_id).fetch_all(pool).await? {
-        let (status, fraud_indicators): (String, String) = (row.try_get("status")?, row.try_get("fraud_indicators")?);
+        let (status, fraud_indicators): (String, String) =
+            (row.try_get("status")?, row.try_get("fraud_indicators")?);
         let amount = Amount::parse_decimal(row.try_get("amount")?).map_err(unreadable)?;
-        let (score, time): (f64, Timestamp) = (row.try_get("fraud_score")?, timestamp(row.try_get("event_time")?)?);
-        let group = groups.entry((status.clone(), fraud_indicators.clone())).or_insert_with(|| UserGroup {
-            status,
-            fraud_indicators,
-            decisions: 0,
-            total: 0,
-            largest: amount,
-            highest_score: score,
-            first: time,
-            last: time,
-        });
+        let (score, time): (f64, Timestamp) = (
+            row.try_get("fraud_score")?,
+            timestamp(row.try_get("event_time")?)?,
+        );
+        let group = groups
+            .entry((status.clone(), fraud_indicators.clone()))
+            .or_insert_with(|| UserGroup {
+                status,
+                fraud_indicators,
+                decisions: 0,
+                total: 0,
+                largest: amount,
+                highest_score: score,
+                first: time,
+                last: time,
+            });
         group.decisions += 1;
         group.total += i128::from(amount.ten_thousandths());
         group.largest = group.largest.max(amount);
@@ -204,15 +252,24 @@ pub(super) async fn counts(pool: &SqlitePool) -> Result<Counts, DatabaseError> {
             last_processed: timestamp(row.try_get("last_processed")?)?,
         })
     };
-    let counts = rows.iter().map(read).collect::<Result<_, DatabaseError>>()?;
+    let counts = rows
+        .iter()
+        .map(read)
+        .collect::<Result<_, DatabaseError>>()?;
     // One at a time, each is one end of an index; together they would be a scan.
     let span = sqlx::query("SELECT (SELECT min(event_time) FROM fraud_analysis) AS first, (SELECT max(event_time) FROM fraud_analysis) AS last")
         .fetch_one(pool)
         .await?;
     Ok(Counts {
         counts,
-        first: span.try_get::<Option<&str>, _>("first")?.map(timestamp).transpose()?,
-        last: span.try_get::<Option<&str>, _>("last")?.map(timestamp).transpose()?,
+        first: span
+            .try_get::<Option<&str>, _>("first")?
+            .map(timestamp)
+            .transpose()?,
+        last: span
+            .try_get::<Option<&str>, _>("last")?
+            .map(timestamp)
+            .transpose()?,
     })
 }
 

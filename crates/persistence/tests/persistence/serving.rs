@@ -21,29 +21,59 @@ async fn the_interface_describes_itself_and_every_error_is_a_problem(store: Arc<
     assert_eq!(paths.len(), 4, "{paths:?}");
     let (status, page) = service.text("/docs/").await;
     assert!(status == 200 && page.contains("swagger-ui"));
-    for path in ["/", "/v1", "/v2/decisions", "/v1/decisions/", "/v1/decisions/a/b"] {
+    for path in [
+        "/",
+        "/v1",
+        "/v2/decisions",
+        "/v1/decisions/",
+        "/v1/decisions/a/b",
+    ] {
         service.problem(path, 404).await;
     }
     for method in [Method::POST, Method::DELETE] {
-        let response = service.request(method, "/v1/decisions").send().await.unwrap();
+        let response = service
+            .request(method, "/v1/decisions")
+            .send()
+            .await
+            .unwrap();
         assert_eq!(response.status(), 405);
-        assert!(response.headers()["allow"].to_str().unwrap().contains("GET"));
-        assert_eq!(response.headers()["content-type"], "application/problem+json");
+        assert!(
+            response.headers()["allow"]
+                .to_str()
+                .unwrap()
+                .contains("GET")
+        );
+        assert_eq!(
+            response.headers()["content-type"],
+            "application/problem+json"
+        );
     }
     service.stop().await;
 }
 
 async fn only_a_key_that_may_read_opens_the_api(store: Arc<TestStore>) {
-    let key = |name: &str, scope: Scope| ApiKeyConfig { name: name.into(), hash: ApiKeys::hash_of(name), scopes: vec![scope] };
+    let key = |name: &str, scope: Scope| ApiKeyConfig {
+        name: name.into(),
+        hash: ApiKeys::hash_of(name),
+        scopes: vec![scope],
+    };
     let service = Service::start_with(&store, Log::open(), |config| {
-        config.api_keys = vec![key("reader", Scope::DecisionsRead), key("writer", Scope::TransactionsWrite)];
+        config.api_keys = vec![
+            key("reader", Scope::DecisionsRead),
+            key("writer", Scope::TransactionsWrite),
+        ];
     })
     .await;
     service.ready().await;
     let problem = service.problem("/v1/stats", 401).await;
     assert!(problem["detail"].as_str().unwrap().contains("API key"));
     for (given, expected) in [("reader", 200), ("writer", 403), ("nobody", 401)] {
-        let response = service.request(Method::GET, "/v1/stats").bearer_auth(given).send().await.unwrap();
+        let response = service
+            .request(Method::GET, "/v1/stats")
+            .bearer_auth(given)
+            .send()
+            .await
+            .unwrap();
         assert_eq!(response.status(), expected, "{given}");
     }
     // The document is no secret.
@@ -56,7 +86,13 @@ async fn the_admin_port_tells_health_and_counts(store: Arc<TestStore>) {
     assert_eq!(service.readiness().await.0, 200);
     // The first scrape sets the recorder up.
     service.metrics().await;
-    service.log.send([Sample::new("u", "t").decision(), Sample::new("u", "t").decision()]).await;
+    service
+        .log
+        .send([
+            Sample::new("u", "t").decision(),
+            Sample::new("u", "t").decision(),
+        ])
+        .await;
     service.stored(1).await;
     service.get("/v1/decisions/t").await;
     let expected = [

@@ -9,6 +9,7 @@ use crate::harness::{Kind, Sample, Service, TestStore, on_each_store};
 on_each_store!(
     a_decision_that_is_on_the_log_twice_is_stored_once,
     a_restart_that_reads_everything_again_changes_nothing,
+    two_services_that_read_the_same_log_store_everything_once,
     of_two_decisions_on_one_transaction_the_first_in_the_log_stays,
     a_decision_comes_back_as_the_scorer_wrote_it,
     members_that_nobody_knows_are_kept_to_the_byte,
@@ -19,23 +20,41 @@ on_each_store!(
 
 async fn a_decision_that_is_on_the_log_twice_is_stored_once(store: Arc<TestStore>) {
     let service = Service::start(&store).await;
-    let decisions: Vec<String> = (0..3000).map(|n| Sample::new(format!("u{}", n % 70), format!("t{n}")).decision()).collect();
+    let decisions: Vec<String> = (0..3000)
+        .map(|n| Sample::new(format!("u{}", n % 70), format!("t{n}")).decision())
+        .collect();
     service.log.send(&decisions).await;
     service.log.send(&decisions).await;
     service.stored(3000).await;
     service.log.wait_until_read().await;
     let log = service.stop().await;
-    assert_eq!(store.number("SELECT count(*) FROM transactions").await, 3000);
-    assert_eq!(store.number("SELECT count(*) FROM fraud_analysis").await, 3000);
-    assert_eq!(store.number("SELECT CAST(sum(decisions) AS BIGINT) FROM decision_counts").await, 3000);
+    assert_eq!(
+        store.number("SELECT count(*) FROM transactions").await,
+        3000
+    );
+    assert_eq!(
+        store.number("SELECT count(*) FROM fraud_analysis").await,
+        3000
+    );
+    assert_eq!(
+        store
+            .number("SELECT CAST(sum(decisions) AS BIGINT) FROM decision_counts")
+            .await,
+        3000
+    );
     assert_eq!(log.count_dead_letters(), 0);
 }
 
 async fn a_restart_that_reads_everything_again_changes_nothing(store: Arc<TestStore>) {
     let service = Service::start(&store).await;
-    service.log.send((0..500).map(|n| Sample::new("u", format!("t{n}")).decision())).await;
+    service
+        .log
+        .send((0..500).map(|n| Sample::new("u", format!("t{n}")).decision()))
+        .await;
     service.stored(500).await;
-    let before = store.texts("SELECT CAST(created_at AS TEXT) FROM fraud_analysis ORDER BY transaction_id").await;
+    let before = store
+        .texts("SELECT CAST(created_at AS TEXT) FROM fraud_analysis ORDER BY transaction_id")
+        .await;
     let log = service.stop().await;
     // The embedded log knows no committed offsets: this one begins at the beginning.
     let service = Service::start_with(&store, log, |_| {}).await;
@@ -47,6 +66,37 @@ async fn a_restart_that_reads_everything_again_changes_nothing(store: Arc<TestSt
     assert_eq!(before, after);
 }
 
+async fn two_services_that_read_the_same_log_store_everything_once(store: Arc<TestStore>) {
+    let first = Service::start(&store).await;
+    let second = Service::start_with(&store, first.log.clone(), |_| {}).await;
+    second.ready().await;
+    for round in 0..10 {
+        first
+            .log
+            .send((0..500).map(|n| Sample::new(format!("u{n}"), format!("t{round}")).decision()))
+            .await;
+    }
+    first.stored(5000).await;
+    first.log.wait_until_read().await;
+    let log = first.stop().await;
+    second.stop().await;
+    assert_eq!(
+        store.number("SELECT count(*) FROM transactions").await,
+        5000
+    );
+    assert_eq!(
+        store.number("SELECT count(*) FROM fraud_analysis").await,
+        5000
+    );
+    assert_eq!(
+        store
+            .number("SELECT CAST(sum(decisions) AS BIGINT) FROM decision_counts")
+            .await,
+        5000
+    );
+    assert_eq!(log.count_dead_letters(), 0);
+}
+
 async fn of_two_decisions_on_one_transaction_the_first_in_the_log_stays(store: Arc<TestStore>) {
     let service = Service::start(&store).await;
     let (mut pairs, count) = (Vec::new(), 200);
@@ -55,29 +105,63 @@ async fn of_two_decisions_on_one_transaction_the_first_in_the_log_stays(store: A
         let mut again = first.clone();
         again.amount = "99".into();
         pairs.push(first.decision());
-        pairs.push(again.decision().replace("\"duplicate\":false", "\"duplicate\":true").replace("\"fraud_score\":41.0", "\"fraud_score\":50.0"));
+        pairs.push(
+            again
+                .decision()
+                .replace("\"duplicate\":false", "\"duplicate\":true")
+                .replace("\"fraud_score\":41.0", "\"fraud_score\":50.0"),
+        );
     }
     service.log.send(&pairs).await;
     service.stored(count).await;
     service.log.wait_until_read().await;
     service.stop().await;
-    assert_eq!(store.number("SELECT count(*) FROM transactions WHERE CAST(amount AS TEXT) LIKE '12.5%'").await, count);
-    assert_eq!(store.number("SELECT count(*) FROM fraud_analysis WHERE fraud_score = 41").await, count);
+    assert_eq!(
+        store
+            .number("SELECT count(*) FROM transactions WHERE CAST(amount AS TEXT) LIKE '12.5%'")
+            .await,
+        count
+    );
+    assert_eq!(
+        store
+            .number("SELECT count(*) FROM fraud_analysis WHERE fraud_score = 41")
+            .await,
+        count
+    );
 }
 
 async fn a_decision_comes_back_as_the_scorer_wrote_it(store: Arc<TestStore>) {
     let service = Service::start(&store).await;
-    let scores = [0.1 + 0.2, 40.0, 69.999_999_999_999_99, 70.000_000_000_000_01, 145.0, 1.0 / 3.0, 5e-324];
-    let all = &["high_velocity", "high_amount", "geographic_anomaly", "suspicious_pattern"];
-    let samples: Vec<Sample> =
-        scores.iter().enumerate().map(|(n, score)| Sample::new("u", format!("t{n}")).alert("blocked", *score, all)).collect();
+    let scores = [
+        0.1 + 0.2,
+        40.0,
+        69.999_999_999_999_99,
+        70.000_000_000_000_01,
+        145.0,
+        1.0 / 3.0,
+        5e-324,
+    ];
+    let all = &[
+        "high_velocity",
+        "high_amount",
+        "geographic_anomaly",
+        "suspicious_pattern",
+    ];
+    let samples: Vec<Sample> = scores
+        .iter()
+        .enumerate()
+        .map(|(n, score)| Sample::new("u", format!("t{n}")).alert("blocked", *score, all))
+        .collect();
     service.log.send(samples.iter().map(Sample::decision)).await;
     service.stored(7).await;
     for (sample, score) in samples.iter().zip(scores) {
         let (status, text) = service.text(&format!("/v1/decisions/{}", sample.id)).await;
         assert_eq!((status, &text), (200, &sample.decision()));
         let read: serde_json::Value = serde_json::from_str(&text).unwrap();
-        assert_eq!(read["fraud_score"].as_f64().unwrap().to_bits(), score.to_bits());
+        assert_eq!(
+            read["fraud_score"].as_f64().unwrap().to_bits(),
+            score.to_bits()
+        );
     }
     service.stop().await;
 }
@@ -95,8 +179,14 @@ async fn members_that_nobody_knows_are_kept_to_the_byte(store: Arc<TestStore>) {
         &format!(r#","deep":{}{}"#, "[".repeat(60), "]".repeat(60)),
         &format!(r#","long":"{}""#, "x".repeat(200_000)),
     ];
-    let samples: Vec<Sample> =
-        members.iter().enumerate().map(|(n, more)| Sample { more: (*more).to_owned(), ..Sample::new("u", format!("t{n}")) }).collect();
+    let samples: Vec<Sample> = members
+        .iter()
+        .enumerate()
+        .map(|(n, more)| Sample {
+            more: (*more).to_owned(),
+            ..Sample::new("u", format!("t{n}"))
+        })
+        .collect();
     service.log.send(samples.iter().map(Sample::decision)).await;
     service.stored(9).await;
     for sample in &samples {
@@ -104,7 +194,11 @@ async fn members_that_nobody_knows_are_kept_to_the_byte(store: Arc<TestStore>) {
         assert_eq!((status, &text), (200, &sample.decision()));
     }
     let (_, page) = service.text("/v1/decisions").await;
-    assert!(samples.iter().all(|sample| page.contains(&sample.decision())));
+    assert!(
+        samples
+            .iter()
+            .all(|sample| page.contains(&sample.decision()))
+    );
     service.stop().await;
 }
 
@@ -119,22 +213,41 @@ async fn the_first_and_the_last_year_are_kept_and_sorted(store: Arc<TestStore>) 
         "0000-12-31T23:59:59.999999Z",
         "0000-01-01T00:00:00Z",
     ];
-    let samples: Vec<Sample> = times.iter().enumerate().map(|(n, time)| Sample::new("u", format!("t{n}")).at(*time)).collect();
+    let samples: Vec<Sample> = times
+        .iter()
+        .enumerate()
+        .map(|(n, time)| Sample::new("u", format!("t{n}")).at(*time))
+        .collect();
     service.log.send(samples.iter().map(Sample::decision)).await;
     service.stored(7).await;
     let page = service.get("/v1/decisions?limit=7").await;
-    let found: Vec<&str> = page["decisions"].as_array().unwrap().iter().map(|d| d["transaction"]["timestamp"].as_str().unwrap()).collect();
+    let found: Vec<&str> = page["decisions"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|d| d["transaction"]["timestamp"].as_str().unwrap())
+        .collect();
     assert_eq!(found, times);
     let stats = service.get("/v1/stats").await;
-    assert_eq!((&stats["first_event_time"], &stats["last_event_time"]), (&times[6].into(), &times[0].into()));
+    assert_eq!(
+        (&stats["first_event_time"], &stats["last_event_time"]),
+        (&times[6].into(), &times[0].into())
+    );
     let summary = service.get("/v1/users/u/summary").await;
-    assert_eq!((&summary["first_event_time"], &summary["last_event_time"]), (&times[6].into(), &times[0].into()));
-    let early = service.get("/v1/decisions?from=0000-01-01T00:00:00Z&to=0001-01-01T00:00:00Z").await;
+    assert_eq!(
+        (&summary["first_event_time"], &summary["last_event_time"]),
+        (&times[6].into(), &times[0].into())
+    );
+    let early = service
+        .get("/v1/decisions?from=0000-01-01T00:00:00Z&to=0001-01-01T00:00:00Z")
+        .await;
     assert_eq!(early["decisions"].as_array().unwrap().len(), 2);
     service.stop().await;
 }
 
-async fn malformed_records_are_dead_lettered_and_nothing_behind_them_is_lost(store: Arc<TestStore>) {
+async fn malformed_records_are_dead_lettered_and_nothing_behind_them_is_lost(
+    store: Arc<TestStore>,
+) {
     let service = Service::start(&store).await;
     let good = |n: usize| Sample::new("u", format!("t{n}")).decision();
     let bad: Vec<Vec<u8>> = vec![
@@ -143,11 +256,21 @@ async fn malformed_records_are_dead_lettered_and_nothing_behind_them_is_lost(sto
         b"\xff\xfe\x00".to_vec(),
         vec![b'['; 100_000],
         vec![b'x'; 900_000],
-        good(0).replace("\"fraud_score\":0.0", "\"fraud_score\":1e400").into_bytes(),
-        good(0).replace("\"status\":\"approved\"", "\"status\":\"fine\"").into_bytes(),
-        good(0).replace("\"amount\":12.5", "\"amount\":-12.5").into_bytes(),
-        good(0).replacen("\"user_id\":\"u\"", "\"user_id\":\"v\"", 1).into_bytes(),
-        good(0).replace("2026-03-01T12:00:00Z", "10000-03-01T12:00:00Z").into_bytes(),
+        good(0)
+            .replace("\"fraud_score\":0.0", "\"fraud_score\":1e400")
+            .into_bytes(),
+        good(0)
+            .replace("\"status\":\"approved\"", "\"status\":\"fine\"")
+            .into_bytes(),
+        good(0)
+            .replace("\"amount\":12.5", "\"amount\":-12.5")
+            .into_bytes(),
+        good(0)
+            .replacen("\"user_id\":\"u\"", "\"user_id\":\"v\"", 1)
+            .into_bytes(),
+        good(0)
+            .replace("2026-03-01T12:00:00Z", "10000-03-01T12:00:00Z")
+            .into_bytes(),
         format!("[{}]", good(0)).into_bytes(),
     ];
     let mut records = Vec::new();
@@ -156,37 +279,68 @@ async fn malformed_records_are_dead_lettered_and_nothing_behind_them_is_lost(sto
         records.push(bad.clone());
     }
     records.push(good(bad.len()).into_bytes());
-    let headers: [(&str, Option<&[u8]>); 3] = [("traceparent", Some(b"00-1-2-01")), ("empty", None), ("twice", Some(b"\xff"))];
+    let headers: [(&str, Option<&[u8]>); 3] = [
+        ("traceparent", Some(b"00-1-2-01")),
+        ("empty", None),
+        ("twice", Some(b"\xff")),
+    ];
     let topic = service.log.kafka.topics().decisions.clone();
-    let record = |payload| Outgoing { partition: Some(1), headers: &headers, ..Outgoing::new(&topic, b"the key", payload) };
-    service.log.send_records(records.iter().map(|payload| record(payload))).await;
+    let record = |payload| Outgoing {
+        partition: Some(1),
+        headers: &headers,
+        ..Outgoing::new(&topic, b"the key", payload)
+    };
+    service
+        .log
+        .send_records(records.iter().map(|payload| record(payload)))
+        .await;
     service.stored(12).await;
     let letters = service.log.dead_letters(bad.len()).await;
     for (letter, bad) in letters.iter().zip(&bad) {
         assert_eq!(&letter.payload, bad);
         assert_eq!(letter.key.as_deref(), Some(&b"the key"[..]));
-        assert!(headers.iter().map(|(name, value)| ((*name).to_owned(), value.map(<[u8]>::to_vec))).eq(letter.headers[..3].iter().cloned()));
+        assert!(
+            headers
+                .iter()
+                .map(|(name, value)| ((*name).to_owned(), value.map(<[u8]>::to_vec)))
+                .eq(letter.headers[..3].iter().cloned())
+        );
         assert_eq!(letter.header("error.stage"), Some("persistence"));
         assert_eq!(letter.header("error.kind"), Some("malformed"));
         assert_eq!(letter.header("source.partition"), Some("1"));
         assert!(!letter.header("error.reason").unwrap().contains("12.5"));
     }
-    let offsets: Vec<&str> = letters.iter().map(|letter| letter.header("source.offset").unwrap()).collect();
-    assert_eq!(offsets, (0..11).map(|n| (2 * n + 1).to_string()).collect::<Vec<_>>());
+    let offsets: Vec<&str> = letters
+        .iter()
+        .map(|letter| letter.header("source.offset").unwrap())
+        .collect();
+    assert_eq!(
+        offsets,
+        (0..11).map(|n| (2 * n + 1).to_string()).collect::<Vec<_>>()
+    );
     let log = service.stop().await;
     assert_eq!(log.count_dead_letters(), 11);
 }
 
 async fn columns_hold_what_the_interface_says(store: Arc<TestStore>) {
     let service = Service::start(&store).await;
-    let mut sample = Sample::new("u", "t").alert("review", 55.25, &["high_velocity", "high_amount"]).at("2026-03-01T21:00:00.5+09:00");
+    let mut sample = Sample::new("u", "t")
+        .alert("review", 55.25, &["high_velocity", "high_amount"])
+        .at("2026-03-01T21:00:00.5+09:00");
     sample.amount = "\"1000.2500\"".into();
     service.log.send([sample.decision()]).await;
     service.stored(1).await;
     service.stop().await;
     let row = "SELECT transaction_id || '|' || user_id || '|' || amount FROM transactions WHERE event_time = '2026-03-01T12:00:00.500000Z'";
-    let amount = if store.kind == Kind::Postgres { "1000.2500" } else { "1000.25" };
+    let amount = if store.kind == Kind::Postgres {
+        "1000.2500"
+    } else {
+        "1000.25"
+    };
     assert_eq!(store.texts(row).await, [format!("t|u|{amount}")]);
     let row = "SELECT transaction_id || '|' || user_id || '|' || fraud_score || '|' || status || '|' || fraud_indicators FROM fraud_analysis";
-    assert_eq!(store.texts(row).await, ["t|u|55.25|review|high_velocity,high_amount"]);
+    assert_eq!(
+        store.texts(row).await,
+        ["t|u|55.25|review|high_velocity,high_amount"]
+    );
 }

@@ -28,12 +28,24 @@ pub async fn serve_admin(bound: Bound, health: Health, shutdown: Shutdown) -> an
 
 async fn readyz(State(health): State<Health>) -> Response {
     let reasons = health.reasons();
-    let (status, word) = if reasons.is_empty() { (StatusCode::OK, "ready") } else { (StatusCode::SERVICE_UNAVAILABLE, "not ready") };
-    (status, axum::Json(json!({ "status": word, "reasons": reasons }))).into_response()
+    let (status, word) = if reasons.is_empty() {
+        (StatusCode::OK, "ready")
+    } else {
+        (StatusCode::SERVICE_UNAVAILABLE, "not ready")
+    };
+    (
+        status,
+        axum::Json(json!({ "status": word, "reasons": reasons })),
+    )
+        .into_response()
 }
 
 async fn prometheus() -> Response {
     let handle = metrics_handle();
     handle.run_upkeep();
-    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], handle.render()).into_response()
+    (
+        [(header::CONTENT_TYPE, "text/plain; version=0.0.4")],
+        handle.render(),
+    )
+        .into_response()
 }

@@ -76,20 +76,38 @@ impl ApiKeys {
     ///
     /// # Errors
     /// Names the setting at fault.
-    pub fn new(section: &str, configs: &[ApiKeyConfig], listen: SocketAddr) -> Result<Self, ConfigError> {
+    pub fn new(
+        section: &str,
+        configs: &[ApiKeyConfig],
+        listen: SocketAddr,
+    ) -> Result<Self, ConfigError> {
         if configs.is_empty() && !listen.ip().is_loopback() {
             return Err(ConfigError::invalid(
                 format!("{section}.api_keys"),
-                format!("must hold a key when {section}.listen is not a loopback address, here {listen}; `tollgate key NAME` makes one"),
+                format!(
+                    "must hold a key when {section}.listen is not a loopback address, here {listen}; `tollgate key NAME` makes one"
+                ),
             ));
         }
         let keys = configs.iter().enumerate().map(|(index, config)| {
-            let hash = config.hash.strip_prefix("sha256:").and_then(parse_hex).ok_or_else(|| {
-                ConfigError::invalid(format!("{section}.api_keys[{index}].hash"), "expected sha256: and 64 hexadecimal digits; `tollgate key NAME` makes one")
-            })?;
-            Ok(Key { caller: Caller(config.name.as_str().into()), hash, scopes: config.scopes.clone() })
+            let hash = config
+                .hash
+                .strip_prefix("sha256:")
+                .and_then(parse_hex)
+                .ok_or_else(|| {
+                    ConfigError::invalid(
+                        format!("{section}.api_keys[{index}].hash"),
+                        "expected sha256: and 64 hexadecimal digits; `tollgate key NAME` makes one",
+                    )
+                })?;
+            Ok(Key {
+                caller: Caller(config.name.as_str().into()),
+                hash,
+                scopes: config.scopes.clone(),
+            })
         });
-        keys.collect::<Result<Vec<_>, _>>().map(|keys| Self(keys.into()))
+        keys.collect::<Result<Vec<_>, _>>()
+            .map(|keys| Self(keys.into()))
     }
 
     /// Who sends this request, by `Authorization: Bearer …` or `X-API-Key: …`.
@@ -100,19 +118,37 @@ impl ApiKeys {
         if self.0.is_empty() {
             return Ok(Caller("anonymous".into()));
         }
-        let bearer = headers.get(header::AUTHORIZATION).and_then(|value| value.as_bytes().strip_prefix(b"Bearer "));
-        let given = bearer.or_else(|| headers.get("x-api-key").map(|value| value.as_bytes())).ok_or(Denied::Unknown)?;
+        let bearer = headers
+            .get(header::AUTHORIZATION)
+            .and_then(|value| value.as_bytes().strip_prefix(b"Bearer "));
+        let given = bearer
+            .or_else(|| headers.get("x-api-key").map(|value| value.as_bytes()))
+            .ok_or(Denied::Unknown)?;
         let hash: [u8; 32] = Sha256::digest(given.trim_ascii()).into();
         // Every key is compared, so that the time tells nothing.
-        let found = self.0.iter().fold(None, |found, key| if key.hash.ct_eq(&hash).into() { Some(key) } else { found });
+        let found = self.0.iter().fold(None, |found, key| {
+            if key.hash.ct_eq(&hash).into() {
+                Some(key)
+            } else {
+                found
+            }
+        });
         let key = found.ok_or(Denied::Unknown)?;
-        if key.scopes.contains(&scope) { Ok(key.caller.clone()) } else { Err(Denied::OutOfScope) }
+        if key.scopes.contains(&scope) {
+            Ok(key.caller.clone())
+        } else {
+            Err(Denied::OutOfScope)
+        }
     }
 
     /// The hash of a key as it stands in the settings.
     #[must_use]
     pub fn hash_of(key: &str) -> String {
-        Sha256::digest(key).iter().fold("sha256:".to_owned(), |text, byte| text + &format!("{byte:02x}"))
+        Sha256::digest(key)
+            .iter()
+            .fold("sha256:".to_owned(), |text, byte| {
+                text + &format!("{byte:02x}")
+            })
     }
 }
 
@@ -134,24 +170,43 @@ mod tests {
     fn keys(listen: &str, scopes: &[Scope]) -> Result<ApiKeys, ConfigError> {
         let configs = match scopes {
             [] => vec![],
-            _ => vec![ApiKeyConfig { name: "shop".into(), hash: ApiKeys::hash_of("k1"), scopes: scopes.to_vec() }],
+            _ => vec![ApiKeyConfig {
+                name: "shop".into(),
+                hash: ApiKeys::hash_of("k1"),
+                scopes: scopes.to_vec(),
+            }],
         };
         ApiKeys::new("ingest", &configs, listen.parse().unwrap())
     }
 
     fn with(name: &'static str, value: &'static str) -> HeaderMap {
-        HeaderMap::from_iter([(header::HeaderName::from_static(name), value.parse().unwrap())])
+        HeaderMap::from_iter([(
+            header::HeaderName::from_static(name),
+            value.parse().unwrap(),
+        )])
     }
 
     #[test]
     fn a_key_opens_what_its_scopes_say_and_nothing_else() {
         let keys = keys("0.0.0.0:1", &[Scope::DecisionsRead]).unwrap();
         for headers in [with("authorization", "Bearer k1"), with("x-api-key", "k1")] {
-            assert_eq!(keys.identify(&headers, Scope::DecisionsRead), Ok(Caller("shop".into())));
-            assert_eq!(keys.identify(&headers, Scope::TransactionsWrite), Err(Denied::OutOfScope));
+            assert_eq!(
+                keys.identify(&headers, Scope::DecisionsRead),
+                Ok(Caller("shop".into()))
+            );
+            assert_eq!(
+                keys.identify(&headers, Scope::TransactionsWrite),
+                Err(Denied::OutOfScope)
+            );
         }
-        assert_eq!(keys.identify(&with("x-api-key", "k2"), Scope::DecisionsRead), Err(Denied::Unknown));
-        assert_eq!(keys.identify(&HeaderMap::new(), Scope::DecisionsRead), Err(Denied::Unknown));
+        assert_eq!(
+            keys.identify(&with("x-api-key", "k2"), Scope::DecisionsRead),
+            Err(Denied::Unknown)
+        );
+        assert_eq!(
+            keys.identify(&HeaderMap::new(), Scope::DecisionsRead),
+            Err(Denied::Unknown)
+        );
     }
 
     #[test]

@@ -41,7 +41,8 @@ impl Bound {
     pub async fn serve(self, app: Router, shutdown: Shutdown) -> anyhow::Result<()> {
         let signal = shutdown.clone();
         let service = app.into_make_service_with_connect_info::<SocketAddr>();
-        let serving = axum::serve(self.listener, service).with_graceful_shutdown(async move { signal.begun().await });
+        let serving = axum::serve(self.listener, service)
+            .with_graceful_shutdown(async move { signal.begun().await });
         let cut_off = async {
             shutdown.begun().await;
             tokio::time::sleep(shutdown.grace()).await;

@@ -44,7 +44,10 @@ impl<'a> Headers<'a> {
     /// The last header of this name that has a value.
     #[must_use]
     pub fn last(&self, name: &str) -> Option<&'a [u8]> {
-        self.iter().filter(|(found, _)| *found == name).filter_map(|(_, value)| value).last()
+        self.iter()
+            .filter(|(found, _)| *found == name)
+            .filter_map(|(_, value)| value)
+            .last()
     }
 
     /// Whether there is none.
@@ -88,7 +91,11 @@ impl Pool {
     const KEPT: usize = 64;
 
     fn take(&self) -> Buffers {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).pop().unwrap_or_default()
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .pop()
+            .unwrap_or_default()
     }
 
     fn give(&self, mut buffers: Buffers) {
@@ -115,7 +122,11 @@ pub struct Batch {
 
 impl Batch {
     pub(crate) fn new(epoch: u64, tracker: Arc<Tracker>) -> Self {
-        Self { buffers: tracker.pool().take(), epoch, tracker }
+        Self {
+            buffers: tracker.pool().take(),
+            epoch,
+            tracker,
+        }
     }
 
     pub(crate) fn push<'r>(
@@ -126,21 +137,40 @@ impl Batch {
         payload: &[u8],
         headers: impl Iterator<Item = (&'r str, Option<&'r [u8]>)>,
     ) {
-        let Buffers { bytes, records, headers: entries } = &mut self.buffers;
+        let Buffers {
+            bytes,
+            records,
+            headers: entries,
+        } = &mut self.buffers;
         let first = entries.len();
         for (name, value) in headers {
             let name = append(bytes, name.as_bytes());
-            entries.push(HeaderMeta { name, value: value.map(|value| append(bytes, value)) });
+            entries.push(HeaderMeta {
+                name,
+                value: value.map(|value| append(bytes, value)),
+            });
         }
         let (partition, offset, timestamp_ms) = position;
         let key = key.map(|key| append(bytes, key));
         let payload = append(bytes, payload);
-        records.push(RecordMeta { partition, offset, timestamp_ms, replayed, key, payload, headers: first..entries.len() });
+        records.push(RecordMeta {
+            partition,
+            offset,
+            timestamp_ms,
+            replayed,
+            key,
+            payload,
+            headers: first..entries.len(),
+        });
     }
 
     /// The records, in order.
     pub fn iter(&self) -> impl Iterator<Item = Record<'_>> {
-        let Buffers { bytes, records, headers } = &self.buffers;
+        let Buffers {
+            bytes,
+            records,
+            headers,
+        } = &self.buffers;
         records.iter().map(move |meta| Record {
             partition: meta.partition,
             offset: meta.offset,
@@ -148,7 +178,10 @@ impl Batch {
             replayed: meta.replayed,
             key: meta.key.clone().map(|range| &bytes[range]),
             payload: &bytes[meta.payload.clone()],
-            headers: Headers { bytes, entries: &headers[meta.headers.clone()] },
+            headers: Headers {
+                bytes,
+                entries: &headers[meta.headers.clone()],
+            },
         })
     }
 
@@ -174,15 +207,21 @@ impl Batch {
     pub fn complete(mut self) {
         let buffers = std::mem::take(&mut self.buffers);
         let bytes = buffers.bytes.len();
-        let done = buffers.records.iter().filter(|meta| !meta.replayed).map(|meta| (meta.partition, meta.offset));
-        self.tracker.complete(self.epoch, done, buffers.records.len(), bytes);
+        let done = buffers
+            .records
+            .iter()
+            .filter(|meta| !meta.replayed)
+            .map(|meta| (meta.partition, meta.offset));
+        self.tracker
+            .complete(self.epoch, done, buffers.records.len(), bytes);
         self.tracker.pool().give(buffers);
     }
 }
 
 impl Drop for Batch {
     fn drop(&mut self) {
-        self.tracker.put_down(self.buffers.records.len(), self.buffers.bytes.len());
+        self.tracker
+            .put_down(self.buffers.records.len(), self.buffers.bytes.len());
     }
 }
 

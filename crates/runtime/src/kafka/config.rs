@@ -90,22 +90,61 @@ impl Default for KafkaConfig {
 
 /// Properties that Tollgate's guarantees rest on, and why they are not to be set.
 const RESERVED: &[(&str, &str)] = &[
-    ("acks", "an answer means that every in-sync replica has the record"),
-    ("auto.offset.reset", "the starting position is a setting of the service"),
+    (
+        "acks",
+        "an answer means that every in-sync replica has the record",
+    ),
+    (
+        "auto.offset.reset",
+        "the starting position is a setting of the service",
+    ),
     ("bootstrap.servers", "set kafka.brokers"),
     ("metadata.broker.list", "set kafka.brokers"),
-    ("delivery.report.only.error", "offsets are committed on acknowledgements"),
-    ("enable.auto.commit", "offsets are committed after the effect, not by a timer"),
-    ("auto.commit.enable", "offsets are committed after the effect, not by a timer"),
-    ("enable.auto.offset.store", "offsets are committed after the effect"),
-    ("enable.partition.eof", "the rebuilding of histories ends on it"),
-    ("group.id", "each stage has its own group; set kafka.topic_prefix to keep installations apart"),
-    ("max.in.flight", "retries must not reorder a user's transactions"),
-    ("max.in.flight.requests.per.connection", "retries must not reorder a user's transactions"),
-    ("partition.assignment.strategy", "histories move with whole assignments"),
+    (
+        "delivery.report.only.error",
+        "offsets are committed on acknowledgements",
+    ),
+    (
+        "enable.auto.commit",
+        "offsets are committed after the effect, not by a timer",
+    ),
+    (
+        "auto.commit.enable",
+        "offsets are committed after the effect, not by a timer",
+    ),
+    (
+        "enable.auto.offset.store",
+        "offsets are committed after the effect",
+    ),
+    (
+        "enable.partition.eof",
+        "the rebuilding of histories ends on it",
+    ),
+    (
+        "group.id",
+        "each stage has its own group; set kafka.topic_prefix to keep installations apart",
+    ),
+    (
+        "max.in.flight",
+        "retries must not reorder a user's transactions",
+    ),
+    (
+        "max.in.flight.requests.per.connection",
+        "retries must not reorder a user's transactions",
+    ),
+    (
+        "partition.assignment.strategy",
+        "histories move with whole assignments",
+    ),
     ("partitioner", "set kafka.partitioner"),
-    ("request.required.acks", "an answer means that every in-sync replica has the record"),
-    ("transactional.id", "transactions are not used; OCI Streaming has none"),
+    (
+        "request.required.acks",
+        "an answer means that every in-sync replica has the record",
+    ),
+    (
+        "transactional.id",
+        "transactions are not used; OCI Streaming has none",
+    ),
 ];
 
 impl KafkaConfig {
@@ -113,14 +152,23 @@ impl KafkaConfig {
     #[must_use]
     pub fn profile(&self) -> Profile {
         let given = !self.brokers.is_empty();
-        self.profile.unwrap_or(if given { Profile::Kafka } else { Profile::Embedded })
+        self.profile.unwrap_or(if given {
+            Profile::Kafka
+        } else {
+            Profile::Embedded
+        })
     }
 
     pub(crate) fn validate(&self) -> Result<(), ConfigError> {
-        let invalid = |setting: &str, reason: &str| Err(ConfigError::invalid(format!("kafka.{setting}"), reason));
+        let invalid = |setting: &str, reason: &str| {
+            Err(ConfigError::invalid(format!("kafka.{setting}"), reason))
+        };
         match self.profile() {
             Profile::Embedded if !self.brokers.is_empty() => {
-                return invalid("brokers", "the profile `embedded` has its own broker; leave this out, or choose the profile `kafka`");
+                return invalid(
+                    "brokers",
+                    "the profile `embedded` has its own broker; leave this out, or choose the profile `kafka`",
+                );
             }
             Profile::Kafka | Profile::OciStreaming if self.brokers.is_empty() => {
                 return invalid("brokers", "must be set to host:port,… for this profile");
@@ -135,7 +183,10 @@ impl KafkaConfig {
         }
         for name in self.properties.keys() {
             if let Some((_, why)) = RESERVED.iter().find(|(reserved, _)| reserved == name) {
-                return invalid(&format!("properties.{name}"), &format!("is not to be set: {why}"));
+                return invalid(
+                    &format!("properties.{name}"),
+                    &format!("is not to be set: {why}"),
+                );
             }
         }
         // librdkafka knows its properties best; it is asked before anything starts.
@@ -157,7 +208,11 @@ impl KafkaConfig {
         if self.profile() == Profile::OciStreaming {
             let oci = &self.oci;
             let names = [&oci.tenancy, &oci.domain, &oci.user, &oci.stream_pool];
-            let user: Vec<&str> = names.into_iter().map(String::as_str).filter(|name| !name.is_empty()).collect();
+            let user: Vec<&str> = names
+                .into_iter()
+                .map(String::as_str)
+                .filter(|name| !name.is_empty())
+                .collect();
             config
                 .set("security.protocol", "SASL_SSL")
                 .set("sasl.mechanism", "PLAIN")
@@ -173,9 +228,31 @@ impl KafkaConfig {
 }
 
 /// Passwords, keys and tokens among the properties are not printed.
-fn without_secrets<S: Serializer>(properties: &BTreeMap<String, String>, serializer: S) -> Result<S::Ok, S::Error> {
-    let secret = |name: &str| ["password", "secret", "key.pem", "token", "oauthbearer.config"].iter().any(|word| name.contains(word));
-    serializer.collect_map(properties.iter().map(|(name, value)| (name, if secret(name) { "(hidden)" } else { value.as_str() })))
+fn without_secrets<S: Serializer>(
+    properties: &BTreeMap<String, String>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    let secret = |name: &str| {
+        [
+            "password",
+            "secret",
+            "key.pem",
+            "token",
+            "oauthbearer.config",
+        ]
+        .iter()
+        .any(|word| name.contains(word))
+    };
+    serializer.collect_map(properties.iter().map(|(name, value)| {
+        (
+            name,
+            if secret(name) {
+                "(hidden)"
+            } else {
+                value.as_str()
+            },
+        )
+    }))
 }
 
 #[cfg(test)]
@@ -184,17 +261,30 @@ mod tests {
 
     #[test]
     fn a_property_that_would_break_a_guarantee_is_refused_with_the_reason() {
-        let mut config = KafkaConfig { brokers: "b:1".into(), ..KafkaConfig::default() };
-        config.properties.insert("enable.auto.commit".into(), "true".into());
+        let mut config = KafkaConfig {
+            brokers: "b:1".into(),
+            ..KafkaConfig::default()
+        };
+        config
+            .properties
+            .insert("enable.auto.commit".into(), "true".into());
         let message = config.validate().unwrap_err().to_string();
-        assert!(message.starts_with("kafka.properties.enable.auto.commit: "), "{message}");
+        assert!(
+            message.starts_with("kafka.properties.enable.auto.commit: "),
+            "{message}"
+        );
         assert!(message.contains("after the effect"), "{message}");
     }
 
     #[test]
     fn a_property_that_does_not_exist_is_refused() {
-        let mut config = KafkaConfig { brokers: "b:1".into(), ..KafkaConfig::default() };
-        config.properties.insert("fetch.wait.maxi.ms".into(), "5".into());
+        let mut config = KafkaConfig {
+            brokers: "b:1".into(),
+            ..KafkaConfig::default()
+        };
+        config
+            .properties
+            .insert("fetch.wait.maxi.ms".into(), "5".into());
         let message = config.validate().unwrap_err().to_string();
         assert!(message.contains("fetch.wait.maxi.ms"), "{message}");
     }
@@ -202,7 +292,9 @@ mod tests {
     #[test]
     fn printed_settings_hold_no_password() {
         let mut config = KafkaConfig::default();
-        config.properties.insert("sasl.password".into(), "hunter2".into());
+        config
+            .properties
+            .insert("sasl.password".into(), "hunter2".into());
         config.oci.auth_token = Secret::new("hunter2");
         assert!(!toml::to_string(&config).unwrap().contains("hunter2"));
     }

@@ -16,7 +16,8 @@ use tokio::sync::mpsc;
 use tokio::sync::oneshot;
 use tollgate_types::Stage;
 
-use super::assignment::{Assigner, Shared};
+use super::assignment::Assigner;
+use super::shared::Shared;
 use super::{Batch, Kafka, KafkaError, Profile};
 use crate::Shutdown;
 use crate::health::Health;
@@ -103,7 +104,11 @@ impl ConsumerHandle {
     /// # Errors
     /// What ended it.
     pub async fn join(self) -> Result<(), KafkaError> {
-        self.0.await.unwrap_or_else(|_| Err(KafkaError::Refused("the thread that reads the log has panicked".to_owned())))
+        self.0.await.unwrap_or_else(|_| {
+            Err(KafkaError::Refused(
+                "the thread that reads the log has panicked".to_owned(),
+            ))
+        })
     }
 }
 
@@ -115,7 +120,12 @@ impl Kafka {
     ///
     /// # Errors
     /// Where the client cannot be made of the settings.
-    pub fn consume(&self, options: ConsumerOptions, health: &Health, shutdown: &Shutdown) -> Result<(ConsumerHandle, Vec<Lane>), KafkaError> {
+    pub fn consume(
+        &self,
+        options: ConsumerOptions,
+        health: &Health,
+        shutdown: &Shutdown,
+    ) -> Result<(ConsumerHandle, Vec<Lane>), KafkaError> {
         let count = match options.lanes {
             Lanes::ByKey(count) | Lanes::ByPartition(count) => count.max(1),
         };
@@ -132,18 +142,32 @@ impl Kafka {
             .set("enable.partition.eof", "true")
             .set("partition.assignment.strategy", "range,roundrobin")
             .set("statistics.interval.ms", "5000");
-        if self.config().profile() == Profile::Embedded && !properties.contains_key("fetch.wait.max.ms") {
+        if self.config().profile() == Profile::Embedded
+            && !properties.contains_key("fetch.wait.max.ms")
+        {
             config.set("fetch.wait.max.ms", "5");
         }
-        let assigner = Assigner { shared: Arc::clone(&shared) };
-        let consumer: BaseConsumer<Assigner> =
-            config.create_with_context(assigner).map_err(KafkaError::client("cannot make a consumer"))?;
+        let assigner = Assigner {
+            shared: Arc::clone(&shared),
+        };
+        let consumer: BaseConsumer<Assigner> = config
+            .create_with_context(assigner)
+            .map_err(KafkaError::client("cannot make a consumer"))?;
         let (done, handle) = oneshot::channel();
-        let reader = Reader { kafka: self.clone(), consumer, shared, shutdown: shutdown.clone(), hasher: RandomState::new(), paused: false };
-        let spawned = std::thread::Builder::new().name(format!("{}-reader", reader.shared.options.stage)).spawn(move || {
-            // The receiver is gone only where the service ended before its reader.
-            let _ = done.send(reader.run());
-        });
+        let reader = Reader {
+            kafka: self.clone(),
+            consumer,
+            shared,
+            shutdown: shutdown.clone(),
+            hasher: RandomState::new(),
+            paused: false,
+        };
+        let spawned = std::thread::Builder::new()
+            .name(format!("{}-reader", reader.shared.options.stage))
+            .spawn(move || {
+                // The receiver is gone only where the service ended before its reader.
+                let _ = done.send(reader.run());
+            });
         spawned.map_err(|error| KafkaError::Refused(format!("cannot start a thread: {error}")))?;
         Ok((ConsumerHandle(handle), lanes))
     }
@@ -183,9 +207,15 @@ impl Reader {
 
     /// Reads until nothing is at hand, or for some hundred records. Whether nothing more is at hand.
     fn read_some(&self) -> Result<bool, KafkaError> {
-        let mut wait = if self.shared.has_pending() { Duration::ZERO } else { Duration::from_millis(50) };
+        let mut wait = if self.shared.has_pending() {
+            Duration::ZERO
+        } else {
+            Duration::from_millis(50)
+        };
         if let Some(due) = self.shared.next_due() {
-            wait = due.saturating_duration_since(Instant::now()).min(Duration::from_millis(50));
+            wait = due
+                .saturating_duration_since(Instant::now())
+                .min(Duration::from_millis(50));
         }
         for _ in 0..512 {
             match self.consumer.poll(wait) {
@@ -207,12 +237,26 @@ impl Reader {
         };
         let headers = message.headers();
         let mut header_bytes = 0;
-        let headers = headers.iter().flat_map(|headers| headers.iter()).map(|header| (header.key, header.value));
-        let headers = headers.inspect(|(name, value)| header_bytes += name.len() + value.map_or(0, <[u8]>::len));
+        let headers = headers
+            .iter()
+            .flat_map(|headers| headers.iter())
+            .map(|header| (header.key, header.value));
+        let headers = headers
+            .inspect(|(name, value)| header_bytes += name.len() + value.map_or(0, <[u8]>::len));
         let position = (partition, offset, message.timestamp().to_millis());
-        self.shared.push(usize::try_from(lane).unwrap_or_default(), position, key, payload, headers)?;
+        self.shared.push(
+            usize::try_from(lane).unwrap_or_default(),
+            position,
+            key,
+            payload,
+            headers,
+        )?;
         if let Some(log) = self.kafka.embedded() {
-            log.release(message.topic(), partition, key.map_or(0, <[u8]>::len) + payload.len() + header_bytes);
+            log.release(
+                message.topic(),
+                partition,
+                key.map_or(0, <[u8]>::len) + payload.len() + header_bytes,
+            );
         }
         Ok(())
     }
@@ -220,7 +264,9 @@ impl Reader {
     fn heed(&self, error: ClientError) -> Result<(), KafkaError> {
         match error {
             ClientError::PartitionEOF(partition) => self.shared.reached_end(partition),
-            ClientError::MessageConsumption(RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange)
+            ClientError::MessageConsumption(
+                RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange,
+            )
             | ClientError::MessageConsumptionFatal(_) => {
                 return Err(KafkaError::client(format!(
                     "topic {} no longer holds the records to go on with: they were deleted before this stage had read them. \
@@ -236,7 +282,10 @@ impl Reader {
     }
 
     fn keep_within_budget(&mut self) -> Result<(), KafkaError> {
-        let (records, bytes) = (self.shared.options.budget_records, self.shared.options.budget_bytes);
+        let (records, bytes) = (
+            self.shared.options.budget_records,
+            self.shared.options.budget_bytes,
+        );
         let tracker = &self.shared.tracker;
         if !self.paused {
             let (held_records, held_bytes) = tracker.in_hand();
@@ -257,13 +306,18 @@ impl Reader {
 
     fn switch(&mut self, pause: bool) {
         let changed = self.consumer.assignment().and_then(|assigned| {
-            if pause { self.consumer.pause(&assigned) } else { self.consumer.resume(&assigned) }
+            if pause {
+                self.consumer.pause(&assigned)
+            } else {
+                self.consumer.resume(&assigned)
+            }
         });
         match changed {
             Ok(()) => self.paused = pause,
             Err(error) => tracing::warn!(%error, pause, "pausing or resuming"),
         }
-        metrics::gauge!("tollgate_log_paused", "stage" => self.shared.options.stage.name()).set(f64::from(u8::from(self.paused)));
+        metrics::gauge!("tollgate_log_paused", "stage" => self.shared.options.stage.name())
+            .set(f64::from(u8::from(self.paused)));
     }
 
     fn commit(&self, wait: bool) {
@@ -276,9 +330,16 @@ impl Reader {
     /// Gives back what no worker has begun, waits for what they have, commits it.
     fn finish(self) {
         self.shared.drop_pending();
-        if !self.shared.tracker.wait_until_within(0, 0, self.shutdown.grace()) {
+        if !self
+            .shared
+            .tracker
+            .wait_until_within(0, 0, self.shutdown.grace())
+        {
             let (records, _) = self.shared.tracker.in_hand();
-            tracing::warn!(records, "not finished within the grace period; these are read again after the restart");
+            tracing::warn!(
+                records,
+                "not finished within the grace period; these are read again after the restart"
+            );
         }
         self.commit(true);
         // The workers see the end of their lanes; leaving the group happens when the consumer is dropped.
@@ -290,7 +351,10 @@ impl Reader {
             let topic = self.shared.topic.as_str();
             match self.kafka.partition_counts(&[topic]) {
                 Ok(counts) if counts.contains_key(topic) => return Ok(true),
-                Ok(_) => self.shared.health.not_ready("log", format!("topic {topic} does not exist; `tollgate topics create` makes it")),
+                Ok(_) => self.shared.health.not_ready(
+                    "log",
+                    format!("topic {topic} does not exist; `tollgate topics create` makes it"),
+                ),
                 Err(error) => self.shared.health.not_ready("log", error.to_string()),
             }
             std::thread::sleep(Duration::from_millis(200));
@@ -301,7 +365,10 @@ impl Reader {
     fn start(&self) -> Result<(), KafkaError> {
         let topic = self.shared.topic.as_str();
         if self.kafka.embedded().is_none() {
-            return self.consumer.subscribe(&[topic]).map_err(KafkaError::client(format!("cannot subscribe to {topic}")));
+            return self
+                .consumer
+                .subscribe(&[topic])
+                .map_err(KafkaError::client(format!("cannot subscribe to {topic}")));
         }
         // The mock cluster takes seconds for a rebalance, and there is nobody to share with.
         self.shared.assign_all(&self.consumer)

@@ -30,7 +30,13 @@ impl DeadLetter<'_> {
     ///
     /// # Errors
     /// Where the record was not taken.
-    pub fn send(&self, kafka: &Kafka, producer: &Producer, acks: &Arc<Acks>, give_up: impl Fn() -> bool) -> Result<(), SendError> {
+    pub fn send(
+        &self,
+        kafka: &Kafka,
+        producer: &Producer,
+        acks: &Arc<Acks>,
+        give_up: impl Fn() -> bool,
+    ) -> Result<(), SendError> {
         metrics::counter!("tollgate_dead_letters_total", "stage" => self.stage.name(), "kind" => self.kind).increment(1);
         tracing::warn!(
             stage = self.stage.name(),
@@ -40,9 +46,14 @@ impl DeadLetter<'_> {
             offset = self.record.offset,
             "dead-lettered"
         );
-        let (partition, offset) = (self.record.partition.to_string(), self.record.offset.to_string());
+        let (partition, offset) = (
+            self.record.partition.to_string(),
+            self.record.offset.to_string(),
+        );
         let attempts = self.attempts.to_string();
-        let now = Timestamp::from_micros(chrono::Utc::now().timestamp_micros()).map(|now| now.to_string()).unwrap_or_default();
+        let now = Timestamp::from_micros(chrono::Utc::now().timestamp_micros())
+            .map(|now| now.to_string())
+            .unwrap_or_default();
         let size = self.record.payload.len();
         let truncated = (size > MAX_PAYLOAD).then(|| size.to_string());
         let topics = kafka.topics();
@@ -67,7 +78,11 @@ impl DeadLetter<'_> {
             key: self.record.key,
             timestamp_ms: self.record.timestamp_ms,
             headers: &all,
-            ..Outgoing::new(topics.dead_letters_of(self.stage), &[], &self.record.payload[..size.min(MAX_PAYLOAD)])
+            ..Outgoing::new(
+                topics.dead_letters_of(self.stage),
+                &[],
+                &self.record.payload[..size.min(MAX_PAYLOAD)],
+            )
         };
         producer.send_waiting(&record, acks, give_up)
     }

@@ -38,22 +38,36 @@ pub struct EmbeddedLog {
 
 impl std::fmt::Debug for EmbeddedLog {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("EmbeddedLog").field("brokers", &self.brokers).finish_non_exhaustive()
+        f.debug_struct("EmbeddedLog")
+            .field("brokers", &self.brokers)
+            .finish_non_exhaustive()
     }
 }
 
 impl EmbeddedLog {
     pub(crate) fn start(topics: &Topics, partitions: u16) -> anyhow::Result<Self> {
-        let owner: BaseProducer = ClientConfig::new().set("test.mock.num.brokers", "1").create()?;
-        let cluster = owner.client().mock_cluster().ok_or_else(|| anyhow::anyhow!("the client library was built without its mock cluster"))?;
+        let owner: BaseProducer = ClientConfig::new()
+            .set("test.mock.num.brokers", "1")
+            .create()?;
+        let cluster = owner.client().mock_cluster().ok_or_else(|| {
+            anyhow::anyhow!("the client library was built without its mock cluster")
+        })?;
         let mut unread = HashMap::new();
         for topic in topics.all() {
             cluster.create_topic(topic, i32::from(partitions), 1)?;
-            unread.insert(topic.to_owned(), Mutex::new(vec![Unread::default(); usize::from(partitions)]));
+            unread.insert(
+                topic.to_owned(),
+                Mutex::new(vec![Unread::default(); usize::from(partitions)]),
+            );
         }
         let brokers = cluster.bootstrap_servers();
         drop(cluster);
-        Ok(Self { _owner: owner, brokers, partitions: i32::from(partitions), unread })
+        Ok(Self {
+            _owner: owner,
+            brokers,
+            partitions: i32::from(partitions),
+            unread,
+        })
     }
 
     /// Where it listens: `127.0.0.1:port`.
@@ -65,7 +79,10 @@ impl EmbeddedLog {
     /// Unread bytes of a topic, all partitions together.
     #[must_use]
     pub fn unread_bytes(&self, topic: &str) -> usize {
-        self.with(topic, |partitions| partitions.iter().map(|unread| unread.bytes).sum()).unwrap_or_default()
+        self.with(topic, |partitions| {
+            partitions.iter().map(|unread| unread.bytes).sum()
+        })
+        .unwrap_or_default()
     }
 
     /// Chooses the record's partition and takes room in it.
@@ -77,9 +94,13 @@ impl EmbeddedLog {
         size: usize,
         urgent: bool,
     ) -> Result<i32, SendError> {
-        let chosen = partition.unwrap_or_else(|| Partitioner::Murmur2.partition(key.unwrap_or_default(), self.partitions));
+        let chosen = partition.unwrap_or_else(|| {
+            Partitioner::Murmur2.partition(key.unwrap_or_default(), self.partitions)
+        });
         let taken = self.with(topic, |partitions| {
-            let unread = usize::try_from(chosen).ok().and_then(|index| partitions.get_mut(index))?;
+            let unread = usize::try_from(chosen)
+                .ok()
+                .and_then(|index| partitions.get_mut(index))?;
             let cost = size + OVERHEAD;
             let fits = unread.bytes + cost <= MAX_BYTES && unread.records < MAX_RECORDS;
             // A record larger than the room of a whole partition goes alone.
@@ -93,14 +114,19 @@ impl EmbeddedLog {
         match taken.flatten() {
             Some(true) => Ok(chosen),
             Some(false) => Err(SendError::Full),
-            None => Err(SendError::Failed(format!("topic {topic} has no partition {chosen}"))),
+            None => Err(SendError::Failed(format!(
+                "topic {topic} has no partition {chosen}"
+            ))),
         }
     }
 
     /// A record was read, or not written after all: its room is free again.
     pub fn release(&self, topic: &str, partition: i32, size: usize) {
         self.with(topic, |partitions| {
-            if let Some(unread) = usize::try_from(partition).ok().and_then(|index| partitions.get_mut(index)) {
+            if let Some(unread) = usize::try_from(partition)
+                .ok()
+                .and_then(|index| partitions.get_mut(index))
+            {
                 // Records of foreign writers were never reserved.
                 unread.bytes = unread.bytes.saturating_sub(size + OVERHEAD);
                 unread.records = unread.records.saturating_sub(1);
@@ -110,6 +136,8 @@ impl EmbeddedLog {
 
     fn with<T>(&self, topic: &str, change: impl FnOnce(&mut Vec<Unread>) -> T) -> Option<T> {
         let partitions = self.unread.get(topic)?;
-        Some(change(&mut partitions.lock().unwrap_or_else(PoisonError::into_inner)))
+        Some(change(
+            &mut partitions.lock().unwrap_or_else(PoisonError::into_inner),
+        ))
     }
 }

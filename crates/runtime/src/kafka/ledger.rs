@@ -18,12 +18,18 @@ pub(crate) struct OffsetLedger {
 
 impl OffsetLedger {
     pub(crate) fn new(epoch: u64) -> Self {
-        Self { epoch, ..Self::default() }
+        Self {
+            epoch,
+            ..Self::default()
+        }
     }
 
     /// Takes a record in hand. Offsets come in ascending order; one that came already is ignored.
     pub(crate) fn begin(&mut self, offset: i64) {
-        let last = self.open.back().map_or(self.frontier.map(|next| next - 1), |(last, _)| Some(*last));
+        let last = self
+            .open
+            .back()
+            .map_or(self.frontier.map(|next| next - 1), |(last, _)| Some(*last));
         if last.is_none_or(|last| offset > last) {
             self.open.push_back((offset, false));
         }
@@ -47,7 +53,8 @@ impl OffsetLedger {
 
     /// The offset to commit, if it is not committed yet.
     pub(crate) fn to_commit(&self) -> Option<i64> {
-        self.frontier.filter(|frontier| self.committed.is_none_or(|committed| committed < *frontier))
+        self.frontier
+            .filter(|frontier| self.committed.is_none_or(|committed| committed < *frontier))
     }
 
     /// A commit of this offset has succeeded.

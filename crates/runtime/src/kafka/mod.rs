@@ -12,6 +12,7 @@ mod embedded;
 mod ledger;
 mod producer;
 mod reader;
+mod shared;
 mod topics;
 mod tracker;
 
@@ -28,7 +29,9 @@ use crate::health::Health;
 
 pub use batch::{Batch, Headers, Record};
 pub use config::{KafkaConfig, OciStreamingConfig, Profile};
-pub use consumer::{Assignment, Batching, ConsumerHandle, ConsumerOptions, Event, Lane, Lanes, StartingPosition};
+pub use consumer::{
+    Assignment, Batching, ConsumerHandle, ConsumerOptions, Event, Lane, Lanes, StartingPosition,
+};
 pub use dead_letter::DeadLetter;
 pub use embedded::EmbeddedLog;
 pub use producer::{Acks, DeliveryFailure, Outgoing, Producer, SendError};
@@ -56,7 +59,9 @@ pub enum KafkaError {
 }
 
 impl KafkaError {
-    pub(crate) fn client(what: impl Into<String>) -> impl FnOnce(rdkafka::error::KafkaError) -> Self {
+    pub(crate) fn client(
+        what: impl Into<String>,
+    ) -> impl FnOnce(rdkafka::error::KafkaError) -> Self {
         let what = what.into();
         move |source| Self::Client { what, source }
     }
@@ -82,7 +87,11 @@ impl Kafka {
             Profile::Embedded => Some(Arc::new(EmbeddedLog::start(&topics, config.partitions)?)),
             Profile::Kafka | Profile::OciStreaming => None,
         };
-        Ok(Self { config: Arc::new(config), topics: Arc::new(topics), embedded })
+        Ok(Self {
+            config: Arc::new(config),
+            topics: Arc::new(topics),
+            embedded,
+        })
     }
 
     /// For a service that is a process of its own: the embedded log lives in one process only.
@@ -126,7 +135,10 @@ impl Kafka {
     /// Addresses at which the log is reached.
     #[must_use]
     pub fn brokers(&self) -> String {
-        self.embedded.as_ref().map_or_else(|| self.config.brokers.clone(), |log| log.brokers().to_owned())
+        self.embedded.as_ref().map_or_else(
+            || self.config.brokers.clone(),
+            |log| log.brokers().to_owned(),
+        )
     }
 
     /// The consumer group of a stage; the prefix of the topics keeps installations apart here too.
@@ -136,7 +148,12 @@ impl Kafka {
     }
 
     /// Waits until all these topics exist, and says in `health` which one does not. False: the shutdown came first.
-    pub async fn wait_for_topics(&self, topics: &[&str], health: &Health, shutdown: &Shutdown) -> bool {
+    pub async fn wait_for_topics(
+        &self,
+        topics: &[&str],
+        health: &Health,
+        shutdown: &Shutdown,
+    ) -> bool {
         let wanted: Vec<String> = topics.iter().map(|topic| (*topic).to_owned()).collect();
         while !shutdown.is_begun() {
             let (kafka, asked) = (self.clone(), wanted.clone());
@@ -144,9 +161,12 @@ impl Kafka {
                 kafka.partition_counts(&asked.iter().map(String::as_str).collect::<Vec<_>>())
             });
             let missing = match counts.await {
-                Ok(Ok(counts)) => wanted.iter().find(|topic| !counts.contains_key(*topic)).map(|topic| {
-                    format!("topic {topic} does not exist; `tollgate topics create` makes it")
-                }),
+                Ok(Ok(counts)) => wanted
+                    .iter()
+                    .find(|topic| !counts.contains_key(*topic))
+                    .map(|topic| {
+                        format!("topic {topic} does not exist; `tollgate topics create` makes it")
+                    }),
                 Ok(Err(error)) => Some(error.to_string()),
                 Err(error) => Some(error.to_string()),
             };
@@ -176,15 +196,27 @@ impl Kafka {
     /// # Errors
     /// Where no broker answers.
     pub fn partition_counts(&self, topics: &[&str]) -> Result<HashMap<String, i32>, KafkaError> {
-        let client: BaseConsumer =
-            self.client_config().create().map_err(KafkaError::client("cannot make a Kafka client"))?;
+        let client: BaseConsumer = self
+            .client_config()
+            .create()
+            .map_err(KafkaError::client("cannot make a Kafka client"))?;
         let mut counts = HashMap::new();
         for topic in topics {
             let metadata = client
                 .fetch_metadata(Some(topic), ASK)
-                .map_err(KafkaError::client(format!("no broker at {} answers", self.brokers())))?;
-            for found in metadata.topics().iter().filter(|found| found.error().is_none() && !found.partitions().is_empty()) {
-                counts.insert(found.name().to_owned(), i32::try_from(found.partitions().len()).unwrap_or(i32::MAX));
+                .map_err(KafkaError::client(format!(
+                    "no broker at {} answers",
+                    self.brokers()
+                )))?;
+            for found in metadata
+                .topics()
+                .iter()
+                .filter(|found| found.error().is_none() && !found.partitions().is_empty())
+            {
+                counts.insert(
+                    found.name().to_owned(),
+                    i32::try_from(found.partitions().len()).unwrap_or(i32::MAX),
+                );
             }
         }
         Ok(counts)

@@ -38,11 +38,23 @@ impl<'a> Outgoing<'a> {
     /// A record of key and payload.
     #[must_use]
     pub const fn new(topic: &'a str, key: &'a [u8], payload: &'a [u8]) -> Self {
-        Self { topic, partition: None, key: Some(key), payload, timestamp_ms: None, headers: &[], urgent: false }
+        Self {
+            topic,
+            partition: None,
+            key: Some(key),
+            payload,
+            timestamp_ms: None,
+            headers: &[],
+            urgent: false,
+        }
     }
 
     fn size(&self) -> usize {
-        let headers: usize = self.headers.iter().map(|(name, value)| name.len() + value.map_or(0, <[u8]>::len)).sum();
+        let headers: usize = self
+            .headers
+            .iter()
+            .map(|(name, value)| name.len() + value.map_or(0, <[u8]>::len))
+            .sum();
         self.key.map_or(0, <[u8]>::len) + self.payload.len() + headers
     }
 }
@@ -82,7 +94,9 @@ pub struct Acks {
 
 impl std::fmt::Debug for Acks {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Acks").field("outstanding", &self.outstanding).finish_non_exhaustive()
+        f.debug_struct("Acks")
+            .field("outstanding", &self.outstanding)
+            .finish_non_exhaustive()
     }
 }
 
@@ -90,13 +104,19 @@ impl Acks {
     /// Calls `then` when every send under it is acknowledged, or with the first failure when all have ended.
     #[must_use]
     pub fn new(then: impl FnOnce(Result<(), DeliveryFailure>) + Send + 'static) -> Arc<Self> {
-        Arc::new(Self { outstanding: AtomicUsize::new(1), end: Mutex::new((None, Some(Box::new(then)))) })
+        Arc::new(Self {
+            outstanding: AtomicUsize::new(1),
+            end: Mutex::new((None, Some(Box::new(then)))),
+        })
     }
 
     /// As [`Acks::new`], where what is to be called is known only at the end: see [`Acks::seal_with`].
     #[must_use]
     pub fn open() -> Arc<Self> {
-        Arc::new(Self { outstanding: AtomicUsize::new(1), end: Mutex::new((None, None)) })
+        Arc::new(Self {
+            outstanding: AtomicUsize::new(1),
+            end: Mutex::new((None, None)),
+        })
     }
 
     /// No more sends will come under it.
@@ -112,12 +132,17 @@ impl Acks {
 
     fn one_less(&self, failure: Option<DeliveryFailure>) {
         if let Some(failure) = failure {
-            self.end.lock().unwrap_or_else(PoisonError::into_inner).0.get_or_insert(failure);
+            self.end
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .0
+                .get_or_insert(failure);
         }
         if self.outstanding.fetch_sub(1, Ordering::AcqRel) > 1 {
             return;
         }
-        let (failure, then) = std::mem::take(&mut *self.end.lock().unwrap_or_else(PoisonError::into_inner));
+        let (failure, then) =
+            std::mem::take(&mut *self.end.lock().unwrap_or_else(PoisonError::into_inner));
         if let Some(then) = then {
             then(failure.map_or(Ok(()), Err));
         }
@@ -142,7 +167,10 @@ impl ProducerContext for Context {
         use rdkafka::Message as _;
         let failure = result.as_ref().err().map(|(error, message)| {
             metrics::counter!("tollgate_log_delivery_failures_total").increment(1);
-            DeliveryFailure { topic: message.topic().to_owned(), reason: error.to_string() }
+            DeliveryFailure {
+                topic: message.topic().to_owned(),
+                reason: error.to_string(),
+            }
         });
         acks.one_less(failure);
     }
@@ -157,7 +185,9 @@ pub struct Producer {
 
 impl std::fmt::Debug for Producer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Producer").field("embedded", &self.embedded.is_some()).finish_non_exhaustive()
+        f.debug_struct("Producer")
+            .field("embedded", &self.embedded.is_some())
+            .finish_non_exhaustive()
     }
 }
 
@@ -192,14 +222,20 @@ impl Kafka {
             .set("linger.ms", config.linger_ms.to_string())
             .set("message.timeout.ms", delivery_timeout_ms.to_string())
             .set("compression.type", &config.compression);
-        for (name, value) in [("queue.buffering.max.messages", "200000"), ("queue.buffering.max.kbytes", "131072")] {
+        for (name, value) in [
+            ("queue.buffering.max.messages", "200000"),
+            ("queue.buffering.max.kbytes", "131072"),
+        ] {
             if !config.properties.contains_key(name) {
                 client.set(name, value);
             }
         }
         let client = ThreadedProducer::from_config_and_context(&client, Context)
             .map_err(KafkaError::client("cannot make a producer"))?;
-        Ok(Producer { client: Arc::new(client), embedded: self.embedded().cloned() })
+        Ok(Producer {
+            client: Arc::new(client),
+            embedded: self.embedded().cloned(),
+        })
     }
 }
 
@@ -211,10 +247,17 @@ impl Producer {
     pub fn send(&self, record: &Outgoing<'_>, acks: &Arc<Acks>) -> Result<(), SendError> {
         let mut partition = record.partition;
         if let Some(log) = &self.embedded {
-            partition = Some(log.reserve(record.topic, partition, record.key, record.size(), record.urgent)?);
+            partition = Some(log.reserve(
+                record.topic,
+                partition,
+                record.key,
+                record.size(),
+                record.urgent,
+            )?);
         }
         acks.outstanding.fetch_add(1, Ordering::AcqRel);
-        let mut out = BaseRecord::with_opaque_to(record.topic, Arc::clone(acks)).payload(record.payload);
+        let mut out =
+            BaseRecord::with_opaque_to(record.topic, Arc::clone(acks)).payload(record.payload);
         if let Some(key) = record.key {
             out = out.key(key);
         }
@@ -226,7 +269,9 @@ impl Producer {
         }
         if !record.headers.is_empty() {
             let headers = OwnedHeaders::new_with_capacity(record.headers.len());
-            let headers = record.headers.iter().fold(headers, |all, (key, value)| all.insert(Header { key, value: *value }));
+            let headers = record.headers.iter().fold(headers, |all, (key, value)| {
+                all.insert(Header { key, value: *value })
+            });
             out = out.headers(headers);
         }
         self.client.send(out).map_err(|(error, _)| {
@@ -236,7 +281,9 @@ impl Producer {
             }
             match error {
                 ClientError::MessageProduction(RDKafkaErrorCode::QueueFull) => SendError::Full,
-                ClientError::MessageProduction(RDKafkaErrorCode::MessageSizeTooLarge) => SendError::TooLarge,
+                ClientError::MessageProduction(RDKafkaErrorCode::MessageSizeTooLarge) => {
+                    SendError::TooLarge
+                }
                 other => SendError::Failed(other.to_string()),
             }
         })
@@ -246,7 +293,12 @@ impl Producer {
     ///
     /// # Errors
     /// Where the record was not taken.
-    pub fn send_waiting(&self, record: &Outgoing<'_>, acks: &Arc<Acks>, give_up: impl Fn() -> bool) -> Result<(), SendError> {
+    pub fn send_waiting(
+        &self,
+        record: &Outgoing<'_>,
+        acks: &Arc<Acks>,
+        give_up: impl Fn() -> bool,
+    ) -> Result<(), SendError> {
         loop {
             match self.send(record, acks) {
                 Err(SendError::Full) if !give_up() => std::thread::sleep(Duration::from_millis(1)),
@@ -259,10 +311,17 @@ impl Producer {
     ///
     /// # Errors
     /// Where the record was not taken.
-    pub async fn send_until(&self, record: &Outgoing<'_>, acks: &Arc<Acks>, deadline: Instant) -> Result<(), SendError> {
+    pub async fn send_until(
+        &self,
+        record: &Outgoing<'_>,
+        acks: &Arc<Acks>,
+        deadline: Instant,
+    ) -> Result<(), SendError> {
         loop {
             match self.send(record, acks) {
-                Err(SendError::Full) if Instant::now() < deadline => tokio::time::sleep(Duration::from_millis(1)).await,
+                Err(SendError::Full) if Instant::now() < deadline => {
+                    tokio::time::sleep(Duration::from_millis(1)).await
+                }
                 other => return other,
             }
         }
@@ -273,6 +332,8 @@ impl Producer {
     /// # Errors
     /// Where something is still on its way.
     pub fn flush(&self, timeout: Duration) -> Result<(), KafkaError> {
-        self.client.flush(timeout).map_err(KafkaError::client("not everything was acknowledged"))
+        self.client
+            .flush(timeout)
+            .map_err(KafkaError::client("not everything was acknowledged"))
     }
 }

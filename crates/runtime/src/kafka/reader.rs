@@ -31,7 +31,11 @@ impl LogRecord {
     /// The last header of this name that has a value which is text.
     #[must_use]
     pub fn header(&self, name: &str) -> Option<&str> {
-        let found = self.headers.iter().rev().find(|(found, value)| found == name && value.is_some());
+        let found = self
+            .headers
+            .iter()
+            .rev()
+            .find(|(found, value)| found == name && value.is_some());
         found.and_then(|(_, value)| std::str::from_utf8(value.as_deref()?).ok())
     }
 }
@@ -57,19 +61,31 @@ impl Kafka {
     pub fn reader(&self, topics: &[&str]) -> Result<TopicReader, KafkaError> {
         let mut config = self.client_config();
         // The client library wants a name; nothing is committed under it.
-        config.set("group.id", "tollgate-reader").set("enable.auto.commit", "false").set("fetch.wait.max.ms", "10");
-        let consumer: BaseConsumer = config.create().map_err(KafkaError::client("cannot make a consumer"))?;
+        config
+            .set("group.id", "tollgate-reader")
+            .set("enable.auto.commit", "false")
+            .set("fetch.wait.max.ms", "10");
+        let consumer: BaseConsumer = config
+            .create()
+            .map_err(KafkaError::client("cannot make a consumer"))?;
         let counts = self.partition_counts(topics)?;
         let mut list = TopicPartitionList::new();
         for topic in topics {
-            let count = counts.get(*topic).ok_or_else(|| KafkaError::Refused(format!("topic {topic} does not exist")))?;
+            let count = counts
+                .get(*topic)
+                .ok_or_else(|| KafkaError::Refused(format!("topic {topic} does not exist")))?;
             for partition in 0..*count {
                 list.add_partition_offset(topic, partition, Offset::Beginning)
                     .map_err(KafkaError::client("an offset is out of range"))?;
             }
         }
-        consumer.assign(&list).map_err(KafkaError::client("cannot read the topics"))?;
-        Ok(TopicReader { kafka: self.clone(), consumer })
+        consumer
+            .assign(&list)
+            .map_err(KafkaError::client("cannot read the topics"))?;
+        Ok(TopicReader {
+            kafka: self.clone(),
+            consumer,
+        })
     }
 }
 
@@ -93,14 +109,21 @@ impl TopicReader {
                         timestamp_ms: message.timestamp().to_millis(),
                         key: message.key().map(<[u8]>::to_vec),
                         payload: message.payload().unwrap_or_default().to_vec(),
-                        headers: headers.map(|header| (header.key.to_owned(), header.value.map(<[u8]>::to_vec))).collect(),
+                        headers: headers
+                            .map(|header| (header.key.to_owned(), header.value.map(<[u8]>::to_vec)))
+                            .collect(),
                     };
                     if let Some(log) = self.kafka.embedded() {
                         log.release(&record.topic, record.partition, record.size());
                     }
                     return Ok(Some(record));
                 }
-                Some(Err(source)) => return Err(KafkaError::Client { what: "cannot read the log".to_owned(), source }),
+                Some(Err(source)) => {
+                    return Err(KafkaError::Client {
+                        what: "cannot read the log".to_owned(),
+                        source,
+                    });
+                }
                 None if left.is_zero() => return Ok(None),
                 None => {}
             }
@@ -112,17 +135,32 @@ impl TopicReader {
     /// # Errors
     /// Where no broker answers.
     pub fn end(&self, topic: &str) -> Result<i64, KafkaError> {
-        let count = self.kafka.partition_counts(&[topic])?.get(topic).copied().unwrap_or_default();
+        let count = self
+            .kafka
+            .partition_counts(&[topic])?
+            .get(topic)
+            .copied()
+            .unwrap_or_default();
         (0..count)
-            .map(|partition| self.consumer.fetch_watermarks(topic, partition, ASK).map(|(_, end)| end))
+            .map(|partition| {
+                self.consumer
+                    .fetch_watermarks(topic, partition, ASK)
+                    .map(|(_, end)| end)
+            })
             .sum::<Result<i64, _>>()
-            .map_err(KafkaError::client(format!("cannot find the end of {topic}")))
+            .map_err(KafkaError::client(format!(
+                "cannot find the end of {topic}"
+            )))
     }
 }
 
 impl LogRecord {
     fn size(&self) -> usize {
-        let headers: usize = self.headers.iter().map(|(name, value)| name.len() + value.as_ref().map_or(0, Vec::len)).sum();
+        let headers: usize = self
+            .headers
+            .iter()
+            .map(|(name, value)| name.len() + value.as_ref().map_or(0, Vec::len))
+            .sum();
         self.key.as_ref().map_or(0, Vec::len) + self.payload.len() + headers
     }
 }

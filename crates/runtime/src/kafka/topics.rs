@@ -25,22 +25,33 @@ impl Kafka {
     /// Where the cluster does not answer, or refuses.
     pub async fn create_topics(&self) -> Result<Vec<(String, TopicOutcome)>, KafkaError> {
         let config = self.config();
-        let client: AdminClient<DefaultClientContext> =
-            self.client_config().create().map_err(KafkaError::client("cannot make an admin client"))?;
+        let client: AdminClient<DefaultClientContext> = self
+            .client_config()
+            .create()
+            .map_err(KafkaError::client("cannot make an admin client"))?;
         let retention = (u64::from(config.retention_hours) * 3_600_000).to_string();
         let names = self.topics().all();
         let topics: Vec<NewTopic<'_>> = names
             .iter()
             .map(|name| {
-                NewTopic::new(name, i32::from(config.partitions), TopicReplication::Fixed(config.replication))
-                    .set("retention.ms", &retention)
+                NewTopic::new(
+                    name,
+                    i32::from(config.partitions),
+                    TopicReplication::Fixed(config.replication),
+                )
+                .set("retention.ms", &retention)
             })
             .collect();
-        let options = AdminOptions::new().operation_timeout(Some(ASK)).request_timeout(Some(ASK));
+        let options = AdminOptions::new()
+            .operation_timeout(Some(ASK))
+            .request_timeout(Some(ASK));
         let results = client
             .create_topics(&topics, &options)
             .await
-            .map_err(KafkaError::client(format!("cannot create topics at {}", self.brokers())))?;
+            .map_err(KafkaError::client(format!(
+                "cannot create topics at {}",
+                self.brokers()
+            )))?;
         let counts = self.partition_counts(&names)?;
         results
             .into_iter()
@@ -50,7 +61,9 @@ impl Kafka {
                     let partitions = counts.get(&name).copied().unwrap_or_default();
                     Ok((name, TopicOutcome::Existed { partitions }))
                 }
-                Err((name, code)) => Err(KafkaError::Refused(format!("topic {name} was not created: {code}"))),
+                Err((name, code)) => Err(KafkaError::Refused(format!(
+                    "topic {name} was not created: {code}"
+                ))),
             })
             .collect()
     }

@@ -37,7 +37,10 @@ impl Tracker {
         let mut state = self.lock();
         state.epoch += 1;
         let epoch = state.epoch;
-        state.ledgers = partitions.iter().map(|partition| (*partition, OffsetLedger::new(epoch))).collect();
+        state.ledgers = partitions
+            .iter()
+            .map(|partition| (*partition, OffsetLedger::new(epoch)))
+            .collect();
     }
 
     pub(crate) fn epoch(&self) -> u64 {
@@ -54,7 +57,13 @@ impl Tracker {
         }
     }
 
-    pub(crate) fn complete(&self, epoch: u64, done: impl Iterator<Item = (i32, i64)>, records: usize, bytes: usize) {
+    pub(crate) fn complete(
+        &self,
+        epoch: u64,
+        done: impl Iterator<Item = (i32, i64)>,
+        records: usize,
+        bytes: usize,
+    ) {
         let mut state = self.lock();
         for (partition, offset) in done {
             if let Some(ledger) = state.ledgers.get_mut(&partition) {
@@ -81,22 +90,37 @@ impl Tracker {
     }
 
     /// Waits until no more than so much is in hand, so long at most. Whether it came to that.
-    pub(crate) fn wait_until_within(&self, records: usize, bytes: usize, timeout: Duration) -> bool {
+    pub(crate) fn wait_until_within(
+        &self,
+        records: usize,
+        bytes: usize,
+        timeout: Duration,
+    ) -> bool {
         let deadline = Instant::now() + timeout;
         let mut state = self.lock();
         loop {
             if state.records <= records && state.bytes <= bytes {
                 return true;
             }
-            let Some(left) = deadline.checked_duration_since(Instant::now()) else { return false };
-            state = self.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
+            let Some(left) = deadline.checked_duration_since(Instant::now()) else {
+                return false;
+            };
+            state = self
+                .changed
+                .wait_timeout(state, left)
+                .unwrap_or_else(PoisonError::into_inner)
+                .0;
         }
     }
 
     /// Offsets that may be committed and are not yet, by partition.
     pub(crate) fn to_commit(&self) -> Vec<(i32, i64)> {
         let state = self.lock();
-        state.ledgers.iter().filter_map(|(partition, ledger)| Some((*partition, ledger.to_commit()?))).collect()
+        state
+            .ledgers
+            .iter()
+            .filter_map(|(partition, ledger)| Some((*partition, ledger.to_commit()?)))
+            .collect()
     }
 
     pub(crate) fn committed(&self, partition: i32, offset: i64) {

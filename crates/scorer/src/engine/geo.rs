@@ -8,17 +8,15 @@ const UNITS_PER_DEGREE: f64 = 1e7;
 
 /// Great-circle distance in km by the haversine formula, in the reference text's order of operations.
 ///
-/// `libm` rather than `std`, whose functions are the platform's and may differ in the last bit.
+/// The sine and its like are the platform's, as in the golden vectors, which a program on glibc made: another C library
+/// may differ in the last bit of a speed, so every scorer of an installation is built for the same one.
 pub(super) fn distance_km(from: Location, to: Location) -> f64 {
     let (lat1, lon1) = (from.latitude.to_radians(), from.longitude.to_radians());
     let (lat2, lon2) = (to.latitude.to_radians(), to.longitude.to_radians());
-    let (half_dlat, half_dlon) = (
-        libm::sin((lat2 - lat1) / 2.0),
-        libm::sin((lon2 - lon1) / 2.0),
-    );
-    let a = half_dlat * half_dlat + libm::cos(lat1) * libm::cos(lat2) * (half_dlon * half_dlon);
+    let (half_dlat, half_dlon) = (((lat2 - lat1) / 2.0).sin(), ((lon2 - lon1) / 2.0).sin());
+    let a = half_dlat * half_dlat + lat1.cos() * lat2.cos() * (half_dlon * half_dlon);
     // For antipodes rounding can carry `a` past 1, where the arc sine is NaN and the fastest traveller innocent.
-    2.0 * libm::asin(a.min(1.0).sqrt()) * EARTH_RADIUS_KM
+    2.0 * a.min(1.0).sqrt().asin() * EARTH_RADIUS_KM
 }
 
 /// Microseconds as hours.

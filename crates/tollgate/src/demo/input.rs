@@ -22,7 +22,9 @@ impl Input {
     /// The shipped sample, with the scenes that it lacks spread over it.
     pub(crate) fn sample() -> anyhow::Result<Self> {
         let mut lines: Vec<String> = SAMPLE.lines().map(str::to_owned).collect();
-        let parse = |line: &str| Transaction::parse(line.as_bytes()).map(|transaction| transaction.timestamp);
+        let parse = |line: &str| {
+            Transaction::parse(line.as_bytes()).map(|transaction| transaction.timestamp)
+        };
         // Late in the replay, so that their alerts are among the latest when it ends.
         let first = lines.len() * 4 / 5;
         for (index, scene) in scenes(parse(&lines[first])?).into_iter().enumerate() {
@@ -30,14 +32,31 @@ impl Input {
             let at = first + index * lines.len() / 20;
             lines.splice(at..at, scene.iter().map(NewTransaction::to_json));
         }
-        Ok(Self { lines, frauds: FRAUDS.lines().collect(), what: "the shipped sample".to_owned() })
+        Ok(Self {
+            lines,
+            frauds: FRAUDS.lines().collect(),
+            what: "the shipped sample".to_owned(),
+        })
     }
 
     /// A file of JSON lines.
     pub(crate) fn file(path: &Path) -> anyhow::Result<Self> {
-        let text = std::fs::read_to_string(path).with_context(|| format!("--input {}", path.display()))?;
-        let lines: Vec<String> = text.lines().filter(|line| !line.trim().is_empty()).map(str::to_owned).collect();
-        anyhow::ensure!(!lines.is_empty(), "--input {}: holds no line", path.display());
-        Ok(Self { lines, frauds: Vec::new(), what: path.display().to_string() })
+        let text =
+            std::fs::read_to_string(path).with_context(|| format!("--input {}", path.display()))?;
+        let lines: Vec<String> = text
+            .lines()
+            .filter(|line| !line.trim().is_empty())
+            .map(str::to_owned)
+            .collect();
+        anyhow::ensure!(
+            !lines.is_empty(),
+            "--input {}: holds no line",
+            path.display()
+        );
+        Ok(Self {
+            lines,
+            frauds: Vec::new(),
+            what: path.display().to_string(),
+        })
     }
 }

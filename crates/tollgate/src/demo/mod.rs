@@ -17,7 +17,7 @@ use tollgate_runtime::config::Settings;
 use tollgate_runtime::telemetry::{TelemetryConfig, init_logging, metrics_handle};
 
 use crate::all_in_one::{AllInOne, Configs};
-use crate::commands::DemoArgs;
+use crate::commands::{DemoArgs, say};
 use input::Input;
 use progress::Progress;
 use replay::Replay;
@@ -44,7 +44,6 @@ impl ByStatus {
     }
 }
 
-#[expect(clippy::print_stdout, reason = "this is the command's output")]
 pub(crate) async fn run(args: DemoArgs) -> anyhow::Result<()> {
     let input = match &args.input {
         Some(path) => Input::file(path)?,
@@ -60,20 +59,36 @@ pub(crate) async fn run(args: DemoArgs) -> anyhow::Result<()> {
     if !running.until_ready(&shutdown).await {
         return running.join().await;
     }
-    println!("Four services are up in this process after {:.1} s:\n\n{}", started.elapsed().as_secs_f64(), running.addresses());
-    println!("Replaying {} ({} transactions) over HTTP …\n", input.what, input.lines.len());
+    say(format_args!(
+        "Four services are up in this process after {:.1} s:\n\n{}\n",
+        started.elapsed().as_secs_f64(),
+        running.addresses()
+    ))?;
+    say(format_args!(
+        "Replaying {} ({} transactions) over HTTP …\n\n",
+        input.what,
+        input.lines.len()
+    ))?;
 
     let api = Api::new(&running)?;
     let progress = Progress::new(input.lines.len() as u64);
     let replay = Replay::run(&api, &input.lines, args.rate, &progress, &shutdown).await?;
-    let decided = api.until_stored(replay.accepted, &progress, &shutdown).await?;
-    let alerts = until_written(&directory.join("alerts.ndjson"), decided.alerts(), &shutdown).await;
+    let decided = api
+        .until_stored(replay.accepted, &progress, &shutdown)
+        .await?;
+    let alerts = until_written(
+        &directory.join("alerts.ndjson"),
+        decided.alerts(),
+        &shutdown,
+    )
+    .await;
     progress.finish();
     let took = replay.started.elapsed();
 
-    println!("{}", report::alerts(&alerts));
-    println!("{}", report::summary(&replay, decided, took, &report::Caught::of(&input.frauds, &alerts)));
-    println!("{}", report::where_to_look_next(&directory, replay.accepted));
+    say(report::alerts(&alerts))?;
+    let caught = report::Caught::of(&input.frauds, &alerts);
+    say(report::summary(&replay, decided, took, &caught))?;
+    say(report::where_to_look_next(&directory, replay.accepted))?;
     shutdown.begin();
     running.join().await
 }
@@ -81,9 +96,14 @@ pub(crate) async fn run(args: DemoArgs) -> anyhow::Result<()> {
 /// The embedded defaults in a directory of this run's own; an address that is taken gives way to a free one.
 fn settings(directory: &Path) -> anyhow::Result<Settings> {
     let mut settings = Settings::load(None, std::env::vars())?;
-    let path = directory.to_str().context("the directory for temporary files has a name that is no text")?;
+    let path = directory
+        .to_str()
+        .context("the directory for temporary files has a name that is no text")?;
     if !settings.is_set("notifier.sinks") {
-        settings.set_path("notifier.sinks", &format!(r#"[{{"kind": "file", "path": "{path}/alerts.ndjson"}}]"#))?;
+        settings.set_path(
+            "notifier.sinks",
+            &format!(r#"[{{"kind": "file", "path": "{path}/alerts.ndjson"}}]"#),
+        )?;
     }
     Configs::set_defaults(&mut settings, path)?;
     let addresses = [
@@ -112,7 +132,10 @@ pub(crate) struct Api {
 impl Api {
     fn new(running: &AllInOne) -> anyhow::Result<Self> {
         Ok(Self {
-            client: reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(35)).build()?,
+            client: reqwest::Client::builder()
+                .no_proxy()
+                .timeout(Duration::from_secs(35))
+                .build()?,
             transactions: format!("http://{}/v1/transactions", running.ingest.address),
             stats: format!("http://{}/v1/stats", running.persistence.address),
         })
@@ -124,14 +147,24 @@ impl Api {
         struct Stats {
             by_status: ByStatus,
         }
-        let answer = self.client.get(&self.stats).send().await?.error_for_status()?;
+        let answer = self
+            .client
+            .get(&self.stats)
+            .send()
+            .await?
+            .error_for_status()?;
         let stats: Stats = serde_json::from_slice(&answer.bytes().await?)?;
         Ok(stats.by_status)
     }
 
     /// Waits until everything that was accepted is decided and stored. Duplicates have one row, so no growth for a
     /// second ends the wait too.
-    async fn until_stored(&self, accepted: u64, progress: &Progress, shutdown: &Shutdown) -> anyhow::Result<ByStatus> {
+    async fn until_stored(
+        &self,
+        accepted: u64,
+        progress: &Progress,
+        shutdown: &Shutdown,
+    ) -> anyhow::Result<ByStatus> {
         let deadline = Instant::now() + WORK_OFF;
         let (mut last, mut grew) = (ByStatus::default(), Instant::now());
         loop {
@@ -144,7 +177,12 @@ impl Api {
             if decided.total() >= accepted || quiet || shutdown.is_begun() {
                 return Ok(decided);
             }
-            anyhow::ensure!(Instant::now() < deadline, "{} of {accepted} transactions were decided within {} s", decided.total(), WORK_OFF.as_secs());
+            anyhow::ensure!(
+                Instant::now() < deadline,
+                "{} of {accepted} transactions were decided within {} s",
+                decided.total(),
+                WORK_OFF.as_secs()
+            );
             tokio::time::sleep(Duration::from_millis(25)).await;
         }
     }

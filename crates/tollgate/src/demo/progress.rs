@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::ByStatus;
+use crate::commands::say;
 
 const EVERY: Duration = Duration::from_secs(1);
 
@@ -21,24 +22,40 @@ impl Progress {
         let bar = std::io::stderr().is_terminal().then(|| {
             let bar = ProgressBar::new(total);
             let style = "{bar:30} {pos}/{len} decided  {msg}";
-            bar.set_style(ProgressStyle::with_template(style).unwrap_or_else(|_| ProgressStyle::default_bar()));
+            bar.set_style(
+                ProgressStyle::with_template(style)
+                    .unwrap_or_else(|_| ProgressStyle::default_bar()),
+            );
             bar
         });
-        Self { total, bar, next_line: Mutex::new(Instant::now() + EVERY) }
+        Self {
+            total,
+            bar,
+            next_line: Mutex::new(Instant::now() + EVERY),
+        }
     }
 
-    #[expect(clippy::print_stdout, reason = "this is the command's output")]
     pub(crate) fn decided(&self, decided: ByStatus) {
-        let message = format!("{} approved, {} review, {} blocked", decided.approved, decided.review, decided.blocked);
+        let message = format!(
+            "{} approved, {} review, {} blocked",
+            decided.approved, decided.review, decided.blocked
+        );
         if let Some(bar) = &self.bar {
             bar.set_position(decided.total());
             bar.set_message(message);
             return;
         }
-        let Ok(mut next_line) = self.next_line.lock() else { return };
+        let Ok(mut next_line) = self.next_line.lock() else {
+            return;
+        };
         if Instant::now() >= *next_line {
             *next_line = Instant::now() + EVERY;
-            println!("{}/{} decided: {message}", decided.total(), self.total);
+            // The summary will notice if nobody reads any more.
+            let _ = say(format_args!(
+                "{}/{} decided: {message}\n",
+                decided.total(),
+                self.total
+            ));
         }
     }
 

@@ -35,8 +35,19 @@ struct Accepted {
 }
 
 impl Replay {
-    pub(crate) async fn run(api: &Api, lines: &[String], rate: u32, progress: &Progress, shutdown: &Shutdown) -> anyhow::Result<Self> {
-        let mut replay = Self { started: Instant::now(), accepted: 0, rejected: 0, latency: Histogram::new_with_bounds(1, LONGEST_US, 3)? };
+    pub(crate) async fn run(
+        api: &Api,
+        lines: &[String],
+        rate: u32,
+        progress: &Progress,
+        shutdown: &Shutdown,
+    ) -> anyhow::Result<Self> {
+        let mut replay = Self {
+            started: Instant::now(),
+            accepted: 0,
+            rejected: 0,
+            latency: Histogram::new_with_bounds(1, LONGEST_US, 3)?,
+        };
         let size = match rate {
             0 => UNLIMITED,
             rate => (f64::from(rate) * TICK.as_secs_f64()).ceil() as usize,
@@ -62,16 +73,29 @@ impl Replay {
     /// One transaction whose decision is waited for.
     async fn probe(&mut self, api: &Api, line: &str) -> anyhow::Result<()> {
         let begun = Instant::now();
-        let request = api.client.post(&api.transactions).header("content-type", "application/json").header("prefer", "wait=10");
-        let answer = request.body(line.to_owned()).send().await.context("ingest does not answer")?;
+        let request = api
+            .client
+            .post(&api.transactions)
+            .header("content-type", "application/json")
+            .header("prefer", "wait=10");
+        let answer = request
+            .body(line.to_owned())
+            .send()
+            .await
+            .context("ingest does not answer")?;
         match answer.status().as_u16() {
             200 => {
                 self.accepted += 1;
-                self.latency.saturating_record(u64::try_from(begun.elapsed().as_micros()).unwrap_or(u64::MAX));
+                self.latency.saturating_record(
+                    u64::try_from(begun.elapsed().as_micros()).unwrap_or(u64::MAX),
+                );
             }
             202 => self.accepted += 1,
             400 | 422 => self.rejected += 1,
-            status => anyhow::bail!("ingest answered {status}: {}", answer.text().await.unwrap_or_default()),
+            status => anyhow::bail!(
+                "ingest answered {status}: {}",
+                answer.text().await.unwrap_or_default()
+            ),
         }
         Ok(())
     }
@@ -82,8 +106,15 @@ impl Replay {
         }
         let body = lines.join("\n");
         loop {
-            let request = api.client.post(&api.transactions).header("content-type", "application/x-ndjson");
-            let answer = request.body(body.clone()).send().await.context("ingest does not answer")?;
+            let request = api
+                .client
+                .post(&api.transactions)
+                .header("content-type", "application/x-ndjson");
+            let answer = request
+                .body(body.clone())
+                .send()
+                .await
+                .context("ingest does not answer")?;
             match answer.status().as_u16() {
                 202 => {
                     let counts: Accepted = serde_json::from_slice(&answer.bytes().await?)?;
@@ -97,7 +128,10 @@ impl Replay {
                 }
                 // The log is full for the moment; the same transactions may be sent again.
                 429 | 503 => tokio::time::sleep(Duration::from_millis(200)).await,
-                status => anyhow::bail!("ingest answered {status}: {}", answer.text().await.unwrap_or_default()),
+                status => anyhow::bail!(
+                    "ingest answered {status}: {}",
+                    answer.text().await.unwrap_or_default()
+                ),
             }
         }
     }

@@ -18,12 +18,24 @@ const LATEST: usize = 12;
 /// The latest alerts, with their reasons.
 pub(crate) fn alerts(lines: &[String]) -> String {
     let mut table = Table::new();
-    table.load_style(UTF8_FULL_CONDENSED).set_content_arrangement(ContentArrangement::Dynamic);
+    table
+        .load_style(UTF8_FULL_CONDENSED)
+        .set_content_arrangement(ContentArrangement::Dynamic);
     table.set_header(["status", "score", "user", "amount", "event time", "why"]);
-    for decision in lines.iter().rev().take(LATEST).filter_map(|line| Decision::parse(line.as_bytes()).ok()) {
+    for decision in lines
+        .iter()
+        .rev()
+        .take(LATEST)
+        .filter_map(|line| Decision::parse(line.as_bytes()).ok())
+    {
         let transaction = Transaction::parse(decision.transaction.get().as_bytes()).ok();
-        let amount = transaction.as_ref().map(|transaction| transaction.amount.to_string()).unwrap_or_default();
-        let time = transaction.map(|transaction| transaction.timestamp.to_string()).unwrap_or_default();
+        let amount = transaction
+            .as_ref()
+            .map(|transaction| transaction.amount.to_string())
+            .unwrap_or_default();
+        let time = transaction
+            .map(|transaction| transaction.timestamp.to_string())
+            .unwrap_or_default();
         let why: Vec<String> = decision.contributions.iter().map(reason).collect();
         table.add_row([
             Cell::new(decision.status),
@@ -34,17 +46,28 @@ pub(crate) fn alerts(lines: &[String]) -> String {
             Cell::new(why.join("; ")),
         ]);
     }
-    format!("The latest {} of {} alerts:\n\n{table}\n", lines.len().min(LATEST), lines.len())
+    format!(
+        "The latest {} of {} alerts:\n\n{table}\n\n",
+        lines.len().min(LATEST),
+        lines.len()
+    )
 }
 
 fn reason(contribution: &Contribution) -> String {
     let points = contribution.points;
     let of = |value: Option<f64>| value.unwrap_or_default();
     match contribution.indicator {
-        Indicator::HighVelocity => format!("{} transactions in 5 min (+{points:.0})", contribution.count.unwrap_or_default()),
+        Indicator::HighVelocity => format!(
+            "{} transactions in 5 min (+{points:.0})",
+            contribution.count.unwrap_or_default()
+        ),
         Indicator::HighAmount => format!("high amount (+{points:.1})"),
         Indicator::GeographicAnomaly => {
-            format!("{:.0} km at {:.0} km/h (+{points:.0})", of(contribution.distance_km), of(contribution.speed_kmh))
+            format!(
+                "{:.0} km at {:.0} km/h (+{points:.0})",
+                of(contribution.distance_km),
+                of(contribution.speed_kmh)
+            )
         }
         Indicator::SuspiciousPattern => match contribution.count {
             Some(count) => format!("same amount {count} times (+{points:.0})"),
@@ -64,25 +87,55 @@ impl Caught {
     pub(crate) fn of(frauds: &[&str], alerts: &[String]) -> Self {
         let frauds: HashSet<&str> = frauds.iter().copied().collect();
         let mut alerted = HashSet::new();
-        for decision in alerts.iter().filter_map(|line| Decision::parse(line.as_bytes()).ok()) {
+        for decision in alerts
+            .iter()
+            .filter_map(|line| Decision::parse(line.as_bytes()).ok())
+        {
             if !decision.transaction_id.starts_with("scene-") {
                 alerted.insert(decision.transaction_id.into_owned());
             }
         }
-        let caught = alerted.iter().filter(|id| frauds.contains(id.as_str())).count();
-        Self { frauds: frauds.len(), caught, innocent: alerted.len() - caught }
+        let caught = alerted
+            .iter()
+            .filter(|id| frauds.contains(id.as_str()))
+            .count();
+        Self {
+            frauds: frauds.len(),
+            caught,
+            innocent: alerted.len() - caught,
+        }
     }
 }
 
-pub(crate) fn summary(replay: &Replay, decided: ByStatus, took: Duration, caught: &Caught) -> String {
+pub(crate) fn summary(
+    replay: &Replay,
+    decided: ByStatus,
+    took: Duration,
+    caught: &Caught,
+) -> String {
     let mut text = String::new();
     let seconds = took.as_secs_f64();
-    let ms = |quantile: f64| std::time::Duration::from_micros(replay.latency.value_at_quantile(quantile)).as_secs_f64() * 1e3;
+    let ms = |quantile: f64| {
+        std::time::Duration::from_micros(replay.latency.value_at_quantile(quantile)).as_secs_f64()
+            * 1e3
+    };
     // Writing to memory cannot fail.
     let _ = writeln!(text, "Summary");
-    let _ = writeln!(text, "  transactions  {} accepted, {} rejected", replay.accepted, replay.rejected);
-    let _ = writeln!(text, "  decisions     {} approved, {} review, {} blocked; each stored with its transaction", decided.approved, decided.review, decided.blocked);
-    let _ = writeln!(text, "  throughput    {:.0} a second over {seconds:.1} s, from the first request to the last row", decided.total() as f64 / seconds);
+    let _ = writeln!(
+        text,
+        "  transactions  {} accepted, {} rejected",
+        replay.accepted, replay.rejected
+    );
+    let _ = writeln!(
+        text,
+        "  decisions     {} approved, {} review, {} blocked; each stored with its transaction",
+        decided.approved, decided.review, decided.blocked
+    );
+    let _ = writeln!(
+        text,
+        "  throughput    {:.0} a second over {seconds:.1} s, from the first request to the last row",
+        decided.total() as f64 / seconds
+    );
     if !replay.latency.is_empty() {
         let _ = writeln!(
             text,
@@ -100,6 +153,7 @@ pub(crate) fn summary(replay: &Replay, decided: ByStatus, took: Duration, caught
             caught.caught, caught.frauds, caught.innocent
         );
     }
+    text.push('\n');
     text
 }
 

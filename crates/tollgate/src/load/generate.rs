@@ -30,7 +30,10 @@ impl Source {
     /// The next transaction as JSON text; none at the end of the file.
     pub(crate) fn next(&mut self) -> Option<String> {
         match self {
-            Self::File(lines) => lines.by_ref().map_while(Result::ok).find(|line| !line.trim().is_empty()),
+            Self::File(lines) => lines
+                .by_ref()
+                .map_while(Result::ok)
+                .find(|line| !line.trim().is_empty()),
             Self::Made(maker) => Some(maker.next()),
         }
     }
@@ -47,7 +50,12 @@ pub(crate) struct Maker {
 impl Maker {
     fn new(users: u32, seed: u64) -> Self {
         // Ids of two runs must differ, or the second would be all duplicates; everything else follows from the seed.
-        Self { random: SmallRng::seed_from_u64(seed), users, run: rand::random(), count: 0 }
+        Self {
+            random: SmallRng::seed_from_u64(seed),
+            users,
+            run: rand::random(),
+            count: 0,
+        }
     }
 
     fn next(&mut self) -> String {
@@ -56,8 +64,12 @@ impl Maker {
         let fraud = self.random.random_ratio(1, 50);
         let home = (f64::from(user % 120) - 60.0, f64::from(user % 340) - 170.0);
         let away = if fraud { 9.0 } else { 0.05 };
-        let mut near = |at: f64| ((at + self.random.random_range(-away..=away)) * 1e6).round() / 1e6;
-        let location = Location { latitude: near(home.0), longitude: near(home.1) };
+        let mut near =
+            |at: f64| ((at + self.random.random_range(-away..=away)) * 1e6).round() / 1e6;
+        let location = Location {
+            latitude: near(home.0),
+            longitude: near(home.1),
+        };
         let cents = match (fraud, self.random.random_range(0..100)) {
             (true, 0..50) => self.random.random_range(100_000..600_000),
             (true, _) => 50_000,
@@ -72,7 +84,10 @@ impl Maker {
             timestamp: Timestamp::from_micros(now).unwrap_or(Timestamp::MAX),
             location: Some(location),
             extra: Map::from_iter([
-                ("merchant_id".to_owned(), Value::from(format!("merchant-{}", self.random.random_range(0..500)))),
+                (
+                    "merchant_id".to_owned(),
+                    Value::from(format!("merchant-{}", self.random.random_range(0..500))),
+                ),
                 ("merchant_category".to_owned(), Value::from("grocery_pos")),
                 ("currency".to_owned(), Value::from("USD")),
             ]),

@@ -19,28 +19,57 @@ pub(crate) struct KafkaTarget {
 
 impl KafkaTarget {
     pub(crate) async fn new(brokers: &str, prefix: &str) -> anyhow::Result<Self> {
-        let config = KafkaConfig { brokers: brokers.to_owned(), topic_prefix: prefix.to_owned(), ..KafkaConfig::default() };
+        let config = KafkaConfig {
+            brokers: brokers.to_owned(),
+            topic_prefix: prefix.to_owned(),
+            ..KafkaConfig::default()
+        };
         let kafka = Kafka::open_cluster(config)?;
         let topic = kafka.topics().transactions.clone();
         let asked = kafka.clone();
-        let counts = tokio::task::spawn_blocking(move || asked.partition_counts(&[&asked.topics().transactions])).await??;
-        anyhow::ensure!(counts.contains_key(&topic), "topic {topic} does not exist; `tollgate topics create` makes it");
-        Ok(Self { producer: kafka.producer()?, topic })
+        let counts = tokio::task::spawn_blocking(move || {
+            asked.partition_counts(&[&asked.topics().transactions])
+        })
+        .await??;
+        anyhow::ensure!(
+            counts.contains_key(&topic),
+            "topic {topic} does not exist; `tollgate topics create` makes it"
+        );
+        Ok(Self {
+            producer: kafka.producer()?,
+            topic,
+        })
     }
 }
 
 impl Target for KafkaTarget {
-    async fn send(&self, batch: Vec<String>, due: Instant, tally: &Arc<Tally>) -> anyhow::Result<()> {
+    async fn send(
+        &self,
+        batch: Vec<String>,
+        due: Instant,
+        tally: &Arc<Tally>,
+    ) -> anyhow::Result<()> {
         for text in batch {
             // A line that is no transaction is written all the same, without a key: the scorer must cope.
-            let user = Transaction::parse(text.as_bytes()).map(|transaction| transaction.user_id.into_owned()).ok();
-            let record = Outgoing { key: user.as_deref().map(str::as_bytes), ..Outgoing::new(&self.topic, &[], text.as_bytes()) };
+            let user = Transaction::parse(text.as_bytes())
+                .map(|transaction| transaction.user_id.into_owned())
+                .ok();
+            let record = Outgoing {
+                key: user.as_deref().map(str::as_bytes),
+                ..Outgoing::new(&self.topic, &[], text.as_bytes())
+            };
             let tally = Arc::clone(tally);
             let acks = Acks::new(move |result| {
-                let outcome = if result.is_ok() { Outcome::Accepted } else { Outcome::NoAnswer(true) };
+                let outcome = if result.is_ok() {
+                    Outcome::Accepted
+                } else {
+                    Outcome::NoAnswer(true)
+                };
                 tally.ended(1, due.elapsed(), outcome);
             });
-            self.producer.send_until(&record, &acks, Instant::now() + PATIENCE).await?;
+            self.producer
+                .send_until(&record, &acks, Instant::now() + PATIENCE)
+                .await?;
             acks.seal();
         }
         Ok(())
@@ -48,7 +77,8 @@ impl Target for KafkaTarget {
 
     async fn finish(&self) {
         let producer = self.producer.clone();
-        let flushed = tokio::task::spawn_blocking(move || producer.flush(Duration::from_secs(60))).await;
+        let flushed =
+            tokio::task::spawn_blocking(move || producer.flush(Duration::from_secs(60))).await;
         if !matches!(flushed, Ok(Ok(()))) {
             tracing::warn!("not everything was acknowledged within a minute");
         }

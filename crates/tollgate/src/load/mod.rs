@@ -21,13 +21,21 @@ use report::Tally;
 /// Sends and counts.
 pub(crate) trait Target {
     /// Sends these transactions, which were due at `due`; what becomes of them is told to the tally later.
-    fn send(&self, batch: Vec<String>, due: Instant, tally: &Arc<Tally>) -> impl Future<Output = anyhow::Result<()>> + Send;
+    fn send(
+        &self,
+        batch: Vec<String>,
+        due: Instant,
+        tally: &Arc<Tally>,
+    ) -> impl Future<Output = anyhow::Result<()>> + Send;
     /// Waits until everything sent is answered.
     fn finish(&self) -> impl Future<Output = ()> + Send;
 }
 
 pub(crate) async fn run(args: LoadArgs) -> anyhow::Result<()> {
-    anyhow::ensure!(args.rate > 0 && args.batch > 0, "--rate and --batch must be at least 1");
+    anyhow::ensure!(
+        args.rate > 0 && args.batch > 0,
+        "--rate and --batch must be at least 1"
+    );
     let shutdown = Shutdown::on_signal();
     let source = Source::new(&args)?;
     if let Some(url) = &args.url {
@@ -39,8 +47,17 @@ pub(crate) async fn run(args: LoadArgs) -> anyhow::Result<()> {
     }
 }
 
-#[expect(clippy::print_stdout, clippy::print_stderr, reason = "this is the command's output")]
-async fn drive(args: &LoadArgs, mut source: Source, target: &impl Target, shutdown: &Shutdown) -> anyhow::Result<()> {
+#[expect(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "this is the command's output"
+)]
+async fn drive(
+    args: &LoadArgs,
+    mut source: Source,
+    target: &impl Target,
+    shutdown: &Shutdown,
+) -> anyhow::Result<()> {
     let tally = Arc::new(Tally::new()?);
     let begun = Instant::now();
     let (batch, rate) = (u64::from(args.batch), f64::from(args.rate));
@@ -54,7 +71,10 @@ async fn drive(args: &LoadArgs, mut source: Source, target: &impl Target, shutdo
         tokio::time::sleep_until(due.into()).await;
         let transactions: Vec<String> = (0..batch).map_while(|_| source.next()).collect();
         if transactions.is_empty() {
-            eprintln!("the input has ended after {:.1} s", begun.elapsed().as_secs_f64());
+            eprintln!(
+                "the input has ended after {:.1} s",
+                begun.elapsed().as_secs_f64()
+            );
             break;
         }
         sent += transactions.len() as u64;

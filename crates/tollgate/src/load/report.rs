@@ -32,7 +32,11 @@ pub(crate) struct Tally(Mutex<Counts>);
 
 impl Tally {
     pub(crate) fn new() -> anyhow::Result<Self> {
-        Ok(Self(Mutex::new(Counts { sent: 0, ended: BTreeMap::new(), latency: Histogram::new_with_bounds(1, LONGEST_US, 3)? })))
+        Ok(Self(Mutex::new(Counts {
+            sent: 0,
+            ended: BTreeMap::new(),
+            latency: Histogram::new_with_bounds(1, LONGEST_US, 3)?,
+        })))
     }
 
     fn lock(&self) -> MutexGuard<'_, Counts> {
@@ -56,14 +60,23 @@ impl Tally {
     /// Whether everything that was sent was accepted.
     pub(crate) fn is_clean(&self) -> bool {
         let counts = self.lock();
-        counts.ended.get(&Outcome::Accepted).copied().unwrap_or_default() == counts.sent
+        counts
+            .ended
+            .get(&Outcome::Accepted)
+            .copied()
+            .unwrap_or_default()
+            == counts.sent
     }
 
     /// One line for a run that goes on.
     pub(crate) fn line(&self) -> String {
         let counts = self.lock();
         let ended: u64 = counts.ended.values().sum();
-        format!("sent {}, answered {ended}, p99 {:.1} ms", counts.sent, ms(&counts.latency, 0.99))
+        format!(
+            "sent {}, answered {ended}, p99 {:.1} ms",
+            counts.sent,
+            ms(&counts.latency, 0.99)
+        )
     }
 
     /// All of it, for a run that has ended.
@@ -72,7 +85,12 @@ impl Tally {
         let mut text = String::new();
         let seconds = took.as_secs_f64();
         // Writing to memory cannot fail.
-        let _ = writeln!(text, "sent          {} in {seconds:.1} s, {:.0} a second", counts.sent, counts.sent as f64 / seconds);
+        let _ = writeln!(
+            text,
+            "sent          {} in {seconds:.1} s, {:.0} a second",
+            counts.sent,
+            counts.sent as f64 / seconds
+        );
         for (outcome, count) in &counts.ended {
             let name = match outcome {
                 Outcome::Accepted => "accepted".to_owned(),
@@ -87,7 +105,13 @@ impl Tally {
             let _ = writeln!(text, "unanswered    {lost}");
         }
         let _ = writeln!(text, "latency from the time due, ms");
-        for (name, quantile) in [("p50", 0.5), ("p90", 0.9), ("p99", 0.99), ("p99.9", 0.999), ("max", 1.0)] {
+        for (name, quantile) in [
+            ("p50", 0.5),
+            ("p90", 0.9),
+            ("p99", 0.99),
+            ("p99.9", 0.999),
+            ("max", 1.0),
+        ] {
             let _ = writeln!(text, "  {name:<11} {:.2}", ms(&counts.latency, quantile));
         }
         text

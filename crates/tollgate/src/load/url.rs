@@ -27,9 +27,14 @@ pub(crate) struct UrlTarget {
 impl UrlTarget {
     pub(crate) fn new(url: &str, args: &LoadArgs) -> anyhow::Result<Self> {
         let base: reqwest::Url = url.parse().with_context(|| format!("--url {url}"))?;
-        let url = base.join("/v1/transactions").with_context(|| format!("--url {url}"))?;
+        let url = base
+            .join("/v1/transactions")
+            .with_context(|| format!("--url {url}"))?;
         Ok(Self {
-            client: reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(60)).build()?,
+            client: reqwest::Client::builder()
+                .no_proxy()
+                .timeout(Duration::from_secs(60))
+                .build()?,
             url: url.into(),
             api_key: args.api_key.clone(),
             prefer: args.wait.map(|seconds| format!("wait={seconds}")),
@@ -46,14 +51,23 @@ struct Answer {
 }
 
 impl Target for UrlTarget {
-    async fn send(&self, batch: Vec<String>, due: Instant, tally: &Arc<Tally>) -> anyhow::Result<()> {
+    async fn send(
+        &self,
+        batch: Vec<String>,
+        due: Instant,
+        tally: &Arc<Tally>,
+    ) -> anyhow::Result<()> {
         let permit = Arc::clone(&self.in_flight).acquire_owned().await?;
         let count = batch.len() as u64;
         let (content_type, body) = match batch.as_slice() {
             [one] => ("application/json", one.clone()),
             many => ("application/x-ndjson", many.join("\n")),
         };
-        let mut request = self.client.post(&self.url).header("content-type", content_type).body(body);
+        let mut request = self
+            .client
+            .post(&self.url)
+            .header("content-type", content_type)
+            .body(body);
         if let Some(key) = &self.api_key {
             request = request.bearer_auth(key);
         }
@@ -70,13 +84,22 @@ impl Target for UrlTarget {
                     let status = answer.status().as_u16();
                     // 200 answers with decisions, and counts only what it had to reject.
                     let body = answer.bytes().await.unwrap_or_default();
-                    let counts = serde_json::from_slice(&body).unwrap_or(Answer { accepted: None, rejected: None });
+                    let counts = serde_json::from_slice(&body).unwrap_or(Answer {
+                        accepted: None,
+                        rejected: None,
+                    });
                     let accepted = match status {
-                        200 | 202 => counts.accepted.unwrap_or(count - counts.rejected.unwrap_or(0).min(count)),
+                        200 | 202 => counts
+                            .accepted
+                            .unwrap_or(count - counts.rejected.unwrap_or(0).min(count)),
                         _ => 0,
                     };
                     tally.ended(accepted, latency, Outcome::Accepted);
-                    tally.ended(count - accepted.min(count), latency, Outcome::Status(status));
+                    tally.ended(
+                        count - accepted.min(count),
+                        latency,
+                        Outcome::Status(status),
+                    );
                 }
             }
             drop(permit);

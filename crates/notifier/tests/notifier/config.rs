@@ -1,7 +1,4 @@
 //! A setting that cannot be used is named, with what would do.
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
-
-mod common;
 
 use tollgate_notifier::{ConsoleOut, NotifierConfig, SinkConfig};
 use tollgate_runtime::Shutdown;
@@ -157,7 +154,7 @@ fn plain_http_will_do_on_a_loopback_host() {
 
 #[tokio::test]
 async fn what_only_a_start_can_tell_is_answered_with_the_setting_too() {
-    let world = common::World::new();
+    let world = crate::common::World::new();
     let start = async |config| {
         let started = tollgate_notifier::start(
             config,
@@ -167,14 +164,14 @@ async fn what_only_a_start_can_tell_is_answered_with_the_setting_too() {
         );
         started.await.unwrap_err().to_string()
     };
-    let file = common::file(&world.path("no/such/directory/alerts.ndjson"));
-    let message = start(world.config(vec![common::console(), file])).await;
+    let file = crate::common::file(&world.path("no/such/directory/alerts.ndjson"));
+    let message = start(world.config(vec![crate::common::console(), file])).await;
     assert!(
         message.starts_with("notifier.sinks[1].path: cannot append to "),
         "{message}"
     );
 
-    let mut config = world.config(vec![common::console()]);
+    let mut config = world.config(vec![crate::common::console()]);
     config.ledger_url = "mysql://me:hunter2@db/x".into();
     let message = start(config).await;
     assert!(
@@ -182,7 +179,7 @@ async fn what_only_a_start_can_tell_is_answered_with_the_setting_too() {
         "{message}"
     );
 
-    let mut config = world.config(vec![common::console()]);
+    let mut config = world.config(vec![crate::common::console()]);
     config.ledger_retention_days = 1;
     let message = start(config).await;
     assert!(

@@ -1,12 +1,9 @@
 //! Every alert reaches every sink, once.
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
-
-mod common;
 
 use std::sync::Arc;
 use std::sync::Mutex;
 
-use common::{
+use crate::common::{
     Answer, DEADLINE, Receiver, World, alert, console, eventually, file, sorted, transactions_in,
     webhook,
 };

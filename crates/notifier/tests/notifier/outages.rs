@@ -1,13 +1,12 @@
 //! Receivers and stores that fail: what waits, what goes on, what is given up.
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
-
-mod common;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use common::{Answer, Receiver, World, alert, eventually, file, sorted, transactions_in, webhook};
+use crate::common::{
+    Answer, Receiver, World, alert, eventually, file, sorted, transactions_in, webhook,
+};
 use sqlx::Connection as _;
 use tollgate_notifier::{ConsoleOut, SinkConfig};
 
@@ -358,8 +357,8 @@ async fn a_ledger_of_another_make_ends_the_service_with_the_reason() {
         .execute(&mut other)
         .await
         .unwrap();
-    let running = world.start(vec![common::console()]).await;
-    let ended = tokio::time::timeout(common::DEADLINE, running.notifier.join())
+    let running = world.start(vec![crate::common::console()]).await;
+    let ended = tokio::time::timeout(crate::common::DEADLINE, running.notifier.join())
         .await
         .unwrap();
     let message = format!("{:#}", ended.unwrap_err());

@@ -1,11 +1,4 @@
 //! A log in this process, a notifier on it, and receivers of webhooks.
-#![allow(dead_code, reason = "each test file uses its part")]
-#![allow(unreachable_pub, reason = "shared by the test files")]
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    reason = "a test fails by panicking"
-)]
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -27,11 +20,11 @@ use tollgate_notifier::{ConsoleOut, Notifier, NotifierConfig, SinkConfig};
 use tollgate_runtime::kafka::{Acks, Kafka, KafkaConfig, Outgoing, Producer};
 use tollgate_runtime::{Secret, Shutdown};
 
-pub const DEADLINE: Duration = Duration::from_secs(30);
-pub const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
+pub(crate) const DEADLINE: Duration = Duration::from_secs(30);
+pub(crate) const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
 
 /// Looks again and again until the condition holds.
-pub async fn eventually(what: &str, condition: impl AsyncFn() -> bool) {
+pub(crate) async fn eventually(what: &str, condition: impl AsyncFn() -> bool) {
     let deadline = Instant::now() + DEADLINE;
     while !condition().await {
         assert!(Instant::now() < deadline, "waited in vain: {what}");
@@ -40,19 +33,19 @@ pub async fn eventually(what: &str, condition: impl AsyncFn() -> bool) {
 }
 
 /// One embedded log, a directory, and whatever notifiers are started on them.
-pub struct World {
-    pub kafka: Kafka,
-    pub directory: TempDir,
+pub(crate) struct World {
+    pub(crate) kafka: Kafka,
+    pub(crate) directory: TempDir,
     producer: Producer,
 }
 
-pub struct Running {
-    pub notifier: Notifier,
-    pub shutdown: Shutdown,
+pub(crate) struct Running {
+    pub(crate) notifier: Notifier,
+    pub(crate) shutdown: Shutdown,
 }
 
 impl Running {
-    pub async fn stop(self) {
+    pub(crate) async fn stop(self) {
         self.shutdown.begin();
         tokio::time::timeout(DEADLINE, self.notifier.join())
             .await
@@ -61,14 +54,14 @@ impl Running {
     }
 
     /// Status and body of the readiness probe.
-    pub async fn readiness(&self) -> (u16, String) {
+    pub(crate) async fn readiness(&self) -> (u16, String) {
         let url = format!("http://{}/readyz", self.notifier.admin_address);
         let response = reqwest::get(url).await.unwrap();
         (response.status().as_u16(), response.text().await.unwrap())
     }
 
     /// The value of one time series, such as `name{label="x"}`.
-    pub async fn metric(&self, series: &str) -> Option<f64> {
+    pub(crate) async fn metric(&self, series: &str) -> Option<f64> {
         let url = format!("http://{}/metrics", self.notifier.admin_address);
         let text = reqwest::get(url).await.unwrap().text().await.unwrap();
         text.lines()
@@ -77,7 +70,7 @@ impl Running {
 }
 
 impl World {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let kafka = Kafka::open(KafkaConfig::default()).unwrap();
         let producer = kafka.producer().unwrap();
         Self {
@@ -87,11 +80,11 @@ impl World {
         }
     }
 
-    pub fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.directory.path().join(name)
     }
 
-    pub fn config(&self, sinks: Vec<SinkConfig>) -> NotifierConfig {
+    pub(crate) fn config(&self, sinks: Vec<SinkConfig>) -> NotifierConfig {
         let mut config = NotifierConfig {
             admin_listen: "127.0.0.1:0".parse().unwrap(),
             ledger_url: format!("sqlite://{}", self.path("ledger.db").display()),
@@ -103,12 +96,12 @@ impl World {
         config
     }
 
-    pub async fn start(&self, sinks: Vec<SinkConfig>) -> Running {
+    pub(crate) async fn start(&self, sinks: Vec<SinkConfig>) -> Running {
         self.start_with(self.config(sinks), ConsoleOut::stdout())
             .await
     }
 
-    pub async fn start_with(&self, config: NotifierConfig, console: ConsoleOut) -> Running {
+    pub(crate) async fn start_with(&self, config: NotifierConfig, console: ConsoleOut) -> Running {
         let shutdown = Shutdown::default();
         let notifier =
             tollgate_notifier::start(config, self.kafka.clone(), shutdown.clone(), console)
@@ -118,11 +111,11 @@ impl World {
     }
 
     /// Writes records to the topic `alerts`, and returns when they are there.
-    pub fn write(&self, records: impl IntoIterator<Item = impl AsRef<[u8]>>) {
+    pub(crate) fn write(&self, records: impl IntoIterator<Item = impl AsRef<[u8]>>) {
         self.write_with(records, &[]);
     }
 
-    pub fn write_with(
+    pub(crate) fn write_with(
         &self,
         records: impl IntoIterator<Item = impl AsRef<[u8]>>,
         headers: &[(&str, Option<&[u8]>)],
@@ -140,7 +133,7 @@ impl World {
     }
 
     /// Waits for so many dead letters: payload and headers of each.
-    pub fn dead_letters(&self, count: usize) -> Vec<(Vec<u8>, HashMap<String, String>)> {
+    pub(crate) fn dead_letters(&self, count: usize) -> Vec<(Vec<u8>, HashMap<String, String>)> {
         let topic = self.kafka.topics().alerts_dlq.as_str();
         let consumer: BaseConsumer = ClientConfig::new()
             .set("bootstrap.servers", self.kafka.brokers())
@@ -178,7 +171,7 @@ impl World {
 }
 
 /// An alert as the scorer writes it, with members that nobody here knows.
-pub fn alert(user: &str, transaction: &str) -> String {
+pub(crate) fn alert(user: &str, transaction: &str) -> String {
     serde_json::json!({
         "transaction_id": transaction,
         "user_id": user,
@@ -193,18 +186,18 @@ pub fn alert(user: &str, transaction: &str) -> String {
     .to_string()
 }
 
-pub fn console() -> SinkConfig {
+pub(crate) fn console() -> SinkConfig {
     SinkConfig::of_kind("console")
 }
 
-pub fn file(path: &Path) -> SinkConfig {
+pub(crate) fn file(path: &Path) -> SinkConfig {
     SinkConfig {
         path: Some(path.to_owned()),
         ..SinkConfig::of_kind("file")
     }
 }
 
-pub fn webhook(address: SocketAddr) -> SinkConfig {
+pub(crate) fn webhook(address: SocketAddr) -> SinkConfig {
     SinkConfig {
         url: Some(format!("http://{address}/alerts")),
         secret: Some(Secret::new(SECRET)),
@@ -214,7 +207,7 @@ pub fn webhook(address: SocketAddr) -> SinkConfig {
 }
 
 /// The transaction ids in a file of decisions, one a line; lines that are no JSON are left out.
-pub fn transactions_in(path: &Path) -> Vec<String> {
+pub(crate) fn transactions_in(path: &Path) -> Vec<String> {
     let text = std::fs::read_to_string(path).unwrap_or_default();
     let decisions = text
         .lines()
@@ -224,14 +217,14 @@ pub fn transactions_in(path: &Path) -> Vec<String> {
         .collect()
 }
 
-pub fn sorted(mut list: Vec<String>) -> Vec<String> {
+pub(crate) fn sorted(mut list: Vec<String>) -> Vec<String> {
     list.sort();
     list
 }
 
 /// What a receiver does with a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Answer {
+pub(crate) enum Answer {
     Status(u16),
     /// Takes the request and never answers.
     Hang,
@@ -241,31 +234,33 @@ pub enum Answer {
 
 /// One request whose signature was right.
 #[derive(Debug, Clone)]
-pub struct Received {
-    pub transaction: String,
-    pub headers: HeaderMap,
-    pub body: serde_json::Value,
-    pub answer: Answer,
-    pub at: Instant,
+pub(crate) struct Received {
+    pub(crate) transaction: String,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: serde_json::Value,
+    pub(crate) answer: Answer,
+    pub(crate) at: Instant,
 }
 
 type Behaviour = dyn Fn(&str, usize) -> Answer + Send + Sync;
 
 #[derive(Clone)]
-pub struct Receiver {
-    pub address: SocketAddr,
+pub(crate) struct Receiver {
+    pub(crate) address: SocketAddr,
     received: Arc<Mutex<Vec<Received>>>,
     behaviour: Arc<Behaviour>,
 }
 
 impl Receiver {
     /// Answers by transaction and by how often it has come before.
-    pub async fn start(behaviour: impl Fn(&str, usize) -> Answer + Send + Sync + 'static) -> Self {
+    pub(crate) async fn start(
+        behaviour: impl Fn(&str, usize) -> Answer + Send + Sync + 'static,
+    ) -> Self {
         Self::start_closing_first(0, behaviour).await
     }
 
     /// As `start`, but closes so many connections first, before anything is read.
-    pub async fn start_closing_first(
+    pub(crate) async fn start_closing_first(
         closed: usize,
         behaviour: impl Fn(&str, usize) -> Answer + Send + Sync + 'static,
     ) -> Self {
@@ -287,12 +282,12 @@ impl Receiver {
         receiver
     }
 
-    pub fn received(&self) -> Vec<Received> {
+    pub(crate) fn received(&self) -> Vec<Received> {
         self.received.lock().unwrap().clone()
     }
 
     /// Transactions that were answered with success, in order.
-    pub fn accepted(&self) -> Vec<String> {
+    pub(crate) fn accepted(&self) -> Vec<String> {
         let accepted = |one: &Received| matches!(one.answer, Answer::Status(200..=299));
         self.received()
             .into_iter()

@@ -1,0 +1,104 @@
+//! Giving records up: to the dead-letter topic, acknowledged, before their batches are completed.
+
+use anyhow::{Context as _, anyhow};
+use tokio::sync::oneshot;
+use tokio_util::sync::CancellationToken;
+use tollgate_runtime::Shutdown;
+use tollgate_runtime::kafka::{Acks, Batch, DeadLetter, Kafka, Producer, SendError};
+use tollgate_types::Stage;
+
+/// A record to be given up: its batch, its place in it, and why.
+#[derive(Debug)]
+pub(crate) struct Letter {
+    pub(crate) place: (usize, usize),
+    pub(crate) kind: &'static str,
+    pub(crate) reason: String,
+    pub(crate) attempts: u32,
+}
+
+/// Writes dead letters.
+#[derive(Debug)]
+pub(crate) struct DeadLetters {
+    kafka: Kafka,
+    producer: Producer,
+    shutdown: Shutdown,
+    /// The shutdown's grace period has ended.
+    out_of_time: CancellationToken,
+}
+
+impl DeadLetters {
+    /// # Errors
+    /// Where no producer can be made of the settings.
+    pub(crate) fn new(
+        kafka: Kafka,
+        shutdown: Shutdown,
+        out_of_time: CancellationToken,
+    ) -> anyhow::Result<Self> {
+        let producer = kafka.patient_producer()?;
+        Ok(Self {
+            kafka,
+            producer,
+            shutdown,
+            out_of_time,
+        })
+    }
+
+    /// Dead-letters these records, and waits until that is acknowledged. None: the shutdown came first.
+    pub(crate) async fn give_up(
+        &self,
+        batches: Vec<Batch>,
+        letters: Vec<Letter>,
+    ) -> anyhow::Result<Option<Vec<Batch>>> {
+        if letters.is_empty() {
+            return Ok(Some(batches));
+        }
+        let (done, acknowledged) = oneshot::channel();
+        let acks = Acks::new(move |result| {
+            // Nobody waits any more only where the shutdown came first.
+            let _ = done.send(result);
+        });
+        let (kafka, producer, shutdown) = (
+            self.kafka.clone(),
+            self.producer.clone(),
+            self.shutdown.clone(),
+        );
+        // Waiting for room in the producer's queue blocks its thread.
+        let sending = tokio::task::spawn_blocking(move || {
+            let result = letters.iter().try_for_each(|letter| {
+                let (index, position) = letter.place;
+                let Some(record) = batches
+                    .get(index)
+                    .and_then(|batch| batch.iter().nth(position))
+                else {
+                    return Ok(());
+                };
+                let (kind, reason) = (letter.kind, letter.reason.as_str());
+                DeadLetter {
+                    stage: Stage::Persistence,
+                    kind,
+                    reason,
+                    attempts: letter.attempts,
+                    record: &record,
+                }
+                .send(&kafka, &producer, &acks, || shutdown.is_begun())
+            });
+            acks.seal();
+            (batches, result)
+        });
+        let (batches, sent) = sending.await.context("dead-lettering has panicked")?;
+        match sent {
+            Ok(()) => {}
+            // No room, and the shutdown has begun.
+            Err(SendError::Full) => return Ok(None),
+            Err(error @ (SendError::TooLarge | SendError::Failed(_))) => {
+                return Err(anyhow!(error)
+                    .context("a record that cannot be stored cannot be dead-lettered either"));
+            }
+        }
+        tokio::select! {
+            result = acknowledged => result.context("the log's producer has stopped")??,
+            () = self.out_of_time.cancelled() => return Ok(None),
+        }
+        Ok(Some(batches))
+    }
+}

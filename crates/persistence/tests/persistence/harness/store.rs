@@ -1,0 +1,155 @@
+//! A database of a test's own, on either store.
+
+use sqlx::{AssertSqlSafe, Connection as _, Executor as _, PgConnection, SqliteConnection};
+use tempfile::TempDir;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Sqlite,
+    Postgres,
+}
+
+/// A database that only one test uses.
+pub(crate) struct TestStore {
+    pub(crate) kind: Kind,
+    pub(crate) url: String,
+    name: String,
+    _directory: TempDir,
+}
+
+fn postgres_url() -> String {
+    std::env::var("TEST_POSTGRES_URL")
+        .expect("the feature postgres-tests needs TEST_POSTGRES_URL=postgres://…/postgres")
+}
+
+impl TestStore {
+    pub(super) async fn create(kind: Kind) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let name = format!("persistence_{:016x}", rand::random::<u64>());
+        let url = match kind {
+            Kind::Sqlite => format!("sqlite://{}/test.db", directory.path().display()),
+            Kind::Postgres => {
+                admin(&format!("CREATE DATABASE {name}")).await;
+                let url = postgres_url();
+                let (server, _) = url.rsplit_once('/').unwrap();
+                format!("{server}/{name}")
+            }
+        };
+        Self {
+            kind,
+            url,
+            name,
+            _directory: directory,
+        }
+    }
+
+    pub(super) async fn remove(&self) {
+        if self.kind == Kind::Postgres {
+            admin(&format!("DROP DATABASE {} WITH (FORCE)", self.name)).await;
+        }
+    }
+
+    async fn sqlite(&self) -> SqliteConnection {
+        SqliteConnection::connect(&format!("{}?mode=rwc", self.url))
+            .await
+            .unwrap()
+    }
+
+    async fn postgres(&self) -> PgConnection {
+        PgConnection::connect(&self.url).await.unwrap()
+    }
+
+    pub(crate) async fn execute(&self, sql: &str) {
+        let sql = AssertSqlSafe(sql);
+        match self.kind {
+            Kind::Sqlite => drop(self.sqlite().await.execute(sql).await.unwrap()),
+            Kind::Postgres => drop(self.postgres().await.execute(sql).await.unwrap()),
+        }
+    }
+
+    pub(crate) async fn number(&self, sql: &str) -> i64 {
+        let sql = AssertSqlSafe(sql);
+        match self.kind {
+            Kind::Sqlite => sqlx::query_scalar(sql)
+                .fetch_one(&mut self.sqlite().await)
+                .await
+                .unwrap(),
+            Kind::Postgres => sqlx::query_scalar(sql)
+                .fetch_one(&mut self.postgres().await)
+                .await
+                .unwrap(),
+        }
+    }
+
+    /// The first column of each row.
+    pub(crate) async fn texts(&self, sql: &str) -> Vec<String> {
+        let sql = AssertSqlSafe(sql);
+        match self.kind {
+            Kind::Sqlite => sqlx::query_scalar(sql)
+                .fetch_all(&mut self.sqlite().await)
+                .await
+                .unwrap(),
+            Kind::Postgres => sqlx::query_scalar(sql)
+                .fetch_all(&mut self.postgres().await)
+                .await
+                .unwrap(),
+        }
+    }
+
+    /// Takes the store away from its writer: PostgreSQL from everybody, SQLite by a lock on the file.
+    pub(crate) async fn take_away(&self) -> Away<'_> {
+        match self.kind {
+            Kind::Sqlite => {
+                let mut lock = self.sqlite().await;
+                lock.execute("PRAGMA journal_mode = WAL").await.unwrap();
+                lock.execute("BEGIN IMMEDIATE").await.unwrap();
+                Away {
+                    store: self,
+                    lock: Some(lock),
+                }
+            }
+            Kind::Postgres => {
+                admin(&format!(
+                    "ALTER DATABASE {} ALLOW_CONNECTIONS false",
+                    self.name
+                ))
+                .await;
+                admin(&format!(
+                    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{}'",
+                    self.name
+                ))
+                .await;
+                Away {
+                    store: self,
+                    lock: None,
+                }
+            }
+        }
+    }
+}
+
+/// A store that is away until it is given back.
+pub(crate) struct Away<'a> {
+    store: &'a TestStore,
+    lock: Option<SqliteConnection>,
+}
+
+impl Away<'_> {
+    pub(crate) async fn give_back(self) {
+        match self.lock {
+            Some(mut lock) => drop(lock.execute("ROLLBACK").await.unwrap()),
+            None => {
+                admin(&format!(
+                    "ALTER DATABASE {} ALLOW_CONNECTIONS true",
+                    self.store.name
+                ))
+                .await
+            }
+        }
+    }
+}
+
+async fn admin(sql: &str) {
+    let mut connection = PgConnection::connect(&postgres_url()).await.unwrap();
+    connection.execute(AssertSqlSafe(sql)).await.unwrap();
+}

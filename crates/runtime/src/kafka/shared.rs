@@ -1,0 +1,244 @@
+//! State of one consumer: the batches being filled, what is being rebuilt, what may be committed.
+//! Shared by its reading thread and the client library's callbacks.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicI32, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _, ConsumerContext};
+use rdkafka::{Offset, TopicPartitionList};
+use tokio::sync::mpsc;
+
+use super::consumer::{ConsumerOptions, Event};
+use super::tracker::Tracker;
+use super::{Batch, KafkaError};
+use crate::health::Health;
+
+/// Stands before the number of partitions beside each committed offset.
+pub(super) const PARTITIONS_NOTE: &str = "partitions=";
+
+/// A batch that is being filled, and when it is due.
+struct Pending {
+    batch: Batch,
+    due: Instant,
+}
+
+/// See the module.
+pub(crate) struct Shared {
+    pub(crate) topic: String,
+    pub(crate) options: ConsumerOptions,
+    pub(crate) tracker: Arc<Tracker>,
+    pub(crate) health: Health,
+    lanes: Mutex<Vec<mpsc::UnboundedSender<Event>>>,
+    pending: Mutex<Vec<Option<Pending>>>,
+    /// Partitions whose history is being rebuilt, with the offset at which that ends.
+    pub(super) rebuilding: Mutex<HashMap<i32, i64>>,
+    pub(super) refusal: Mutex<Option<KafkaError>>,
+    /// Partitions of the topic at the last assignment.
+    pub(super) total: AtomicI32,
+}
+
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Shared {
+    pub(crate) fn new(
+        topic: String,
+        lanes: Vec<mpsc::UnboundedSender<Event>>,
+        options: ConsumerOptions,
+        health: Health,
+    ) -> Self {
+        let pending = lanes.iter().map(|_| None).collect();
+        Self {
+            topic,
+            options,
+            tracker: Arc::default(),
+            health,
+            lanes: Mutex::new(lanes),
+            pending: Mutex::new(pending),
+            rebuilding: Mutex::default(),
+            refusal: Mutex::default(),
+            total: AtomicI32::new(0),
+        }
+    }
+
+    pub(crate) fn refusal(&self) -> Option<KafkaError> {
+        lock(&self.refusal).take()
+    }
+
+    pub(crate) fn has_pending(&self) -> bool {
+        lock(&self.pending).iter().any(Option::is_some)
+    }
+
+    /// When the oldest batch that may wait is due.
+    pub(crate) fn next_due(&self) -> Option<Instant> {
+        if self.options.batching.max_wait.is_zero() {
+            return None;
+        }
+        lock(&self.pending)
+            .iter()
+            .flatten()
+            .map(|pending| pending.due)
+            .min()
+    }
+
+    /// Adds a record to its lane's batch, and hands the batch over when it is full.
+    pub(crate) fn push<'r>(
+        &self,
+        lane: usize,
+        position: (i32, i64, Option<i64>),
+        key: Option<&[u8]>,
+        payload: &[u8],
+        headers: impl Iterator<Item = (&'r str, Option<&'r [u8]>)>,
+    ) -> Result<(), KafkaError> {
+        let (partition, offset, _) = position;
+        let replayed = self.is_replayed(partition, offset);
+        let batching = &self.options.batching;
+        let mut pending = lock(&self.pending);
+        let slot = &mut pending[lane];
+        let filling = slot.get_or_insert_with(|| Pending {
+            batch: Batch::new(self.tracker.epoch(), Arc::clone(&self.tracker)),
+            due: Instant::now() + batching.max_wait,
+        });
+        let before = filling.batch.bytes();
+        filling
+            .batch
+            .push(position, replayed, key, payload, headers);
+        self.tracker
+            .begin(partition, offset, replayed, filling.batch.bytes() - before);
+        let full = filling.batch.len() >= batching.max_records
+            || filling.batch.bytes() >= batching.max_bytes;
+        match slot.take_if(|_| full) {
+            Some(full) => self.hand_over(lane, Event::Batch(full.batch)),
+            None => Ok(()),
+        }
+    }
+
+    /// Hands over what is due. `idle`: nothing more is at hand, so that a batch that need not wait goes.
+    pub(crate) fn dispatch_due(&self, idle: bool) -> Result<(), KafkaError> {
+        let waits = !self.options.batching.max_wait.is_zero();
+        if !waits && !idle {
+            return Ok(());
+        }
+        let mut pending = lock(&self.pending);
+        let now = Instant::now();
+        for (lane, slot) in pending.iter_mut().enumerate() {
+            if let Some(due) = slot.take_if(|pending| !waits || pending.due <= now) {
+                self.hand_over(lane, Event::Batch(due.batch))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn hand_over(&self, lane: usize, event: Event) -> Result<(), KafkaError> {
+        match lock(&self.lanes).get(lane).map(|lane| lane.send(event)) {
+            Some(Ok(())) => Ok(()),
+            Some(Err(_)) | None => Err(KafkaError::Refused(format!(
+                "a worker of {} has stopped",
+                self.options.stage
+            ))),
+        }
+    }
+
+    pub(super) fn tell_all(&self, event: impl Fn() -> Event) {
+        for lane in lock(&self.lanes).iter() {
+            // A worker that is gone is noticed when records are handed to it.
+            let _ = lane.send(event());
+        }
+    }
+
+    pub(crate) fn drop_pending(&self) {
+        lock(&self.pending).iter_mut().for_each(|slot| *slot = None);
+    }
+
+    pub(crate) fn close_lanes(&self) {
+        lock(&self.lanes).clear();
+    }
+
+    /// Whether the record stands before the committed offset; ends the rebuilding when it is the last such.
+    fn is_replayed(&self, partition: i32, offset: i64) -> bool {
+        if self.options.replay.is_none() {
+            return false;
+        }
+        let mut rebuilding = lock(&self.rebuilding);
+        let Some(end) = rebuilding.get(&partition).copied() else {
+            return false;
+        };
+        if offset + 1 >= end {
+            rebuilding.remove(&partition);
+            self.say_ready(&rebuilding);
+        }
+        offset < end
+    }
+
+    pub(crate) fn reached_end(&self, partition: i32) {
+        let mut rebuilding = lock(&self.rebuilding);
+        if rebuilding.remove(&partition).is_some() {
+            self.say_ready(&rebuilding);
+        }
+    }
+
+    pub(super) fn say_ready(&self, rebuilding: &HashMap<i32, i64>) {
+        metrics::gauge!("tollgate_log_rebuilding_partitions", "stage" => self.options.stage.name())
+            .set(u32::try_from(rebuilding.len()).map_or(f64::MAX, f64::from));
+        if rebuilding.is_empty() {
+            self.health.ready("log");
+        } else {
+            self.health.not_ready(
+                "log",
+                format!(
+                    "rebuilding the history of {} partitions from the log",
+                    rebuilding.len()
+                ),
+            );
+        }
+    }
+
+    /// Commits the frontier of every partition. Waits for the answer where `wait` says so.
+    pub(crate) fn commit<C: ConsumerContext>(&self, consumer: &BaseConsumer<C>, wait: bool) {
+        let mut list = TopicPartitionList::new();
+        let partitions = self.partition_note();
+        for (partition, offset) in self.tracker.to_commit() {
+            let mut element = list.add_partition(&self.topic, partition);
+            // An offset that the ledger offers is a valid one.
+            let _ = element.set_offset(Offset::Offset(offset));
+            if let Some(note) = &partitions {
+                element.set_metadata(note);
+            }
+        }
+        if list.count() == 0 {
+            return;
+        }
+        if let Err(error) = consumer.commit(
+            &list,
+            if wait {
+                CommitMode::Sync
+            } else {
+                CommitMode::Async
+            },
+        ) {
+            tracing::warn!(%error, topic = self.topic, "a commit failed; it is tried again");
+        } else if wait {
+            self.note_committed(&list);
+        }
+    }
+
+    pub(super) fn note_committed(&self, list: &TopicPartitionList) {
+        for element in list.elements() {
+            if let (Ok(()), Offset::Offset(offset)) = (element.error(), element.offset()) {
+                self.tracker.committed(element.partition(), offset);
+            }
+        }
+    }
+
+    /// Written beside each committed offset where histories depend on the number of partitions.
+    fn partition_note(&self) -> Option<String> {
+        self.options.replay?;
+        Some(format!(
+            "{PARTITIONS_NOTE}{}",
+            self.total.load(Ordering::Relaxed)
+        ))
+    }
+}
