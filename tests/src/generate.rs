@@ -118,7 +118,7 @@ impl Day {
         match random.below(100) {
             0..12 => user.habit,
             12..16 => amount(100_0000 * i64::from(random.below(20))),
-            16..20 => amount(1_000_0000 + i64::from(random.below(60_000_000))),
+            16..20 => amount(10_000_000 + i64::from(random.below(60_000_000))),
             _ => amount(1_0000 + 100 * i64::from(random.below(30_000))),
         }
     }
@@ -196,7 +196,7 @@ mod tests {
         assert!(duplicates > 200);
         let high = day
             .iter()
-            .filter(|each| each.transaction.amount > amount(1_000_0000))
+            .filter(|each| each.transaction.amount > amount(10_000_000))
             .count();
         assert!(high > 200);
     }

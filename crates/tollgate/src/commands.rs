@@ -215,7 +215,6 @@ pub(crate) fn say(text: impl std::fmt::Display) -> anyhow::Result<()> {
 }
 
 /// `tollgate up`
-#[expect(clippy::print_stdout, reason = "this is the command's output")]
 pub(crate) fn up(args: &UpArgs) -> anyhow::Result<()> {
     let mut settings = args.service.settings()?;
     Configs::set_defaults(&mut settings, "tollgate-data")?;

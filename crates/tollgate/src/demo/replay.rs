@@ -11,8 +11,8 @@ use tollgate_runtime::Shutdown;
 
 use super::{Api, Progress};
 
-/// Time between two requests.
-const TICK: Duration = Duration::from_millis(50);
+/// Requests a second, where a rate is set.
+const TICKS_PER_SECOND: usize = 20;
 /// Transactions in a request where no rate is set.
 const UNLIMITED: usize = 1_000;
 
@@ -50,7 +50,7 @@ impl Replay {
         };
         let size = match rate {
             0 => UNLIMITED,
-            rate => (f64::from(rate) * TICK.as_secs_f64()).ceil() as usize,
+            rate => usize::try_from(rate)?.div_ceil(TICKS_PER_SECOND),
         };
         let mut sent = 0_usize;
         for chunk in lines.chunks(size.max(1)) {
