@@ -259,7 +259,10 @@ fn nearest<'a>(wrong: &str, known: &[&'a str]) -> Option<&'a str> {
     known
         .iter()
         .map(|name| (strsim::damerau_levenshtein(wrong, name), *name))
-        .filter(|(distance, name)| *distance <= name.len().max(wrong.len()) / 2)
+        .filter(|(distance, name)| {
+            let near = *distance <= name.len().max(wrong.len()) / 2;
+            near || name.starts_with(wrong) || wrong.starts_with(name)
+        })
         .min()
         .map(|(_, name)| name)
 }
