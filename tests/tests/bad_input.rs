@@ -74,7 +74,7 @@ fn bad_records() -> Vec<Bad> {
         bad(format!("[{}[]]", "[],".repeat(50_000)), "malformed", "JSON"),
         bad(
             with("more", &format!("{}{}", "[".repeat(65), "]".repeat(65))),
-            "malformed",
+            "invalid",
             "nested",
         ),
         bad(with("more", &"{\"a\":".repeat(20_000)), "malformed", ""),
