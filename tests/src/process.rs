@@ -109,11 +109,6 @@ impl Service {
             // Ends with the process.
             std::thread::spawn(move || {
                 for line in BufReader::new(stdout).lines().map_while(Result::ok) {
-                    // SHIM
-                    let line = line.replace(
-                        "tollgate-notifier is ready, admin on http",
-                        "notifier admin: http",
-                    );
                     if let Some((what, address)) = line
                         .split_once(": ")
                         .filter(|(_, rest)| rest.starts_with("http://"))
@@ -273,6 +268,9 @@ impl Drop for Service {
         // The test runner shows this only where the test fails.
         let log = self.log().unwrap_or_default();
         let lines: Vec<&str> = log.lines().collect();
+        if lines.is_empty() {
+            return;
+        }
         eprintln!("--- {}: the last of {} lines", self.name, lines.len());
         for line in &lines[lines.len().saturating_sub(TAIL)..] {
             eprintln!("{line}");

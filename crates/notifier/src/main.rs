@@ -39,10 +39,7 @@ fn main() -> anyhow::Result<()> {
             )
             .await?;
             if notifier.ready().await {
-                println!(
-                    "tollgate-notifier is ready, admin on http://{}",
-                    notifier.admin_address
-                );
+                println!("notifier admin: http://{}", notifier.admin_address);
             }
             notifier.join().await
         },

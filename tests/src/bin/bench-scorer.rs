@@ -31,8 +31,8 @@ struct Args {
     /// Users they come from.
     #[arg(long, default_value_t = 20_000)]
     users: u32,
-    /// Rounds that count; one before them does not.
-    #[arg(long, default_value_t = 3)]
+    /// Rounds that count; one before them does not. The one that goes first changes from round to round.
+    #[arg(long, default_value_t = 4)]
     rounds: usize,
     /// Partitions of each topic.
     #[arg(long, default_value_t = 12)]
