@@ -143,25 +143,53 @@ fn parse_exponent(text: &str) -> Result<i32, AmountError> {
     Ok(if text.starts_with('-') { -size } else { size })
 }
 
+/// The longest text of an amount: thirteen digits, a point and four more.
+const TEXT_BYTES: usize = 18;
+
+impl Amount {
+    /// The shortest decimal, written to the end of `text`: `56.55`, `1000`.
+    fn write_text(self, text: &mut [u8; TEXT_BYTES]) -> &str {
+        let (mut whole, mut fraction) = (self.0 / SCALE, self.0 % SCALE);
+        let mut start = TEXT_BYTES;
+        let mut put = |byte: u8| {
+            start -= 1;
+            text[start] = byte;
+        };
+        let digit = |value: i64| b'0' + u8::try_from(value % 10).unwrap_or_default();
+        if fraction != 0 {
+            let mut digits = SCALE_DIGITS;
+            while fraction % 10 == 0 {
+                fraction /= 10;
+                digits -= 1;
+            }
+            for _ in 0..digits {
+                put(digit(fraction));
+                fraction /= 10;
+            }
+            put(b'.');
+        }
+        loop {
+            put(digit(whole));
+            whole /= 10;
+            if whole == 0 {
+                break;
+            }
+        }
+        // Digits and a point.
+        std::str::from_utf8(&text[start..]).unwrap_or_default()
+    }
+}
+
 impl fmt::Display for Amount {
     /// The shortest decimal: `56.55`, `1000`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (whole, fraction) = (self.0 / SCALE, self.0 % SCALE);
-        if fraction == 0 {
-            return write!(f, "{whole}");
-        }
-        let (mut fraction, mut digits) = (fraction, 4);
-        while fraction % 10 == 0 {
-            fraction /= 10;
-            digits -= 1;
-        }
-        write!(f, "{whole}.{fraction:0digits$}")
+        f.write_str(self.write_text(&mut [0; TEXT_BYTES]))
     }
 }
 
 impl Serialize for Amount {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
+        serializer.serialize_str(self.write_text(&mut [0; TEXT_BYTES]))
     }
 }
 

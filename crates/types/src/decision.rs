@@ -283,4 +283,15 @@ impl<'a> Decision<'a> {
         // Writing to memory cannot fail, and every member serialises.
         let _ = serde_json::to_writer(out, self);
     }
+
+    /// As [`Decision::write_to`], but with this text for the transaction, which is not read again: it is JSON on one
+    /// line, as [`Transaction::one_line`](crate::Transaction::one_line) gives it.
+    pub fn write_around(mut self, transaction: &str, out: &mut Vec<u8>) {
+        self.transaction = RawValue::NULL;
+        self.write_to(out);
+        // The transaction is the last member.
+        out.truncate(out.len() - "null}".len());
+        out.extend_from_slice(transaction.as_bytes());
+        out.push(b'}');
+    }
 }

@@ -173,13 +173,15 @@ impl Sub for Timestamp {
     }
 }
 
-impl fmt::Display for Timestamp {
-    /// RFC 3339 in UTC: `2026-03-01T12:30:00Z`, or with six decimals where there is a fraction.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+/// Room for the longest text of a timestamp.
+const TEXT: [u8; 27] = *b"0000-00-00T00:00:00.000000Z";
+
+impl Timestamp {
+    /// RFC 3339 in UTC, written into `text`: `2026-03-01T12:30:00Z`, or with six decimals where there is a fraction.
+    fn write_text(self, text: &mut [u8; TEXT.len()]) -> &str {
         let (seconds, micros) = (self.0.div_euclid(1_000_000), self.0.rem_euclid(1_000_000));
         let (days, second) = (seconds.div_euclid(86_400), seconds.rem_euclid(86_400));
         let (year, month, day) = civil_from_days(days);
-        let mut text = *b"0000-00-00T00:00:00.000000Z";
         for (value, end, width) in [
             (year, 4, 4),
             (month, 7, 2),
@@ -201,13 +203,21 @@ impl fmt::Display for Timestamp {
         } else {
             &text[..]
         };
-        f.write_str(std::str::from_utf8(text).map_err(|_| fmt::Error)?)
+        // Digits and signs.
+        std::str::from_utf8(text).unwrap_or_default()
+    }
+}
+
+impl fmt::Display for Timestamp {
+    /// RFC 3339 in UTC: `2026-03-01T12:30:00Z`, or with six decimals where there is a fraction.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.write_text(&mut TEXT.clone()))
     }
 }
 
 impl Serialize for Timestamp {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
+        serializer.serialize_str(self.write_text(&mut TEXT.clone()))
     }
 }
 

@@ -81,28 +81,11 @@ impl<'a> Transaction<'a> {
     #[must_use]
     pub fn one_line(&self) -> Cow<'a, str> {
         // Strings cannot hold these raw, so all of them are white space.
-        // Without an early end, which is what makes it a search by vector registers.
-        let broken = self
-            .json
-            .bytes()
-            .fold(false, |broken, byte| broken | matches!(byte, b'\n' | b'\r'));
-        if broken {
+        if memchr::memchr2(b'\n', b'\r', self.json.as_bytes()).is_some() {
             Cow::Owned(self.json.replace(['\n', '\r'], ""))
         } else {
             Cow::Borrowed(self.json)
         }
-    }
-
-    /// [`Transaction::one_line`] as a JSON value to put into a [`Decision`](crate::Decision).
-    ///
-    /// It is `null` only where `json` was not put there by [`Transaction::parse`] and is no JSON.
-    #[must_use]
-    pub fn raw_line(&self) -> Cow<'a, RawValue> {
-        let raw = match self.one_line() {
-            Cow::Borrowed(line) => serde_json::from_str(line).map(Cow::Borrowed),
-            Cow::Owned(line) => RawValue::from_string(line).map(Cow::Owned),
-        };
-        raw.unwrap_or(Cow::Borrowed(RawValue::NULL))
     }
 }
 
@@ -381,6 +364,9 @@ fn location<'a>(raw: &'a str) -> Result<Option<Location>, Rejection> {
             format!("expected an object, found {}", kind(raw)),
         ));
     }
+    if let Some((latitude, longitude)) = usual_location(raw) {
+        return both(latitude, longitude);
+    }
     if too_deep(raw) {
         return Err(Rejection::new(
             "location",
@@ -406,11 +392,30 @@ fn location<'a>(raw: &'a str) -> Result<Option<Location>, Rejection> {
             "location.longitude",
             "is missing, while latitude is given",
         )),
-        (Some(latitude), Some(longitude)) => Ok(Some(Location {
-            latitude: coordinate("location.latitude", latitude, 90.0)?,
-            longitude: coordinate("location.longitude", longitude, 180.0)?,
-        })),
+        (Some(latitude), Some(longitude)) => both(latitude, longitude),
     }
+}
+
+/// The coordinates of what nearly every producer writes: two numbers, latitude first, and nothing else. `None` leaves
+/// the text to the general reader, and is no verdict.
+fn usual_location(raw: &str) -> Option<(&str, &str)> {
+    let inner = raw.strip_prefix("{\"latitude\":")?.strip_suffix('}')?;
+    let (latitude, rest) = inner.split_once(',')?;
+    let longitude = rest.trim_start().strip_prefix("\"longitude\":")?;
+    let number = |text: &str| {
+        let text = text.as_bytes();
+        text.iter()
+            .all(|byte| matches!(byte, b'0'..=b'9' | b'-' | b'+' | b'.' | b'e' | b'E'))
+    };
+    let (latitude, longitude) = (latitude.trim(), longitude.trim());
+    (number(latitude) && number(longitude)).then_some((latitude, longitude))
+}
+
+fn both(latitude: &str, longitude: &str) -> Result<Option<Location>, Rejection> {
+    Ok(Some(Location {
+        latitude: coordinate("location.latitude", latitude, 90.0)?,
+        longitude: coordinate("location.longitude", longitude, 180.0)?,
+    }))
 }
 
 fn coordinate(field: &'static str, raw: &str, limit: f64) -> Result<f64, Rejection> {

@@ -37,6 +37,9 @@ struct Args {
     /// Partitions of each topic.
     #[arg(long, default_value_t = 12)]
     partitions: u16,
+    /// A setting of the scorer, as in its environment: NAME=VALUE. May be given more than once.
+    #[arg(long = "setting", value_parser = setting)]
+    settings: Vec<(String, String)>,
     /// Where the figures go, as JSON.
     #[arg(long, default_value = "target/bench/scorer.json")]
     output: PathBuf,
@@ -82,12 +85,7 @@ async fn main() -> anyhow::Result<()> {
         .sum();
     let mut rounds = Vec::new();
     for number in 0..=args.rounds {
-        let share = if number == 0 {
-            day.len() / 4
-        } else {
-            day.len()
-        };
-        let measured = round(&args, &day[..share], number % 2 == 0).await?;
+        let measured = round(&args, &day, number % 2 == 0).await?;
         eprintln!("round {number}: {measured:?}");
         if number > 0 {
             rounds.push(measured);
@@ -111,6 +109,11 @@ async fn main() -> anyhow::Result<()> {
     Ok(())
 }
 
+fn setting(text: &str) -> Result<(String, String), String> {
+    let (name, value) = text.split_once('=').ok_or("must be NAME=VALUE")?;
+    Ok((name.to_owned(), value.to_owned()))
+}
+
 async fn round(args: &Args, day: &[NewTransaction], scorer_first: bool) -> anyhow::Result<Round> {
     let mut log = TestLog::create("bench", args.partitions).await?;
     let passed = log.add_topic("passed", i32::from(args.partitions)).await?;
@@ -128,11 +131,11 @@ async fn round(args: &Args, day: &[NewTransaction], scorer_first: bool) -> anyho
     writer.flush()?;
     let (scorer, pass_through);
     if scorer_first {
-        scorer = run_scorer(&log, day.len()).await?;
+        scorer = run_scorer(&log, &args.settings, day.len()).await?;
         pass_through = run_pass_through(&log, &passed, day.len()).await?;
     } else {
         pass_through = run_pass_through(&log, &passed, day.len()).await?;
-        scorer = run_scorer(&log, day.len()).await?;
+        scorer = run_scorer(&log, &args.settings, day.len()).await?;
     }
     let ratio = scorer.records_per_second / pass_through.records_per_second;
     Ok(Round {
@@ -142,7 +145,18 @@ async fn round(args: &Args, day: &[NewTransaction], scorer_first: bool) -> anyho
     })
 }
 
-async fn run_scorer(log: &TestLog, records: usize) -> anyhow::Result<Figures> {
+/// Puts on the disk what was written so far, for which whoever comes next would pay.
+fn settle() -> anyhow::Result<()> {
+    anyhow::ensure!(Command::new("sync").status()?.success(), "sync failed");
+    Ok(())
+}
+
+async fn run_scorer(
+    log: &TestLog,
+    given: &[(String, String)],
+    records: usize,
+) -> anyhow::Result<Figures> {
+    settle()?;
     let watch = log.watch(&log.topics().decisions)?;
     let mut settings = log.settings();
     settings.push((
@@ -150,6 +164,7 @@ async fn run_scorer(log: &TestLog, records: usize) -> anyhow::Result<Figures> {
         "127.0.0.1:0".to_owned(),
     ));
     settings.push(("TOLLGATE_TELEMETRY__LOG".to_owned(), "warn".to_owned()));
+    settings.extend_from_slice(given);
     let service = Service::spawn("tollgate-scorer", &settings)?;
     let (group, input) = (log.group(Stage::Scorer), &log.topics().transactions);
     let figures = measure(service.pid(), &watch, records, || log.lag_of(&group, input)).await?;
@@ -158,6 +173,7 @@ async fn run_scorer(log: &TestLog, records: usize) -> anyhow::Result<Figures> {
 }
 
 async fn run_pass_through(log: &TestLog, output: &str, records: usize) -> anyhow::Result<Figures> {
+    settle()?;
     let watch = log.watch(output)?;
     let input = &log.topics().transactions;
     let group = format!("{output}-group");

@@ -11,7 +11,7 @@ use rdkafka::{Offset, TopicPartitionList};
 use tokio::sync::mpsc;
 
 use super::consumer::{ConsumerOptions, Event};
-use super::tracker::Tracker;
+use super::tracker::{Begun, Tracker};
 use super::{Batch, KafkaError};
 use crate::health::Health;
 
@@ -19,9 +19,25 @@ use crate::health::Health;
 pub(super) const PARTITIONS_NOTE: &str = "partitions=";
 
 /// A batch that is being filled, and when it is due.
-struct Pending {
+struct Filling {
     batch: Batch,
     due: Instant,
+}
+
+/// What was read and not yet handed over.
+#[derive(Default)]
+struct Pending {
+    /// By lane.
+    filling: Vec<Option<Filling>>,
+    /// Records that the tracker does not know of yet. It is told of all before any is handed over: a frontier must
+    /// not pass a record that still waits in another lane.
+    begun: Vec<Begun>,
+}
+
+impl Pending {
+    fn is_empty(&self) -> bool {
+        self.filling.iter().all(Option::is_none)
+    }
 }
 
 /// See the module.
@@ -31,7 +47,7 @@ pub(crate) struct Shared {
     pub(crate) tracker: Arc<Tracker>,
     pub(crate) health: Health,
     lanes: Mutex<Vec<mpsc::UnboundedSender<Event>>>,
-    pending: Mutex<Vec<Option<Pending>>>,
+    pending: Mutex<Pending>,
     /// Partitions whose history is being rebuilt, with the offset at which that ends.
     pub(super) rebuilding: Mutex<HashMap<i32, i64>>,
     pub(super) refusal: Mutex<Option<KafkaError>>,
@@ -50,7 +66,10 @@ impl Shared {
         options: ConsumerOptions,
         health: Health,
     ) -> Self {
-        let pending = lanes.iter().map(|_| None).collect();
+        let pending = Pending {
+            filling: lanes.iter().map(|_| None).collect(),
+            begun: Vec::new(),
+        };
         Self {
             topic,
             options,
@@ -69,7 +88,7 @@ impl Shared {
     }
 
     pub(crate) fn has_pending(&self) -> bool {
-        lock(&self.pending).iter().any(Option::is_some)
+        !lock(&self.pending).is_empty()
     }
 
     /// When the oldest batch that may wait is due.
@@ -77,11 +96,9 @@ impl Shared {
         if self.options.batching.max_wait.is_zero() {
             return None;
         }
-        lock(&self.pending)
-            .iter()
-            .flatten()
-            .map(|pending| pending.due)
-            .min()
+        let pending = lock(&self.pending);
+        let filling = pending.filling.iter().flatten();
+        filling.map(|filling| filling.due).min()
     }
 
     /// Adds a record to its lane's batch, and hands the batch over when it is full.
@@ -97,35 +114,42 @@ impl Shared {
         let replayed = self.is_replayed(partition, offset);
         let batching = &self.options.batching;
         let mut pending = lock(&self.pending);
-        let slot = &mut pending[lane];
-        let filling = slot.get_or_insert_with(|| Pending {
+        let Pending { filling, begun } = &mut *pending;
+        let slot = &mut filling[lane];
+        let Filling { batch, .. } = slot.get_or_insert_with(|| Filling {
             batch: Batch::new(self.tracker.epoch(), Arc::clone(&self.tracker)),
             due: Instant::now() + batching.max_wait,
         });
-        let before = filling.batch.bytes();
-        filling
-            .batch
-            .push(position, replayed, key, payload, headers);
-        self.tracker
-            .begin(partition, offset, replayed, filling.batch.bytes() - before);
-        let full = filling.batch.len() >= batching.max_records
-            || filling.batch.bytes() >= batching.max_bytes;
+        let before = batch.bytes();
+        batch.push(position, replayed, key, payload, headers);
+        begun.push(Begun {
+            partition,
+            offset,
+            replayed,
+            bytes: batch.bytes() - before,
+        });
+        let full = batch.len() >= batching.max_records || batch.bytes() >= batching.max_bytes;
         match slot.take_if(|_| full) {
-            Some(full) => self.hand_over(lane, Event::Batch(full.batch)),
+            Some(full) => {
+                self.tracker.begin(begun);
+                self.hand_over(lane, Event::Batch(full.batch))
+            }
             None => Ok(()),
         }
     }
 
     /// Hands over what is due. `idle`: nothing more is at hand, so that a batch that need not wait goes.
     pub(crate) fn dispatch_due(&self, idle: bool) -> Result<(), KafkaError> {
+        let mut pending = lock(&self.pending);
+        let Pending { filling, begun } = &mut *pending;
+        self.tracker.begin(begun);
         let waits = !self.options.batching.max_wait.is_zero();
         if !waits && !idle {
             return Ok(());
         }
-        let mut pending = lock(&self.pending);
         let now = Instant::now();
-        for (lane, slot) in pending.iter_mut().enumerate() {
-            if let Some(due) = slot.take_if(|pending| !waits || pending.due <= now) {
+        for (lane, slot) in filling.iter_mut().enumerate() {
+            if let Some(due) = slot.take_if(|filling| !waits || filling.due <= now) {
                 self.hand_over(lane, Event::Batch(due.batch))?;
             }
         }
@@ -150,7 +174,11 @@ impl Shared {
     }
 
     pub(crate) fn drop_pending(&self) {
-        lock(&self.pending).iter_mut().for_each(|slot| *slot = None);
+        let mut pending = lock(&self.pending);
+        let Pending { filling, begun } = &mut *pending;
+        // Told of first, so that what leaves the hand with the batches was in it.
+        self.tracker.begin(begun);
+        filling.iter_mut().for_each(|slot| *slot = None);
     }
 
     pub(crate) fn close_lanes(&self) {

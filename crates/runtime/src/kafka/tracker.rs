@@ -8,6 +8,16 @@ use std::time::{Duration, Instant};
 use super::batch::Pool;
 use super::ledger::OffsetLedger;
 
+/// A record that was read.
+#[derive(Debug)]
+pub(crate) struct Begun {
+    pub(crate) partition: i32,
+    pub(crate) offset: i64,
+    pub(crate) replayed: bool,
+    /// What it takes.
+    pub(crate) bytes: usize,
+}
+
 #[derive(Debug, Default)]
 struct State {
     epoch: u64,
@@ -47,13 +57,21 @@ impl Tracker {
         self.lock().epoch
     }
 
-    /// Takes a record in hand. A replayed one takes memory, but has no offset to commit.
-    pub(crate) fn begin(&self, partition: i32, offset: i64, replayed: bool, bytes: usize) {
+    /// Takes records in hand, in the order in which they stand in their partitions; none of them is left. A replayed
+    /// one takes memory, but has no offset to commit.
+    pub(crate) fn begin(&self, begun: &mut Vec<Begun>) {
+        if begun.is_empty() {
+            return;
+        }
         let mut state = self.lock();
-        state.records += 1;
-        state.bytes += bytes;
-        if let (false, Some(ledger)) = (replayed, state.ledgers.get_mut(&partition)) {
-            ledger.begin(offset);
+        state.records += begun.len();
+        for record in begun.drain(..) {
+            state.bytes += record.bytes;
+            if let (false, Some(ledger)) =
+                (record.replayed, state.ledgers.get_mut(&record.partition))
+            {
+                ledger.begin(record.offset);
+            }
         }
     }
 
@@ -65,18 +83,26 @@ impl Tracker {
         bytes: usize,
     ) {
         let mut state = self.lock();
+        // Mostly the next record is of the same partition.
+        let mut current: Option<(i32, &mut OffsetLedger)> = None;
         for (partition, offset) in done {
-            if let Some(ledger) = state.ledgers.get_mut(&partition) {
+            if current.as_ref().is_none_or(|(held, _)| *held != partition) {
+                let ledger = state.ledgers.get_mut(&partition);
+                current = ledger.map(|ledger| (partition, ledger));
+            }
+            if let Some((_, ledger)) = &mut current {
                 ledger.complete(epoch, std::iter::once(offset));
             }
         }
-        drop(state);
-        self.put_down(records, bytes);
+        self.put_down_in(state, records, bytes);
     }
 
     /// Records leave the hand, done or not.
     pub(crate) fn put_down(&self, records: usize, bytes: usize) {
-        let mut state = self.lock();
+        self.put_down_in(self.lock(), records, bytes);
+    }
+
+    fn put_down_in(&self, mut state: MutexGuard<'_, State>, records: usize, bytes: usize) {
         state.records = state.records.saturating_sub(records);
         state.bytes = state.bytes.saturating_sub(bytes);
         drop(state);

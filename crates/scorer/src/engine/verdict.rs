@@ -36,17 +36,15 @@ impl Verdict {
         }
     }
 
-    /// The event that tells this verdict on `transaction`. `json` is what [`Transaction::raw_line`] gave, which the
-    /// caller keeps because the decision borrows it.
-    #[must_use]
-    pub fn decision<'a>(
+    /// Appends the event that tells this verdict on `transaction`, as JSON on one line.
+    pub fn write_decision(
         &self,
-        transaction: &'a Transaction<'_>,
-        json: &'a RawValue,
+        transaction: &Transaction<'_>,
         processed_at: Timestamp,
-        ruleset_version: &'a str,
-    ) -> Decision<'a> {
-        Decision {
+        ruleset_version: &str,
+        out: &mut Vec<u8>,
+    ) {
+        let decision = Decision {
             transaction_id: Cow::Borrowed(&transaction.transaction_id),
             user_id: Cow::Borrowed(&transaction.user_id),
             fraud_score: self.score,
@@ -57,20 +55,8 @@ impl Verdict {
             ruleset_version: Cow::Borrowed(ruleset_version),
             late: self.late,
             duplicate: self.duplicate,
-            transaction: json,
-        }
-    }
-
-    /// Appends the event that tells this verdict on `transaction`, as JSON on one line.
-    pub fn write_decision(
-        &self,
-        transaction: &Transaction<'_>,
-        processed_at: Timestamp,
-        ruleset_version: &str,
-        out: &mut Vec<u8>,
-    ) {
-        let json = transaction.raw_line();
-        self.decision(transaction, &json, processed_at, ruleset_version)
-            .write_to(out);
+            transaction: RawValue::NULL,
+        };
+        decision.write_around(&transaction.one_line(), out);
     }
 }
