@@ -1,6 +1,6 @@
 //! The services as they run in production, each a process of its own, on a log and a store of the test's own.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -23,6 +23,7 @@ pub struct Deployment {
     /// The store.
     pub store: TestStore,
     dir: TempDir,
+    further: Vec<(String, String)>,
 }
 
 impl Deployment {
@@ -35,7 +36,21 @@ impl Deployment {
             log: TestLog::create(test, partitions).await?,
             store: TestStore::create(test).await?,
             dir: tempfile::tempdir()?,
+            further: Vec::new(),
         })
+    }
+
+    /// A folder of the test's own, gone with it.
+    #[must_use]
+    pub fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// One more setting of every service that is started from here on: `SCORER__MODE`, `batch`.
+    /// The last value counts.
+    pub fn set(&mut self, name: &str, value: impl Into<String>) {
+        self.further
+            .push((format!("TOLLGATE_{name}"), value.into()));
     }
 
     /// Starts one service: `ingest`, `scorer`, `persistence` or `notifier`. It may not be ready yet.
@@ -63,6 +78,7 @@ impl Deployment {
             }
             _ => {}
         }
+        settings.extend_from_slice(&self.further);
         Service::spawn(&format!("tollgate-{service}"), &settings)
     }
 

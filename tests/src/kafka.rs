@@ -161,6 +161,22 @@ impl TestLog {
         crate::wait::until(ASK, "the new partitions in the metadata", shown).await
     }
 
+    /// Deletes every record that a topic holds now, as its retention would.
+    ///
+    /// # Errors
+    /// Where the cluster refuses.
+    pub async fn delete_records(&self, topic: &str) -> anyhow::Result<()> {
+        let mut list = TopicPartitionList::new();
+        for (partition, end) in self.ends(topic)? {
+            list.add_partition_offset(topic, partition, Offset::Offset(end))?;
+        }
+        let deleted = self.admin()?.delete_records(&list, &options()).await?;
+        for partition in deleted.elements() {
+            partition.error()?;
+        }
+        Ok(())
+    }
+
     /// Lets a topic take larger records than the broker's default of 1 MiB.
     ///
     /// # Errors
@@ -268,11 +284,13 @@ impl TestLog {
             .create()?;
         let ends = ends(&client, topic, self.partitions(topic)?)?;
         let mut list = TopicPartitionList::new();
-        for partition in ends.keys() {
+        let mut expected = 0;
+        for (partition, end) in &ends {
             list.add_partition_offset(topic, *partition, Offset::Beginning)?;
+            let (first, _) = client.fetch_watermarks(topic, *partition, ASK)?;
+            expected += usize::try_from(end - first)?;
         }
         client.assign(&list)?;
-        let expected = usize::try_from(ends.values().sum::<i64>())?;
         let deadline = Instant::now() + Duration::from_secs(60);
         let mut records = Vec::with_capacity(expected);
         while records.len() < expected {

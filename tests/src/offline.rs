@@ -7,7 +7,7 @@ use std::process::Command;
 use anyhow::Context as _;
 use tollgate_types::{Decision, Indicators, Partitioner, Status, Transaction};
 
-use crate::kafka::LogRecord;
+use crate::kafka::{LogRecord, TestLog};
 use crate::process;
 
 /// User and transaction: what is stored once.
@@ -150,4 +150,23 @@ pub fn ensure_equal(
         &wrong[..wrong.len().min(10)]
     );
     Ok(())
+}
+
+/// Everything that was ever decided. A key that was decided twice, by a duplicate or a redelivery, was decided alike.
+///
+/// # Errors
+/// Where it was not, or the log cannot be read.
+pub fn every_decision(log: &TestLog) -> anyhow::Result<HashMap<Key, Scored>> {
+    let mut all = HashMap::new();
+    for record in log.read(&log.topics().decisions)? {
+        let decision = Decision::parse(&record.payload)?;
+        let scored = Scored::of(&decision);
+        let first = *all.entry(key_of(&decision)).or_insert(scored);
+        anyhow::ensure!(
+            first == scored,
+            "{:?} was decided as {first:?} and as {scored:?}",
+            key_of(&decision)
+        );
+    }
+    Ok(all)
 }

@@ -184,7 +184,17 @@ impl Service {
         self.address(&what).await
     }
 
-    /// A metric, summed over its labels; zero where it is not there.
+    /// What `/readyz` answers.
+    ///
+    /// # Errors
+    /// Where it does not answer.
+    pub async fn readiness(&mut self) -> anyhow::Result<serde_json::Value> {
+        let url = format!("{}/readyz", self.admin().await?);
+        Ok(reqwest::get(url).await?.json().await?)
+    }
+
+    /// A metric, summed over its labels, or over those of a label too: `name{label="value"`; zero where it is not
+    /// there.
     ///
     /// # Errors
     /// Where it does not answer.
@@ -196,7 +206,7 @@ impl Service {
         let values = text.lines().filter_map(|line| {
             let rest = line
                 .strip_prefix(metric)
-                .filter(|rest| rest.starts_with([' ', '{']))?;
+                .filter(|rest| rest.starts_with([' ', '{', ',', '}']))?;
             rest.rsplit(' ').next()?.parse::<f64>().ok()
         });
         Ok(values.sum())
@@ -224,6 +234,16 @@ impl Service {
             .args(["-c", "kill -TERM \"$1\"", "sh", &self.pid().to_string()])
             .status()?;
         anyhow::ensure!(status.success(), "cannot send SIGTERM to {}", self.name);
+        Ok(())
+    }
+
+    /// Kills it with SIGKILL, and waits until it is gone.
+    ///
+    /// # Errors
+    /// Where it cannot be killed.
+    pub fn kill(mut self) -> anyhow::Result<()> {
+        self.child.kill()?;
+        self.child.wait()?;
         Ok(())
     }
 

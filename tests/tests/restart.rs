@@ -1,15 +1,13 @@
 //! A scorer's history is the log's: neither a restart nor a change of hands alters a decision.
 #![cfg(all(feature = "kafka", feature = "postgres"))]
 
-use std::collections::HashMap;
 use std::time::Duration;
 
 use tollgate_tests::deployment::Deployment;
 use tollgate_tests::generate::Day;
-use tollgate_tests::kafka::TestLog;
-use tollgate_tests::offline::{self, Key, Scored, key_of};
+use tollgate_tests::offline::{self, Key};
 use tollgate_tests::wait;
-use tollgate_types::{Amount, Decision, Indicator, NewTransaction, Stage, Timestamp};
+use tollgate_types::{Amount, Indicator, NewTransaction, Stage, Timestamp};
 
 const PARTITIONS: u16 = 4;
 const LIMIT: Duration = Duration::from_secs(90);
@@ -32,7 +30,7 @@ async fn a_scorer_restarted_in_the_middle_of_a_burst_decides_as_if_it_had_never_
     deployment.caught_up(Stage::Scorer, LIMIT).await?;
     scorer.stop().await?;
 
-    let found = every_decision(log)?;
+    let found = offline::every_decision(log)?;
     assert_eq!(log.count(decisions)?, 300);
     let velocity = |key: &Key| found[key].indicators.contains(Indicator::HighVelocity);
     for user in 0..50 {
@@ -70,7 +68,7 @@ async fn a_scorer_stopped_under_load_again_and_again_leaves_no_trace_in_the_deci
     let scorer = deployment.start("scorer").await?;
     deployment.caught_up(Stage::Scorer, LIMIT).await?;
     scorer.stop().await?;
-    let found = every_decision(log)?;
+    let found = offline::every_decision(log)?;
     let expected = offline::score(
         &log.read(&log.topics().transactions)?,
         i32::from(PARTITIONS),
@@ -109,7 +107,7 @@ async fn two_scorers_share_the_partitions_and_one_takes_over_when_the_other_leav
     deployment.caught_up(Stage::Scorer, LIMIT).await?;
     second.stop().await?;
 
-    let found = every_decision(log)?;
+    let found = offline::every_decision(log)?;
     let expected = offline::score(
         &log.read(&log.topics().transactions)?,
         i32::from(PARTITIONS),
@@ -128,20 +126,4 @@ fn burst(turn: u32) -> impl Iterator<Item = NewTransaction> {
         location: None,
         extra: serde_json::Map::new(),
     })
-}
-
-/// Everything that was ever decided. A key that was decided twice, by a duplicate or a redelivery, was decided alike.
-fn every_decision(log: &TestLog) -> anyhow::Result<HashMap<Key, Scored>> {
-    let mut all = HashMap::new();
-    for record in log.read(&log.topics().decisions)? {
-        let decision = Decision::parse(&record.payload)?;
-        let scored = Scored::of(&decision);
-        let first = *all.entry(key_of(&decision)).or_insert(scored);
-        anyhow::ensure!(
-            first == scored,
-            "{:?} was decided as {first:?} and as {scored:?}",
-            key_of(&decision)
-        );
-    }
-    Ok(all)
 }

@@ -48,7 +48,7 @@ impl Dispatcher {
             };
             match event {
                 None => break,
-                Some(Event::Assigned(_)) => {}
+                Some(Event::Assigned(_) | Event::Mark(_)) => {}
                 Some(Event::Revoked(_)) => {
                     // What is under way ends; what waits is the next owner's.
                     assigned.cancel();

@@ -42,6 +42,12 @@ pub struct Notifier {
 }
 
 impl Notifier {
+    /// Whether it has ended, which it does not before the shutdown unless something is wrong.
+    #[must_use]
+    pub fn is_finished(&self) -> bool {
+        self.task.is_finished()
+    }
+
     /// Waits until it is ready. False where it has ended before.
     pub async fn ready(&self) -> bool {
         while !self.health.is_ready() {
@@ -184,6 +190,7 @@ fn consume(
         budget_bytes: config.budget_bytes,
         commit_interval: Duration::from_secs(1),
         replay: None,
+        histories: None,
     };
     let (consumer, mut lanes) = kafka.consume(options, health, stop)?;
     let lane = lanes.pop().context("the log has given no lane")?;

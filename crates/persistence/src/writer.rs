@@ -152,6 +152,7 @@ impl DecisionWriter {
             budget_bytes: self.batch_max_bytes.saturating_mul(BATCHES_AHEAD),
             commit_interval: Duration::from_millis(500),
             replay: None,
+            histories: None,
         }
     }
 

@@ -5,7 +5,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Reasons for not being ready, one a component. Ready when there is none. Clones share the state.
 #[derive(Debug, Clone, Default)]
-pub struct Health(Arc<Mutex<BTreeMap<&'static str, String>>>);
+pub struct Health(Arc<Mutex<State>>);
+
+#[derive(Debug, Default)]
+struct State {
+    reasons: BTreeMap<&'static str, String>,
+    warnings: BTreeMap<&'static str, String>,
+}
 
 impl Health {
     /// Not ready until `component` says otherwise.
@@ -20,7 +26,7 @@ impl Health {
 
     /// The component works.
     pub fn ready(&self, component: &'static str) {
-        if self.lock().remove(component).is_some() {
+        if self.lock().reasons.remove(component).is_some() {
             tracing::info!(component, "ready");
         }
     }
@@ -28,7 +34,7 @@ impl Health {
     /// The component does not work, for this reason.
     pub fn not_ready(&self, component: &'static str, reason: impl Into<String>) {
         let reason = reason.into();
-        let before = self.lock().insert(component, reason.clone());
+        let before = self.lock().reasons.insert(component, reason.clone());
         if before.as_deref() != Some(reason.as_str()) {
             tracing::info!(component, reason, "not ready");
         }
@@ -37,16 +43,36 @@ impl Health {
     /// The reasons for not being ready, by component.
     #[must_use]
     pub fn reasons(&self) -> BTreeMap<&'static str, String> {
-        self.lock().clone()
+        self.lock().reasons.clone()
+    }
+
+    /// The component works, but whoever looks should know this; none takes it back.
+    pub fn warn(&self, component: &'static str, warning: Option<String>) {
+        let mut state = self.lock();
+        match warning {
+            Some(warning) => {
+                let before = state.warnings.insert(component, warning.clone());
+                if before.as_deref() != Some(warning.as_str()) {
+                    tracing::warn!(component, warning, "ready with a warning");
+                }
+            }
+            None => drop(state.warnings.remove(component)),
+        }
+    }
+
+    /// What whoever looks should know, by component.
+    #[must_use]
+    pub fn warnings(&self) -> BTreeMap<&'static str, String> {
+        self.lock().warnings.clone()
     }
 
     /// Whether every component works.
     #[must_use]
     pub fn is_ready(&self) -> bool {
-        self.lock().is_empty()
+        self.lock().reasons.is_empty()
     }
 
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<&'static str, String>> {
+    fn lock(&self) -> MutexGuard<'_, State> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

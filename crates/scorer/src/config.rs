@@ -1,13 +1,15 @@
 //! Section `scorer` of the configuration.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 use tollgate_runtime::config::{ConfigError, Settings};
 use tollgate_runtime::kafka::{KafkaConfig, StartingPosition};
+use tollgate_runtime::secret::Secret;
 use tollgate_runtime::telemetry::TelemetryConfig;
 
-use crate::Rules;
+use crate::{Rules, snapshot};
 
 /// How records are consumed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -46,6 +48,15 @@ pub struct ScorerConfig {
     pub max_in_hand_bytes: usize,
     /// Time between commits, in milliseconds.
     pub commit_interval_ms: u64,
+    /// Where histories are kept beside the log, so that a start need not read 7 days of it: `file:///…`,
+    /// `s3://bucket/prefix` or `memory://`. Empty: nowhere.
+    pub snapshots: String,
+    /// Further options of that store, as the crate `object_store` names them, such as `aws_endpoint`.
+    pub snapshot_options: BTreeMap<String, Secret>,
+    /// Longest time between two snapshots of a partition in which something happens, in seconds.
+    pub snapshot_interval_seconds: u64,
+    /// Most records between two snapshots of a partition.
+    pub snapshot_records: u32,
     /// Windows, thresholds, caps and weights.
     pub rules: Rules,
 }
@@ -85,6 +96,10 @@ impl Default for ScorerConfig {
             max_in_hand_records: 100_000,
             max_in_hand_bytes: 64 * 1024 * 1024,
             commit_interval_ms: 200,
+            snapshots: String::new(),
+            snapshot_options: BTreeMap::new(),
+            snapshot_interval_seconds: 60,
+            snapshot_records: 1_000_000,
             rules: Rules::default(),
         }
     }
@@ -103,6 +118,7 @@ impl ScorerConfig {
             ("max_transaction_bytes", self.max_transaction_bytes),
             ("max_in_hand_records", self.max_in_hand_records),
             ("max_in_hand_bytes", self.max_in_hand_bytes),
+            ("snapshot_records", self.snapshot_records as usize),
         ];
         for (setting, value) in at_least_one {
             if value == 0 {
@@ -111,6 +127,9 @@ impl ScorerConfig {
                     "must be at least 1",
                 ));
             }
+        }
+        if !self.snapshots.is_empty() {
+            snapshot::open(&self.snapshots, &self.snapshot_options)?;
         }
         self.rules.validate().map_err(|error| {
             ConfigError::invalid(format!("scorer.rules.{}", error.setting), error.reason)

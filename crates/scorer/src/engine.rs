@@ -7,9 +7,11 @@
 
 mod checks;
 mod columns;
+mod export;
 mod geo;
 mod history;
 mod scores;
+mod user_key;
 mod users;
 mod verdict;
 mod word;
@@ -17,12 +19,13 @@ mod word;
 use std::sync::Arc;
 
 use siphasher::sip::SipHasher13;
-use siphasher::sip128;
 use tollgate_types::{Indicators, Transaction};
 
 use crate::Rules;
 use checks::Limits;
+pub use export::UnreadableHistory;
 use history::Entry;
+pub use user_key::{UserHasher, UserKey};
 use users::Users;
 pub use verdict::Verdict;
 
@@ -31,7 +34,7 @@ pub struct Engine {
     rules: Arc<Rules>,
     limits: Limits,
     id_hasher: SipHasher13,
-    user_hasher: sip128::SipHasher13,
+    user_hasher: UserHasher,
     users: Users,
     transactions: usize,
     history_bytes: usize,
@@ -46,7 +49,7 @@ impl Engine {
             limits: Limits::new(&rules),
             rules,
             id_hasher: SipHasher13::new_with_key(&hash_key),
-            user_hasher: sip128::SipHasher13::new_with_key(&hash_key),
+            user_hasher: UserHasher::new(hash_key),
             users: Users::default(),
             transactions: 0,
             history_bytes: 0,
@@ -58,9 +61,9 @@ impl Engine {
     /// A duplicate gets its first verdict again and leaves no trace; a transaction older than the history is
     /// scored against what is left, and is not remembered.
     pub fn score(&mut self, transaction: &Transaction<'_>) -> Verdict {
-        let user = self.user_hasher.hash(transaction.user_id.as_bytes());
+        let user = self.user_hasher.key(transaction.user_id.as_bytes());
         let id = self.id_hasher.hash(transaction.transaction_id.as_bytes());
-        let history = self.users.history_of(user.as_u64());
+        let history = self.users.history_of(user);
         if let Some(first) = history.find(id) {
             return Verdict::again(first);
         }

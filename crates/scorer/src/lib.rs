@@ -9,10 +9,11 @@ mod measure;
 mod route;
 mod rules;
 mod service;
+mod snapshot;
 mod worker;
 
 pub use config::{BatchConfig, Mode, ProcessConfig, ScorerConfig};
-pub use engine::{Engine, Verdict};
+pub use engine::{Engine, UnreadableHistory, UserHasher, UserKey, Verdict};
 pub use rules::{
     GeographicAnomaly, HighAmount, HighVelocity, Rules, RulesError, StatusThresholds,
     SuspiciousPattern,

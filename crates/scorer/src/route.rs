@@ -35,13 +35,13 @@ impl Routing {
     }
 }
 
-/// How often the record was written on already.
+/// How often the record was written on already, since it was last redriven.
 pub(crate) fn hops(record: &Record<'_>) -> usize {
-    record
-        .headers
-        .iter()
-        .filter(|(name, _)| *name == headers::ROUTED_FROM)
-        .count()
+    record.headers.iter().fold(0, |hops, (name, _)| match name {
+        headers::ROUTED_FROM => hops + 1,
+        headers::REDRIVEN_FROM => 0,
+        _ => hops,
+    })
 }
 
 /// The partition of `replies` on which somebody waits for the decision.

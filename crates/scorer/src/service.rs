@@ -10,10 +10,13 @@ use tokio::task::JoinHandle;
 use tollgate_runtime::Shutdown;
 use tollgate_runtime::health::Health;
 use tollgate_runtime::http::{Bound, bind, serve_admin};
-use tollgate_runtime::kafka::{Batching, ConsumerOptions, DeliveryFailure, Kafka, Lanes, Producer};
+use tollgate_runtime::kafka::{
+    Batching, ConsumerOptions, DeliveryFailure, Histories, Kafka, Lanes, MarkEvery, Producer,
+};
 use tollgate_types::Stage;
 
 use crate::config::{Mode, ScorerConfig};
+use crate::snapshot::{Kept, Snapshots};
 use crate::worker::{Worker, WorkerSettings};
 
 /// Records read at once by a worker in the modes that do not wait for a batch to fill.
@@ -29,6 +32,12 @@ pub struct Scorer {
 }
 
 impl Scorer {
+    /// Whether it has ended, which it does not before the shutdown unless something is wrong.
+    #[must_use]
+    pub fn is_finished(&self) -> bool {
+        self.task.is_finished()
+    }
+
     /// Waits until it has ended: after the shutdown, or by an error.
     ///
     /// # Errors
@@ -109,8 +118,18 @@ async fn work(
     if !kafka.wait_for_topics(&written, &health, &shutdown).await {
         return Ok(());
     }
+    // The embedded log is gone with its process, and a history without its log is of no use.
+    let snapshots = if config.snapshots.is_empty() || kafka.embedded().is_some() {
+        None
+    } else {
+        match open_snapshots(&config, &topics.transactions, &health, &shutdown).await {
+            None => return Ok(()),
+            snapshots => snapshots,
+        }
+    };
     let producer = kafka.patient_producer()?;
-    let (consumer, lanes) = kafka.consume(options(&config), &health, &shutdown)?;
+    let (consumer, lanes) =
+        kafka.consume(options(&config, snapshots.as_ref()), &health, &shutdown)?;
     let (failures, mut failed) = mpsc::unbounded_channel();
     let settings = Arc::new(WorkerSettings::new(
         config,
@@ -118,6 +137,7 @@ async fn work(
         producer.clone(),
         shutdown.clone(),
         failures,
+        snapshots,
     ));
     let mut workers = Vec::new();
     for (index, lane) in lanes.into_iter().enumerate() {
@@ -146,11 +166,34 @@ async fn work(
     flush(producer, shutdown.grace()).await
 }
 
+/// Opens the snapshots as soon as their store answers. `None`: the shutdown came first.
+async fn open_snapshots(
+    config: &ScorerConfig,
+    topic: &str,
+    health: &Health,
+    shutdown: &Shutdown,
+) -> Option<Arc<Snapshots>> {
+    while !shutdown.is_begun() {
+        match Snapshots::open(config, topic).await {
+            Ok(snapshots) => {
+                health.ready("snapshots");
+                return Some(Arc::new(snapshots));
+            }
+            Err(error) => health.not_ready("snapshots", format!("{error:#}")),
+        }
+        tokio::select! {
+            () = tokio::time::sleep(Duration::from_secs(1)) => {}
+            () = shutdown.begun() => {}
+        }
+    }
+    None
+}
+
 async fn flush(producer: Producer, grace: Duration) -> anyhow::Result<()> {
     Ok(tokio::task::spawn_blocking(move || producer.flush(grace)).await??)
 }
 
-fn options(config: &ScorerConfig) -> ConsumerOptions {
+fn options(config: &ScorerConfig, snapshots: Option<&Arc<Snapshots>>) -> ConsumerOptions {
     let (lanes, batching) = match config.mode {
         Mode::Ordered => (Lanes::ByPartition(config.parallelism), at_once()),
         Mode::Parallel => (Lanes::ByKey(config.parallelism), at_once()),
@@ -173,6 +216,14 @@ fn options(config: &ScorerConfig) -> ConsumerOptions {
         budget_bytes: config.max_in_hand_bytes,
         commit_interval: Duration::from_millis(config.commit_interval_ms),
         replay: Some(Duration::from_secs(config.rules.horizon_seconds())),
+        histories: snapshots.map(|snapshots| {
+            let every = MarkEvery {
+                interval: Duration::from_secs(config.snapshot_interval_seconds),
+                offsets: i64::from(config.snapshot_records),
+            };
+            let histories: Arc<dyn Histories> = Arc::new(Kept(Arc::clone(snapshots)));
+            (histories, every)
+        }),
     }
 }
 

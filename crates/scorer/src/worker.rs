@@ -7,17 +7,19 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::mpsc as blocking;
 
+use anyhow::Context as _;
 use tokio::sync::mpsc;
 use tollgate_runtime::Shutdown;
 use tollgate_runtime::kafka::{
-    Acks, Batch, DeadLetter, DeliveryFailure, Event, Kafka, Lane, Outgoing, Producer, Record,
-    SendError,
+    Acks, Batch, DeadLetter, DeliveryFailure, Event, Kafka, Lane, Outgoing, Position, Producer,
+    Record, SendError,
 };
 use tollgate_types::{Stage, Timestamp, Transaction, headers};
 
 use crate::config::{Mode, ScorerConfig};
 use crate::measure::Measures;
 use crate::route::{self, Routing};
+use crate::snapshot::Snapshots;
 use crate::{Engine, Rules};
 
 /// What all workers of a scorer have in common.
@@ -30,6 +32,7 @@ pub(crate) struct WorkerSettings {
     rules: Arc<Rules>,
     ruleset_version: String,
     hash_key: [u8; 16],
+    snapshots: Option<Arc<Snapshots>>,
 }
 
 impl WorkerSettings {
@@ -39,6 +42,7 @@ impl WorkerSettings {
         producer: Producer,
         shutdown: Shutdown,
         failures: mpsc::UnboundedSender<DeliveryFailure>,
+        snapshots: Option<Arc<Snapshots>>,
     ) -> Self {
         Self {
             kafka,
@@ -47,7 +51,10 @@ impl WorkerSettings {
             failures,
             rules: Arc::new(config.rules.clone()),
             ruleset_version: config.rules.version(),
-            hash_key: crate::random_key(),
+            hash_key: snapshots
+                .as_ref()
+                .map_or_else(crate::random_key, |snapshots| snapshots.hash_key()),
+            snapshots,
             config,
         }
     }
@@ -56,6 +63,7 @@ impl WorkerSettings {
 /// A worker and the histories of its users, by partition.
 pub(crate) struct Worker {
     settings: Arc<WorkerSettings>,
+    index: usize,
     engines: HashMap<i32, Engine>,
     routing: Routing,
     reply_partitions: i32,
@@ -69,6 +77,7 @@ impl Worker {
         let routing = Routing::new(settings.kafka.partitioner());
         Self {
             settings,
+            index,
             engines: HashMap::new(),
             routing,
             reply_partitions: 0,
@@ -84,14 +93,13 @@ impl Worker {
                 Event::Assigned(assignment) => {
                     self.routing.partitions = assignment.total;
                     self.reply_partitions = self.count_reply_partitions();
-                    let new = |partition| {
-                        (
-                            partition,
-                            Engine::new(Arc::clone(&self.settings.rules), self.settings.hash_key),
-                        )
-                    };
-                    self.engines = assignment.partitions.into_iter().map(new).collect();
+                    self.engines.clear();
+                    for partition in assignment.partitions {
+                        let engine = self.new_engine(partition)?;
+                        self.engines.insert(partition, engine);
+                    }
                 }
+                Event::Mark(position) => self.keep(position),
                 Event::Revoked(_) => self.engines.clear(),
                 Event::Batch(batch) => {
                     let result = match self.settings.config.mode {
@@ -108,6 +116,31 @@ impl Worker {
             }
         }
         Ok(())
+    }
+
+    /// An engine with what was restored of the partition's history.
+    fn new_engine(&self, partition: i32) -> anyhow::Result<Engine> {
+        let settings = &self.settings;
+        let mut engine = Engine::new(Arc::clone(&settings.rules), settings.hash_key);
+        if let Some(snapshots) = &settings.snapshots {
+            // Its checksum was good, so it is this program that is wrong.
+            snapshots
+                .take_over(partition, self.index, &mut engine)
+                .with_context(|| format!("the snapshot of partition {partition}"))?;
+        }
+        Ok(engine)
+    }
+
+    fn keep(&self, position: Position) {
+        let (Some(snapshots), Some(engine)) = (
+            &self.settings.snapshots,
+            self.engines.get(&position.partition),
+        ) else {
+            return;
+        };
+        let mut part = Vec::with_capacity(engine.memory_bytes());
+        engine.write_histories(&mut part);
+        snapshots.collect(position, part);
     }
 
     fn count_reply_partitions(&self) -> i32 {

@@ -27,3 +27,9 @@ pub const ATTEMPTS: &str = "attempts";
 pub const FAILED_AT: &str = "failed.at";
 /// Bytes of the original payload, where a dead letter had to be cut to fit; the whole stands at the source offset.
 pub const TRUNCATED_FROM: &str = "payload.truncated-from";
+/// `topic/partition@offset` of the dead letter that this record is again.
+pub const REDRIVEN_FROM: &str = "redriven-from";
+/// On a dead-letter topic: `partition@offset` of the letter there that is done with. The record itself is no letter.
+pub const SETTLED: &str = "dead-letter.settled";
+/// How it was settled: `redriven` or `dropped`.
+pub const SETTLED_AS: &str = "dead-letter.settled-as";

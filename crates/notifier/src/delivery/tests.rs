@@ -52,6 +52,7 @@ impl Pipeline {
             budget_bytes: 1 << 20,
             commit_interval: Duration::from_secs(1),
             replay: None,
+            histories: None,
         };
         let (consumer, mut lanes) = kafka.consume(options, &health, &stop).unwrap();
         let directory = tempfile::tempdir().unwrap();

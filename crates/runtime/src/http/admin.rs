@@ -27,17 +27,17 @@ pub async fn serve_admin(bound: Bound, health: Health, shutdown: Shutdown) -> an
 }
 
 async fn readyz(State(health): State<Health>) -> Response {
-    let reasons = health.reasons();
+    let (reasons, warnings) = (health.reasons(), health.warnings());
     let (status, word) = if reasons.is_empty() {
         (StatusCode::OK, "ready")
     } else {
         (StatusCode::SERVICE_UNAVAILABLE, "not ready")
     };
-    (
-        status,
-        axum::Json(json!({ "status": word, "reasons": reasons })),
-    )
-        .into_response()
+    let mut body = json!({ "status": word, "reasons": reasons });
+    if !warnings.is_empty() {
+        body["warnings"] = json!(warnings);
+    }
+    (status, axum::Json(body)).into_response()
 }
 
 async fn prometheus() -> Response {

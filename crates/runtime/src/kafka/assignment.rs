@@ -9,24 +9,19 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rdkafka::client::ClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer as _, ConsumerContext};
-use rdkafka::error::{KafkaResult, RDKafkaErrorCode};
+use rdkafka::error::RDKafkaErrorCode;
 use rdkafka::statistics::Statistics;
 use rdkafka::types::RDKafkaRespErr;
 use rdkafka::{Offset, TopicPartitionList};
 
-use super::consumer::{Assignment, Event, StartingPosition};
-use super::shared::{PARTITIONS_NOTE, Shared, lock};
+use super::consumer::{Assignment, Event};
+use super::histories::CommitNote;
+use super::restore::{Found, Start};
+use super::shared::{Shared, lock};
 use super::{ASK, KafkaError};
 
 /// How long partitions that are taken away may finish what is in hand.
 const REVOKE_GRACE: Duration = Duration::from_secs(5);
-
-/// From where a partition is read, and where its replayed part ends.
-struct Start {
-    partition: i32,
-    offset: Offset,
-    replay_until: Option<i64>,
-}
 
 impl Shared {
     /// Takes every partition without a group.
@@ -35,12 +30,17 @@ impl Shared {
         consumer: &BaseConsumer<Assigner>,
     ) -> Result<(), KafkaError> {
         let total = self.count_partitions(consumer)?;
-        let starts = (0..total).map(|partition| Start {
-            partition,
-            offset: Offset::Beginning,
-            replay_until: None,
-        });
-        self.begin(consumer, starts.collect(), total)
+        let starts: Vec<Start> = (0..total)
+            .map(|partition| Start {
+                partition,
+                offset: Offset::Beginning,
+                replay_until: None,
+                log: 0,
+                restored: None,
+                shortened: false,
+            })
+            .collect();
+        self.begin(consumer, &starts, total)
     }
 
     fn assigned(
@@ -62,58 +62,58 @@ impl Shared {
                     self.topic
                 )))?;
         let horizon = self.horizon(consumer, &partitions)?;
-        let mut starts = Vec::new();
+        let mut found = Vec::new();
         for element in committed.elements() {
             let partition = element.partition();
-            self.refuse_torn_history(element.metadata(), total)?;
-            let committed = match element.offset() {
-                Offset::Offset(offset) => Some(offset),
-                _ if self.options.start == StartingPosition::Latest => {
-                    let (_, end) = consumer
-                        .fetch_watermarks(&self.topic, partition, ASK)
-                        .map_err(KafkaError::client(format!(
-                            "cannot read the end of {}",
-                            self.topic
-                        )))?;
-                    Some(end)
-                }
-                _ => None,
-            };
-            starts.push(match (committed, horizon.get(&partition)) {
-                (None, _) => Start {
-                    partition,
-                    offset: Offset::Beginning,
-                    replay_until: None,
+            let note = CommitNote::parse(element.metadata());
+            self.refuse_torn_history(note, total)?;
+            found.push(Found {
+                partition,
+                committed: match element.offset() {
+                    Offset::Offset(offset) => Some(offset),
+                    _ => None,
                 },
-                (Some(end), Some(Offset::Offset(from))) if *from < end => Start {
-                    partition,
-                    offset: Offset::Offset(*from),
-                    replay_until: Some(end),
+                note,
+                horizon: match horizon.get(&partition) {
+                    Some(Offset::Offset(offset)) => Some(*offset),
+                    _ => None,
                 },
-                (Some(end), _) => Start {
-                    partition,
-                    offset: Offset::Offset(end),
-                    replay_until: None,
-                },
+                watermarks: consumer
+                    .fetch_watermarks(&self.topic, partition, ASK)
+                    .map_err(KafkaError::client(format!(
+                        "cannot read the ends of {}",
+                        self.topic
+                    )))?,
             });
         }
-        self.begin(consumer, starts, total)
+        self.restore_and_begin(consumer, &found, total)
     }
 
-    fn begin(
-        &self,
-        consumer: &BaseConsumer<Assigner>,
-        starts: Vec<Start>,
-        total: i32,
-    ) -> Result<(), KafkaError> {
+    pub(super) fn list(&self, starts: &[Start]) -> Result<TopicPartitionList, KafkaError> {
         let mut list = TopicPartitionList::new();
-        let partitions: Vec<i32> = starts.iter().map(|start| start.partition).collect();
-        for start in &starts {
+        for start in starts {
             list.add_partition_offset(&self.topic, start.partition, start.offset)
                 .map_err(KafkaError::client("an offset is out of range"))?;
         }
+        Ok(list)
+    }
+
+    pub(super) fn begin(
+        &self,
+        consumer: &BaseConsumer<Assigner>,
+        starts: &[Start],
+        total: i32,
+    ) -> Result<(), KafkaError> {
+        let list = self.list(starts)?;
+        let partitions: Vec<i32> = starts.iter().map(|start| start.partition).collect();
         self.total.store(total, Ordering::Relaxed);
+        *lock(&self.logs) = starts
+            .iter()
+            .map(|start| (start.partition, start.log))
+            .collect();
         self.tracker.assign(&partitions);
+        self.begin_marks(starts);
+        self.say_shortened(starts);
         let mut rebuilding = lock(&self.rebuilding);
         *rebuilding = starts
             .iter()
@@ -129,6 +129,10 @@ impl Shared {
             topic = self.topic,
             ?partitions,
             rebuilding = rebuilding.len(),
+            restored = starts
+                .iter()
+                .filter(|start| start.restored.is_some())
+                .count(),
             "assigned"
         );
         self.say_ready(&rebuilding);
@@ -139,22 +143,55 @@ impl Shared {
         )))
     }
 
+    /// A history that lacks what it should hold is never used in silence.
+    fn say_shortened(&self, starts: &[Start]) {
+        if self.options.replay.is_none() {
+            return;
+        }
+        let shortened: Vec<i32> = starts
+            .iter()
+            .filter(|start| start.shortened)
+            .map(|start| start.partition)
+            .collect();
+        metrics::gauge!("tollgate_log_shortened_histories", "stage" => self.options.stage.name())
+            .set(u32::try_from(shortened.len()).map_or(f64::MAX, f64::from));
+        let warning = format!(
+            "the log no longer holds all of the history that scores of partitions {shortened:?} look back on, and \
+             nothing was kept beside it: until as much time has passed again, they may be too low. Raise the retention \
+             of topic {}, or set scorer.snapshots",
+            self.topic
+        );
+        self.health
+            .warn("history", (!shortened.is_empty()).then_some(warning));
+    }
+
     fn revoked(&self, consumer: &BaseConsumer<Assigner>, list: &TopicPartitionList) {
         let partitions: Vec<i32> = list
             .elements()
             .iter()
             .map(rdkafka::topic_partition_list::TopicPartitionListElem::partition)
             .collect();
-        self.drop_pending();
-        // Behind the batches that they have; a worker that waits for a sink may give up what it holds.
-        self.tell_all(|| Event::Revoked(partitions.clone()));
+        *lock(&self.restoring) = None;
+        self.close_hand();
+        // Behind the batches that they have; a worker that waits for a sink may give up what it holds, while one with
+        // histories gives those first.
+        let tell = || self.tell_all(|| Event::Revoked(partitions.clone()));
+        if self.options.histories.is_none() {
+            tell();
+        }
         if !self.tracker.wait_until_within(0, 0, REVOKE_GRACE) {
             tracing::warn!(
                 topic = self.topic,
                 "partitions go while records are in hand; the next owner reads them again"
             );
         }
-        self.commit(consumer, true);
+        self.commit(consumer);
+        if self.options.histories.is_some() {
+            if let Err(error) = self.keep_histories() {
+                tracing::warn!(%error, topic = self.topic, "the next owner reads more of the log");
+            }
+            tell();
+        }
         self.tracker.assign(&[]);
         tracing::info!(topic = self.topic, ?partitions, "revoked");
         if let Err(error) = consumer.unassign() {
@@ -209,14 +246,14 @@ impl Shared {
     }
 
     /// With another number of partitions users live elsewhere than their histories.
-    fn refuse_torn_history(&self, note: &str, total: i32) -> Result<(), KafkaError> {
-        let before = note
-            .strip_prefix(PARTITIONS_NOTE)
-            .and_then(|count| count.parse::<i32>().ok());
-        match before.filter(|before| self.options.replay.is_some() && *before != total) {
+    fn refuse_torn_history(&self, note: CommitNote, total: i32) -> Result<(), KafkaError> {
+        let torn = |before: &i32| self.options.replay.is_some() && *before != total;
+        match note.partitions.filter(torn) {
             None => Ok(()),
             Some(before) => Err(KafkaError::Refused(format!(
-                "topic {} has {total} partitions, and had {before} when scoring last went on: users have moved to other partitions                  than their histories, and velocity would be missed. Make a new topic with {total} partitions and let the producers                  write there, or go back to {before} partitions",
+                "topic {} has {total} partitions, and had {before} when scoring last went on: users have moved to other partitions \
+                 than their histories, and velocity would be missed. Make a new topic with {total} partitions and let the producers \
+                 write there, or go back to {before} partitions",
                 self.topic
             ))),
         }
@@ -279,15 +316,6 @@ impl ConsumerContext for Assigner {
         if let Err(error) = result {
             self.shared.health.not_ready("log", error.to_string());
             *lock(&self.shared.refusal) = Some(error);
-        }
-    }
-
-    fn commit_callback(&self, result: KafkaResult<()>, offsets: &TopicPartitionList) {
-        match result {
-            Ok(()) => self.shared.note_committed(offsets),
-            Err(error) => {
-                tracing::warn!(%error, topic = self.shared.topic, "a commit failed; it is tried again")
-            }
         }
     }
 }

@@ -18,7 +18,7 @@ use tollgate_types::Stage;
 
 use super::assignment::Assigner;
 use super::shared::Shared;
-use super::{Batch, Kafka, KafkaError, Profile};
+use super::{Batch, Histories, Kafka, KafkaError, MarkEvery, Position, Profile};
 use crate::Shutdown;
 use crate::health::Health;
 
@@ -72,6 +72,8 @@ pub struct ConsumerOptions {
     pub commit_interval: Duration,
     /// Read so far back before the committed offset, marked as replayed: for histories that live in memory.
     pub replay: Option<Duration>,
+    /// Where histories are kept beside the log, and how often they are marked. Not for the embedded log.
+    pub histories: Option<(Arc<dyn Histories>, MarkEvery)>,
 }
 
 /// What a worker gets.
@@ -83,6 +85,8 @@ pub enum Event {
     Revoked(Vec<i32>),
     /// Records.
     Batch(Batch),
+    /// The history of this partition, as it is in all workers together now, stands at this position.
+    Mark(Position),
 }
 
 /// Partitions that were given to this process.
@@ -142,10 +146,15 @@ impl Kafka {
             .set("enable.partition.eof", "true")
             .set("partition.assignment.strategy", "range,roundrobin")
             .set("statistics.interval.ms", "5000");
-        if self.config().profile() == Profile::Embedded
-            && !properties.contains_key("fetch.wait.max.ms")
-        {
-            config.set("fetch.wait.max.ms", "5");
+        // One that was killed is noticed in seconds, and its partitions go to another.
+        let mut own = vec![("session.timeout.ms", "10000")];
+        if self.config().profile() == Profile::Embedded {
+            own.push(("fetch.wait.max.ms", "5"));
+        }
+        for (name, value) in own {
+            if !properties.contains_key(name) {
+                config.set(name, value);
+            }
         }
         let assigner = Assigner {
             shared: Arc::clone(&shared),
@@ -156,7 +165,7 @@ impl Kafka {
         let (done, handle) = oneshot::channel();
         let reader = Reader {
             kafka: self.clone(),
-            consumer,
+            consumer: Arc::new(consumer),
             shared,
             shutdown: shutdown.clone(),
             hasher: RandomState::new(),
@@ -173,9 +182,29 @@ impl Kafka {
     }
 }
 
+/// The thread that commits.
+struct Committer {
+    wake: std::sync::mpsc::SyncSender<()>,
+    thread: std::thread::JoinHandle<()>,
+}
+
+impl Committer {
+    /// Has it commit, unless it is about to.
+    fn wake(&self) {
+        let _ = self.wake.try_send(());
+    }
+
+    /// Waits until it has ended.
+    fn end(self) {
+        drop(self.wake);
+        // If it has panicked, what it did not commit is read again.
+        let _ = self.thread.join();
+    }
+}
+
 struct Reader {
     kafka: Kafka,
-    consumer: BaseConsumer<Assigner>,
+    consumer: Arc<BaseConsumer<Assigner>>,
     shared: Arc<Shared>,
     shutdown: Shutdown,
     hasher: RandomState,
@@ -188,19 +217,29 @@ impl Reader {
             return Ok(());
         }
         self.start()?;
+        let committer = self.start_committer()?;
         let mut next_commit = Instant::now();
+        let mut next_mark = Instant::now();
         while !self.shutdown.is_begun() {
             if let Some(refusal) = self.shared.refusal() {
                 return Err(refusal);
+            }
+            if self.shared.take_restored(&self.consumer)? {
+                self.paused = false;
             }
             self.keep_within_budget()?;
             let idle = self.read_some()?;
             self.shared.dispatch_due(idle)?;
             if Instant::now() >= next_commit {
-                self.commit(false);
+                committer.wake();
                 next_commit = Instant::now() + self.shared.options.commit_interval;
+                if let Some(pause) = self.shared.mark_due(Instant::now() >= next_mark)? {
+                    next_mark = Instant::now() + pause;
+                }
             }
         }
+        self.shared.close_hand();
+        committer.end();
         self.finish();
         Ok(())
     }
@@ -232,7 +271,7 @@ impl Reader {
         let (partition, offset) = (message.partition(), message.offset());
         let (key, payload) = (message.key(), message.payload().unwrap_or_default());
         let lane = match self.shared.options.lanes {
-            Lanes::ByKey(lanes) => self.hasher.hash_one(key) % lanes.max(1) as u64,
+            Lanes::ByKey(lanes) => self.spread(key) % lanes.max(1) as u64,
             Lanes::ByPartition(lanes) => u64::from(partition.unsigned_abs()) % lanes.max(1) as u64,
         };
         let headers = message.headers();
@@ -261,6 +300,13 @@ impl Reader {
         Ok(())
     }
 
+    fn spread(&self, key: Option<&[u8]>) -> u64 {
+        match &self.shared.options.histories {
+            Some((histories, _)) => histories.lane(key.unwrap_or_default()),
+            None => self.hasher.hash_one(key),
+        }
+    }
+
     fn heed(&self, error: ClientError) -> Result<(), KafkaError> {
         match error {
             ClientError::PartitionEOF(partition) => self.shared.reached_end(partition),
@@ -287,6 +333,9 @@ impl Reader {
             self.shared.options.budget_bytes,
         );
         let tracker = &self.shared.tracker;
+        if self.shared.is_restoring() {
+            return Ok(());
+        }
         if !self.paused {
             let (held_records, held_bytes) = tracker.in_hand();
             if held_records <= records && held_bytes <= bytes {
@@ -320,16 +369,33 @@ impl Reader {
             .set(f64::from(u8::from(self.paused)));
     }
 
-    fn commit(&self, wait: bool) {
-        if self.kafka.embedded().is_some() {
-            return;
+    fn commit(&self) {
+        // The embedded log has no groups.
+        if self.kafka.embedded().is_none() {
+            self.shared.commit(&self.consumer);
         }
-        self.shared.commit(&self.consumer, wait);
     }
 
-    /// Gives back what no worker has begun, waits for what they have, commits it.
+    /// Commits beside the reading, which must not wait for the answer.
+    fn start_committer(&self) -> Result<Committer, KafkaError> {
+        let (wake, woken) = std::sync::mpsc::sync_channel(1);
+        let (consumer, shared) = (Arc::clone(&self.consumer), Arc::clone(&self.shared));
+        let embedded = self.kafka.embedded().is_some();
+        let thread = std::thread::Builder::new()
+            .name(format!("{}-committer", self.shared.options.stage))
+            .spawn(move || {
+                while woken.recv().is_ok() {
+                    if !embedded {
+                        shared.commit(&consumer);
+                    }
+                }
+            })
+            .map_err(|error| KafkaError::Refused(format!("cannot start a thread: {error}")))?;
+        Ok(Committer { wake, thread })
+    }
+
+    /// Waits for what the workers have, commits it, keeps the histories.
     fn finish(self) {
-        self.shared.drop_pending();
         if !self
             .shared
             .tracker
@@ -341,7 +407,12 @@ impl Reader {
                 "not finished within the grace period; these are read again after the restart"
             );
         }
-        self.commit(true);
+        self.commit();
+        if let Err(error) = self.shared.keep_histories() {
+            tracing::warn!(%error, "the next owner reads more of the log");
+        }
+        // Nothing is left to give back when the group is left.
+        self.shared.tracker.assign(&[]);
         // The workers see the end of their lanes; leaving the group happens when the consumer is dropped.
         self.shared.close_lanes();
     }

@@ -51,6 +51,12 @@ impl OffsetLedger {
         }
     }
 
+    /// The offset after the last record that was taken in hand.
+    pub(crate) fn next(&self) -> Option<i64> {
+        let last = self.open.back().map(|(last, _)| last + 1);
+        last.or(self.frontier)
+    }
+
     /// The offset to commit, if it is not committed yet.
     pub(crate) fn to_commit(&self) -> Option<i64> {
         self.frontier

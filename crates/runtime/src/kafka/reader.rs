@@ -1,8 +1,10 @@
 //! Reading a topic from its beginning, outside any consumer group: for tests and tools, not for a stage.
 
+use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
+use rdkafka::error::KafkaError as ClientError;
 use rdkafka::message::{Headers as _, Message as _};
 use rdkafka::{Offset, TopicPartitionList};
 
@@ -64,6 +66,7 @@ impl Kafka {
         config
             .set("group.id", "tollgate-reader")
             .set("enable.auto.commit", "false")
+            .set("enable.partition.eof", "true")
             .set("fetch.wait.max.ms", "10");
         let consumer: BaseConsumer = config
             .create()
@@ -118,6 +121,8 @@ impl TopicReader {
                     }
                     return Ok(Some(record));
                 }
+                // Its end for now.
+                Some(Err(ClientError::PartitionEOF(_))) => {}
                 Some(Err(source)) => {
                     return Err(KafkaError::Client {
                         what: "cannot read the log".to_owned(),
@@ -128,6 +133,60 @@ impl TopicReader {
                 None => {}
             }
         }
+    }
+
+    /// Reads from the beginning everything that is there now, and stops where `each` fails.
+    ///
+    /// # Errors
+    /// Where the log cannot be read, or what `each` says.
+    pub fn read_all<E: From<KafkaError>>(
+        &mut self,
+        mut each: impl FnMut(LogRecord) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let assigned = self
+            .consumer
+            .assignment()
+            .map_err(KafkaError::client("cannot read the topics"))?;
+        let mut open = HashMap::new();
+        for element in assigned.elements() {
+            let (topic, partition) = (element.topic(), element.partition());
+            let (low, end) = self
+                .consumer
+                .fetch_watermarks(topic, partition, ASK)
+                .map_err(KafkaError::client("cannot find the ends of the topics"))?;
+            if low < end {
+                open.insert((topic.to_owned(), partition), end);
+            }
+        }
+        while !open.is_empty() {
+            if let Some(record) = self.next(Duration::from_millis(100))? {
+                let place = (record.topic.clone(), record.partition);
+                let Some(end) = open.get(&place).copied() else {
+                    continue;
+                };
+                if record.offset + 1 >= end {
+                    open.remove(&place);
+                }
+                if record.offset < end {
+                    each(record)?;
+                }
+                continue;
+            }
+            // The last offsets may be of no record: a broker keeps some for itself.
+            let positions = self
+                .consumer
+                .position()
+                .map_err(KafkaError::client("cannot read the topics"))?;
+            for element in positions.elements() {
+                let place = (element.topic().to_owned(), element.partition());
+                if let Offset::Offset(position) = element.offset()
+                    && open.get(&place).is_some_and(|end| position >= *end)
+                {
+                    open.remove(&place);
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Where the log ends now, over all partitions: how many records there are if none was deleted.

@@ -4,19 +4,21 @@
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicI32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _, ConsumerContext};
 use rdkafka::{Offset, TopicPartitionList};
 use tokio::sync::mpsc;
 
 use super::consumer::{ConsumerOptions, Event};
+use super::histories::{CommitNote, Position};
+use super::restore::{Restoring, Start};
 use super::tracker::{Begun, Tracker};
 use super::{Batch, KafkaError};
 use crate::health::Health;
 
-/// Stands before the number of partitions beside each committed offset.
-pub(super) const PARTITIONS_NOTE: &str = "partitions=";
+/// How long what is marked may take to be kept when partitions go.
+const SETTLE: Duration = Duration::from_secs(5);
 
 /// A batch that is being filled, and when it is due.
 struct Filling {
@@ -53,6 +55,21 @@ pub(crate) struct Shared {
     pub(super) refusal: Mutex<Option<KafkaError>>,
     /// Partitions of the topic at the last assignment.
     pub(super) total: AtomicI32,
+    /// What tells the log of each partition from any other; see [`Position::log`].
+    pub(super) logs: Mutex<HashMap<i32, u64>>,
+    /// The assignment whose histories are being restored.
+    pub(super) restoring: Mutex<Option<Restoring>>,
+    marks: Mutex<Marks>,
+    committing: Mutex<()>,
+}
+
+/// What was marked last.
+#[derive(Default)]
+struct Marks {
+    /// Offsets, by partition.
+    offsets: HashMap<i32, i64>,
+    /// The partition whose turn it was.
+    last: i32,
 }
 
 pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -80,6 +97,10 @@ impl Shared {
             rebuilding: Mutex::default(),
             refusal: Mutex::default(),
             total: AtomicI32::new(0),
+            logs: Mutex::default(),
+            restoring: Mutex::default(),
+            marks: Mutex::default(),
+            committing: Mutex::default(),
         }
     }
 
@@ -173,7 +194,121 @@ impl Shared {
         }
     }
 
-    pub(crate) fn drop_pending(&self) {
+    /// What was restored need not be marked before it has moved on.
+    pub(super) fn begin_marks(&self, starts: &[Start]) {
+        let restored = starts
+            .iter()
+            .filter_map(|start| Some((start.partition, start.restored?)));
+        lock(&self.marks).offsets = restored.collect();
+    }
+
+    /// Hands over everything, due or not.
+    fn dispatch_all(&self) -> Result<(), KafkaError> {
+        let mut pending = lock(&self.pending);
+        let Pending { filling, begun } = &mut *pending;
+        self.tracker.begin(begun);
+        for (lane, slot) in filling.iter_mut().enumerate() {
+            if let Some(filling) = slot.take() {
+                self.hand_over(lane, Event::Batch(filling.batch))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Marks one partition, if it is `time` for the next, and every one that has come far enough. The pause until it
+    /// is time again, where one was due.
+    pub(crate) fn mark_due(&self, time: bool) -> Result<Option<Duration>, KafkaError> {
+        let Some((_, every)) = &self.options.histories else {
+            return Ok(None);
+        };
+        let positions = self.tracker.positions();
+        let mut marks = lock(&self.marks);
+        let since = |(partition, next): (&i32, &i64)| {
+            let marked = marks.offsets.get(partition).copied().unwrap_or_default();
+            (*next > marked).then_some((*partition, next - marked))
+        };
+        let moved: Vec<(i32, i64)> = positions.iter().filter_map(since).collect();
+        let mut due: Vec<i32> = moved
+            .iter()
+            .filter(|(_, since)| *since >= every.offsets)
+            .map(|(partition, _)| *partition)
+            .collect();
+        if time {
+            let after_last = moved.iter().find(|(partition, _)| *partition > marks.last);
+            if let Some((partition, _)) = after_last.or(moved.first()) {
+                marks.last = *partition;
+                due.push(*partition);
+            }
+        }
+        drop(marks);
+        self.mark(&due)?;
+        let share = u32::try_from(positions.len().max(1)).unwrap_or(u32::MAX);
+        Ok(time.then(|| every.interval / share))
+    }
+
+    /// Marks these partitions, except those whose histories are not complete yet.
+    fn mark(&self, partitions: &[i32]) -> Result<(), KafkaError> {
+        let Some((histories, _)) = self
+            .options
+            .histories
+            .as_ref()
+            .filter(|_| !partitions.is_empty())
+        else {
+            return Ok(());
+        };
+        // What was read stands before the mark, in every lane.
+        self.dispatch_all()?;
+        let positions = self.tracker.positions();
+        for partition in partitions {
+            let rebuilding = lock(&self.rebuilding).contains_key(partition);
+            let (Some(offset), Some(log)) = (
+                positions.get(partition).copied().filter(|_| !rebuilding),
+                lock(&self.logs).get(partition).copied(),
+            ) else {
+                continue;
+            };
+            if lock(&self.marks).offsets.get(partition) == Some(&offset) {
+                continue;
+            }
+            let position = Position {
+                partition: *partition,
+                partitions: self.total.load(Ordering::Relaxed),
+                log,
+                offset,
+            };
+            if histories.begin_mark(position) {
+                lock(&self.marks).offsets.insert(*partition, offset);
+                self.tell_all(|| Event::Mark(position));
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes no more in hand. With histories, what was read goes to the workers, so that all of a history stands at
+    /// one offset; without, it is given back.
+    pub(crate) fn close_hand(&self) {
+        // Where a worker is gone, the next owner reads again.
+        if self.options.histories.is_none() || self.dispatch_all().is_err() {
+            self.drop_pending();
+        }
+    }
+
+    /// Marks every history where it stands now that the hand is empty and everything is committed, and waits until
+    /// they are kept, but not for long.
+    pub(crate) fn keep_histories(&self) -> Result<(), KafkaError> {
+        let Some((histories, _)) = &self.options.histories else {
+            return Ok(());
+        };
+        histories.settle(SETTLE);
+        if self.tracker.in_hand().0 == 0 {
+            let partitions: Vec<i32> = self.tracker.positions().into_keys().collect();
+            self.mark(&partitions)?;
+            histories.settle(SETTLE);
+        }
+        Ok(())
+    }
+
+    fn drop_pending(&self) {
         let mut pending = lock(&self.pending);
         let Pending { filling, begun } = &mut *pending;
         // Told of first, so that what leaves the hand with the batches was in it.
@@ -224,49 +359,47 @@ impl Shared {
         }
     }
 
-    /// Commits the frontier of every partition. Waits for the answer where `wait` says so.
-    pub(crate) fn commit<C: ConsumerContext>(&self, consumer: &BaseConsumer<C>, wait: bool) {
+    /// Commits the frontier of every partition, and waits for the answer.
+    ///
+    /// The client library tells nobody how a commit in the background has ended, and a snapshot must know. One at a
+    /// time, lest an older frontier arrive behind a newer one.
+    pub(crate) fn commit<C: ConsumerContext>(&self, consumer: &BaseConsumer<C>) {
+        let _one_at_a_time = lock(&self.committing);
         let mut list = TopicPartitionList::new();
-        let partitions = self.partition_note();
         for (partition, offset) in self.tracker.to_commit() {
             let mut element = list.add_partition(&self.topic, partition);
             // An offset that the ledger offers is a valid one.
             let _ = element.set_offset(Offset::Offset(offset));
-            if let Some(note) = &partitions {
+            if let Some(note) = self.note(partition) {
                 element.set_metadata(note);
             }
         }
         if list.count() == 0 {
             return;
         }
-        if let Err(error) = consumer.commit(
-            &list,
-            if wait {
-                CommitMode::Sync
-            } else {
-                CommitMode::Async
-            },
-        ) {
-            tracing::warn!(%error, topic = self.topic, "a commit failed; it is tried again");
-        } else if wait {
-            self.note_committed(&list);
-        }
-    }
-
-    pub(super) fn note_committed(&self, list: &TopicPartitionList) {
-        for element in list.elements() {
-            if let (Ok(()), Offset::Offset(offset)) = (element.error(), element.offset()) {
-                self.tracker.committed(element.partition(), offset);
+        match consumer.commit(&list, CommitMode::Sync) {
+            Ok(()) => self.note_committed(&list),
+            Err(error) => {
+                tracing::warn!(%error, topic = self.topic, "a commit failed; it is tried again");
             }
         }
     }
 
-    /// Written beside each committed offset where histories depend on the number of partitions.
-    fn partition_note(&self) -> Option<String> {
+    fn note_committed(&self, list: &TopicPartitionList) {
+        for element in list.elements() {
+            if let (Ok(()), Offset::Offset(offset)) = (element.error(), element.offset()) {
+                self.tracker.committed(element.partition(), offset);
+                if let Some((histories, _)) = &self.options.histories {
+                    histories.committed(element.partition(), offset);
+                }
+            }
+        }
+    }
+
+    /// Written beside each committed offset of a stage with histories.
+    fn note(&self, partition: i32) -> Option<String> {
         self.options.replay?;
-        Some(format!(
-            "{PARTITIONS_NOTE}{}",
-            self.total.load(Ordering::Relaxed)
-        ))
+        let log = lock(&self.logs).get(&partition).copied()?;
+        Some(CommitNote::write(self.total.load(Ordering::Relaxed), log))
     }
 }

@@ -1,7 +1,7 @@
 //! What a consumer has in hand: the ledgers of its partitions, and how much memory the records take.
 //! Shared by the thread that reads and the workers that complete.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -146,6 +146,15 @@ impl Tracker {
             .ledgers
             .iter()
             .filter_map(|(partition, ledger)| Some((*partition, ledger.to_commit()?)))
+            .collect()
+    }
+
+    /// The offset after the last record that was taken in hand, by partition.
+    pub(crate) fn positions(&self) -> BTreeMap<i32, i64> {
+        let state = self.lock();
+        let ledgers = state.ledgers.iter();
+        ledgers
+            .filter_map(|(partition, ledger)| Some((*partition, ledger.next()?)))
             .collect()
     }
 

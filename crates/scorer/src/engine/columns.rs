@@ -89,6 +89,14 @@ impl Columns {
         matching(self.cells(ID_MARKS, rows), mark).find(|row| rests[*row] == rest)
     }
 
+    /// The whole id of a row.
+    pub(super) fn id(&self, row: usize) -> u64 {
+        let mark: &[Mark] = self.cells(ID_MARKS, row..row + 1);
+        let rest: &[[u8; ID]] = self.cells(IDS, row..row + 1);
+        let ([a, b], [c, d, e, f, g, h]) = (mark[0], rest[0]);
+        u64::from_le_bytes([a, b, c, d, e, f, g, h])
+    }
+
     pub(super) fn time(&self, row: usize) -> i64 {
         unpack_time(&self.times(row..row + 1)[0])
     }

@@ -40,18 +40,29 @@ pub(super) struct Remembered {
 /// One user's entries.
 #[derive(Default)]
 pub(super) struct History {
-    columns: Columns,
+    pub(super) columns: Columns,
     /// Rows before this one are evicted, and their memory not yet freed.
     start: usize,
     end: usize,
     /// What packed times count from, in microseconds since 1970. Never later than the oldest time that may be
     /// remembered.
-    base: i64,
+    pub(super) base: i64,
     /// Absent until the first score other than zero.
-    scores: Option<Box<Scores>>,
+    pub(super) scores: Option<Box<Scores>>,
 }
 
 impl History {
+    /// A history of these entries, of which `columns` has so many in use.
+    pub(super) fn of(columns: Columns, entries: usize, base: i64, scores: Scores) -> Self {
+        Self {
+            columns,
+            start: 0,
+            end: entries,
+            base,
+            scores: (scores.len() > 0).then(|| Box::new(scores)),
+        }
+    }
+
     /// Visible entries.
     pub(super) const fn len(&self) -> usize {
         self.end - self.start
@@ -173,7 +184,7 @@ impl History {
         self.end += 1;
     }
 
-    const fn rows(&self) -> Range<usize> {
+    pub(super) const fn rows(&self) -> Range<usize> {
         self.start..self.end
     }
 

@@ -29,6 +29,15 @@ impl Scores {
         }
     }
 
+    /// Every score, in order.
+    pub(super) fn iter(&self) -> impl Iterator<Item = f64> {
+        let mut full = self.full.iter();
+        self.codes.iter().map(move |code| match *code {
+            IN_FULL => full.next().copied().unwrap_or_default(),
+            code => f64::from(code),
+        })
+    }
+
     pub(super) fn insert(&mut self, rank: usize, score: f64) {
         let code = code(score);
         if code == IN_FULL {

@@ -5,12 +5,13 @@
 
 use hashbrown::HashTable;
 
+use super::UserKey;
 use super::history::{ALLOCATION_OVERHEAD, History};
 
 const CHUNK: usize = 1024;
 
 struct User {
-    key: (u64, u64),
+    key: UserKey,
     history: History,
 }
 
@@ -44,7 +45,7 @@ impl Users {
         clippy::cast_possible_truncation,
         reason = "some bits of a hash; and 2^32 users do not fit in memory"
     )]
-    pub(super) fn history_of(&mut self, key: (u64, u64)) -> &mut History {
+    pub(super) fn history_of(&mut self, key: UserKey) -> &mut History {
         let hash = key.0 as u32;
         let at = |slot: &Slot| (slot.user as usize / CHUNK, slot.user as usize % CHUNK);
         let found = self.index.find(Slot::spread(hash), |slot| {
@@ -72,6 +73,12 @@ impl Users {
             }
         };
         &mut self.chunks[chunk][place].history
+    }
+
+    /// Every user's key and history, in the order in which they came.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (UserKey, &History)> {
+        let users = self.chunks.iter().flatten();
+        users.map(|user| (user.key, &user.history))
     }
 
     /// Memory held, without that of the histories.

@@ -44,6 +44,11 @@ impl Word {
         self.0 >> AMOUNT_SHIFT == amount_bits(amount)
     }
 
+    /// The mark of the amount, as [`amount_mark`] gives it.
+    pub(super) fn amount_mark(self) -> Mark {
+        mark_of_bits(self.0 >> AMOUNT_SHIFT)
+    }
+
     pub(super) const fn place_kind(self) -> PlaceKind {
         match self.0 & 3 {
             0 => PlaceKind::Absent,
@@ -71,10 +76,12 @@ impl Word {
 
 /// Two bytes that say of most other amounts that they are not this one.
 pub(super) fn amount_mark(amount: Amount) -> Mark {
+    mark_of_bits(amount_bits(amount))
+}
+
+fn mark_of_bits(bits: u64) -> Mark {
     // The top of a product with 2^64 / golden ratio, which neighbours in value do not share.
-    let [a, b, ..] = amount_bits(amount)
-        .wrapping_mul(0x9e37_79b9_7f4a_7c15)
-        .to_be_bytes();
+    let [a, b, ..] = bits.wrapping_mul(0x9e37_79b9_7f4a_7c15).to_be_bytes();
     [a, b]
 }
 

@@ -1,0 +1,403 @@
+//! Histories beside the log, so that a scorer that gets a partition need not read 7 days of it.
+//!
+//! A mark stands between two batches in the lane of every worker, so the histories of all workers at the mark are one
+//! history, which stands at one offset of the log. It is kept only when the group has committed that offset: a
+//! snapshot never knows a transaction whose decision may yet be written a second time.
+
+mod format;
+mod open;
+mod signing;
+mod store;
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+use futures_util::StreamExt as _;
+use metrics::{counter, gauge, histogram};
+use tokio::runtime::Handle;
+use tollgate_runtime::kafka::{Histories, Position, Wanted};
+use tollgate_types::Timestamp;
+
+use crate::config::{Mode, ScorerConfig};
+use crate::{Engine, UnreadableHistory, UserHasher};
+use format::Header;
+pub(crate) use open::open;
+use store::SnapshotStore;
+
+/// Snapshots that are read at the same time.
+const AT_ONCE: usize = 4;
+
+/// The snapshots of a scorer.
+pub(crate) struct Snapshots {
+    store: SnapshotStore,
+    runtime: Handle,
+    hash_key: [u8; 16],
+    hasher: UserHasher,
+    by_user: bool,
+    lanes: usize,
+    horizon_seconds: u64,
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+impl std::fmt::Debug for Snapshots {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Snapshots")
+            .field("store", &self.store)
+            .finish_non_exhaustive()
+    }
+}
+
+#[derive(Default)]
+struct State {
+    /// Goes up with every assignment.
+    epoch: u64,
+    committed: HashMap<i32, i64>,
+    /// What is marked and not kept yet, by partition.
+    marked: HashMap<i32, Marked>,
+    /// What the workers take over, by partition.
+    restored: HashMap<i32, Restored>,
+}
+
+/// A history that was read.
+struct Restored {
+    histories: Arc<Vec<u8>>,
+    /// Workers that have not taken their part yet.
+    waiting: usize,
+}
+
+/// A history that is being collected from the workers.
+struct Marked {
+    position: Position,
+    parts: Vec<Vec<u8>>,
+    writing: bool,
+}
+
+impl Snapshots {
+    /// Opens the store of the settings.
+    pub(crate) async fn open(config: &ScorerConfig, topic: &str) -> anyhow::Result<Self> {
+        let store = SnapshotStore::open(config, topic)?;
+        let hash_key = store.hash_key().await.context("scorer.snapshots")?;
+        Ok(Self {
+            store,
+            runtime: Handle::current(),
+            hash_key,
+            hasher: UserHasher::new(hash_key),
+            by_user: config.mode == Mode::Parallel,
+            lanes: config.parallelism,
+            horizon_seconds: config.rules.horizon_seconds(),
+            state: Mutex::default(),
+            changed: Condvar::new(),
+        })
+    }
+
+    /// The key of the hashes in all histories.
+    pub(crate) const fn hash_key(&self) -> [u8; 16] {
+        self.hash_key
+    }
+
+    /// Fills the engine of a partition with what was restored for it, as far as it belongs to this worker.
+    pub(crate) fn take_over(
+        &self,
+        partition: i32,
+        worker: usize,
+        engine: &mut Engine,
+    ) -> Result<(), UnreadableHistory> {
+        let mut state = self.lock();
+        let Entry::Occupied(mut restored) = state.restored.entry(partition) else {
+            return Ok(());
+        };
+        let histories = Arc::clone(&restored.get().histories);
+        restored.get_mut().waiting -= 1;
+        if restored.get().waiting == 0 {
+            restored.remove();
+        }
+        drop(state);
+        let lane_of_partition = partition.unsigned_abs() as usize % self.lanes;
+        engine.read_histories(&histories, |user| {
+            worker
+                == if self.by_user {
+                    user.lane(self.lanes)
+                } else {
+                    lane_of_partition
+                }
+        })
+    }
+
+    /// A worker's part of the history at a mark.
+    pub(crate) fn collect(self: &Arc<Self>, position: Position, part: Vec<u8>) {
+        if let Some(marked) = self.lock().marked.get_mut(&position.partition)
+            && marked.position == position
+        {
+            marked.parts.push(part);
+        }
+        self.write_what_is_due();
+    }
+
+    /// Writes every history that is complete and committed.
+    fn write_what_is_due(self: &Arc<Self>) {
+        let mut state = self.lock();
+        let State {
+            epoch,
+            committed,
+            marked,
+            ..
+        } = &mut *state;
+        let epoch = *epoch;
+        for (partition, marked) in marked {
+            let is_committed = committed
+                .get(partition)
+                .is_some_and(|committed| *committed >= marked.position.offset);
+            if marked.writing || marked.parts.len() < self.lanes || !is_committed {
+                continue;
+            }
+            marked.writing = true;
+            let (position, parts) = (marked.position, std::mem::take(&mut marked.parts));
+            let this = Arc::clone(self);
+            self.runtime.spawn(async move {
+                this.write(position, parts).await;
+                let mut state = this.lock();
+                if state.epoch == epoch {
+                    state.marked.remove(&position.partition);
+                }
+                this.changed.notify_all();
+            });
+        }
+    }
+
+    async fn write(&self, position: Position, parts: Vec<Vec<u8>>) {
+        let begun = Instant::now();
+        let bytes: usize = parts.iter().map(Vec::len).sum();
+        let result = async {
+            let now = chrono::Utc::now().timestamp_micros();
+            let header = Header {
+                format: Header::format(),
+                partition: position.partition,
+                partitions: position.partitions,
+                log: format!("{:016x}", position.log),
+                offset: position.offset,
+                horizon_seconds: self.horizon_seconds,
+                written_at: Timestamp::from_micros(now).unwrap_or(Timestamp::MAX),
+                bytes: bytes as u64,
+            };
+            let snapshot =
+                tokio::task::spawn_blocking(move || format::write(&header, &parts)).await??;
+            let size = snapshot.len();
+            self.store
+                .write(position.partition, position.offset, snapshot)
+                .await?;
+            anyhow::Ok(size)
+        };
+        let partition = position.partition;
+        match result.await {
+            Ok(size) => {
+                counter!("tollgate_scorer_snapshots_written_total").increment(1);
+                histogram!("tollgate_scorer_snapshot_write_seconds").record(begun.elapsed());
+                #[expect(clippy::cast_precision_loss, reason = "a gauge is a float")]
+                gauge!("tollgate_scorer_snapshot_bytes", "partition" => partition.to_string())
+                    .set(size as f64);
+                #[expect(clippy::cast_precision_loss, reason = "a gauge is a float")]
+                gauge!("tollgate_scorer_snapshot_timestamp_seconds", "partition" => partition.to_string())
+                    .set(chrono::Utc::now().timestamp() as f64);
+                tracing::debug!(
+                    partition,
+                    offset = position.offset,
+                    bytes,
+                    size,
+                    "snapshot written"
+                );
+            }
+            Err(error) => {
+                counter!("tollgate_scorer_snapshot_failures_total").increment(1);
+                // The log still has everything; only the next start takes longer.
+                tracing::warn!(
+                    partition,
+                    offset = position.offset,
+                    error = format!("{error:#}"),
+                    "a snapshot could not be written; the next is tried at its time"
+                );
+            }
+        }
+    }
+
+    /// The newest snapshot that may be used for this partition.
+    async fn newest(&self, wanted: &Wanted) -> Option<(i64, Vec<u8>)> {
+        let committed = &wanted.committed;
+        let partition = committed.partition;
+        let listed = match self.store.list(partition).await {
+            Ok(listed) => listed,
+            Err(error) => {
+                tracing::warn!(partition, %error, "snapshots cannot be listed; the history is rebuilt from the log");
+                count_restored("log");
+                return None;
+            }
+        };
+        let mut fallback = false;
+        for (offset, path) in listed {
+            let used = match self.store.read(&path).await {
+                Ok(bytes) => {
+                    let read = tokio::task::spawn_blocking(move || format::read(&bytes));
+                    match read.await {
+                        Ok(Ok((header, histories))) => self
+                            .usable(&header, wanted)
+                            .map(|()| (header.offset, histories))
+                            .map_err(str::to_owned),
+                        Ok(Err(damaged)) => Err(damaged.to_string()),
+                        Err(error) => Err(error.to_string()),
+                    }
+                }
+                Err(error) => Err(error.to_string()),
+            };
+            match used {
+                Ok(found) => {
+                    count_restored(if fallback {
+                        "older_snapshot"
+                    } else {
+                        "snapshot"
+                    });
+                    return Some(found);
+                }
+                Err(reason) => {
+                    fallback = true;
+                    counter!("tollgate_scorer_snapshots_refused_total").increment(1);
+                    tracing::warn!(partition, offset, reason, "a snapshot is not used");
+                }
+            }
+        }
+        tracing::info!(
+            partition,
+            "no snapshot; the history is rebuilt from the log"
+        );
+        count_restored("log");
+        None
+    }
+
+    fn usable(&self, header: &Header, wanted: &Wanted) -> Result<(), &'static str> {
+        let committed = &wanted.committed;
+        let checks = [
+            (
+                header.partition == committed.partition,
+                "it is of another partition",
+            ),
+            (
+                header.partitions == committed.partitions,
+                "the topic had another number of partitions",
+            ),
+            (
+                header.log == format!("{:016x}", committed.log),
+                "it is of another log: the topic or the group's offsets were made anew",
+            ),
+            (
+                header.offset <= committed.offset,
+                "it stands beyond the committed offset",
+            ),
+            (
+                header.offset >= wanted.oldest,
+                "the log no longer has what comes after it",
+            ),
+            (
+                header.horizon_seconds >= self.horizon_seconds,
+                "the rules look back further now than when it was written",
+            ),
+        ];
+        checks
+            .into_iter()
+            .find(|(good, _)| !good)
+            .map_or(Ok(()), |(_, reason)| Err(reason))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What the reader of the log calls.
+#[derive(Debug)]
+pub(crate) struct Kept(pub(crate) Arc<Snapshots>);
+
+impl Histories for Kept {
+    fn lane(&self, key: &[u8]) -> u64 {
+        self.0.hasher.key(key).spread()
+    }
+
+    fn restore(&self, wanted: &[Wanted]) -> HashMap<i32, i64> {
+        let begun = Instant::now();
+        let snapshots = &*self.0;
+        let all = futures_util::stream::iter(wanted)
+            .map(|wanted| async move {
+                Some((wanted.committed.partition, snapshots.newest(wanted).await?))
+            })
+            .buffer_unordered(AT_ONCE)
+            .filter_map(std::future::ready)
+            .collect::<Vec<_>>();
+        let found = snapshots.runtime.block_on(all);
+        let standing = found
+            .iter()
+            .map(|(partition, (offset, _))| (*partition, *offset))
+            .collect();
+        snapshots.lock().restored = found
+            .into_iter()
+            .map(|(partition, (_, histories))| {
+                let restored = Restored {
+                    histories: Arc::new(histories),
+                    waiting: snapshots.lanes,
+                };
+                (partition, restored)
+            })
+            .collect();
+        histogram!("tollgate_scorer_snapshot_restore_seconds").record(begun.elapsed());
+        standing
+    }
+
+    fn begin_mark(&self, position: Position) -> bool {
+        let mut state = self.0.lock();
+        let Entry::Vacant(free) = state.marked.entry(position.partition) else {
+            return false;
+        };
+        free.insert(Marked {
+            position,
+            parts: Vec::new(),
+            writing: false,
+        });
+        true
+    }
+
+    fn committed(&self, partition: i32, offset: i64) {
+        self.0.lock().committed.insert(partition, offset);
+        self.0.write_what_is_due();
+    }
+
+    fn settle(&self, timeout: Duration) {
+        let deadline = Instant::now() + timeout;
+        let mut state = self.0.lock();
+        while !state.marked.is_empty() {
+            let Some(left) = deadline.checked_duration_since(Instant::now()) else {
+                tracing::warn!(
+                    "not every snapshot was written in time; the next owner reads more of the log"
+                );
+                return;
+            };
+            state = self
+                .0
+                .changed
+                .wait_timeout(state, left)
+                .unwrap_or_else(PoisonError::into_inner)
+                .0;
+        }
+    }
+
+    fn forget(&self) {
+        let mut state = self.0.lock();
+        *state = State {
+            epoch: state.epoch + 1,
+            ..State::default()
+        };
+    }
+}
+
+fn count_restored(from: &'static str) {
+    counter!("tollgate_scorer_histories_restored_total", "from" => from).increment(1);
+}
