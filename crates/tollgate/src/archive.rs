@@ -58,7 +58,7 @@ fn write(mut reader: TopicReader, path: &Path, shutdown: &Shutdown) -> anyhow::R
 }
 
 /// Text where it is text; else base64, and true.
-fn text_or_base64(bytes: &[u8]) -> (Value, bool) {
+pub(crate) fn text_or_base64(bytes: &[u8]) -> (Value, bool) {
     match std::str::from_utf8(bytes) {
         Ok(text) => (Value::from(text), false),
         Err(_) => (Value::from(BASE64_STANDARD.encode(bytes)), true),

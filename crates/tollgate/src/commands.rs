@@ -14,6 +14,7 @@ use tollgate_runtime::kafka::{Kafka, KafkaConfig, TopicOutcome};
 use tollgate_runtime::telemetry::{TelemetryConfig, init_logging, metrics_handle};
 
 use crate::all_in_one::{AllInOne, Configs};
+use crate::dlq::DlqArgs;
 
 /// Decides for every payment, within milliseconds, whether it is approved, reviewed or blocked.
 #[derive(Debug, Parser)]
@@ -38,6 +39,8 @@ pub(crate) enum Command {
     Load(LoadArgs),
     /// Manage the topics on a Kafka cluster
     Topics(TopicsArgs),
+    /// See what could not be processed, and send it through again or drop it
+    Dlq(DlqArgs),
     /// Make an API key, and the setting that lets it in
     Key(KeyArgs),
 }
@@ -214,11 +217,14 @@ pub(crate) fn say(text: impl std::fmt::Display) -> anyhow::Result<()> {
         .context("standard output")
 }
 
+/// Where `up` keeps what is not configured.
+const DATA: &str = "tollgate-data";
+
 /// `tollgate up`
 pub(crate) fn up(args: &UpArgs) -> anyhow::Result<()> {
     let mut settings = args.service.settings()?;
-    Configs::set_defaults(&mut settings, "tollgate-data")?;
-    let configs = Configs::read(&settings)?;
+    Configs::set_defaults(&mut settings, DATA)?;
+    let configs = Configs::read(&settings, DATA)?;
     if args.service.print_config {
         return print_config(&configs);
     }

@@ -4,6 +4,7 @@ mod all_in_one;
 mod archive;
 mod commands;
 mod demo;
+mod dlq;
 mod load;
 mod score;
 
@@ -17,11 +18,23 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     match cli.command.run() {
         Ok(code) => code,
+        // Whoever read the output has what it wanted, as `head` has.
+        Err(error) if is_broken_pipe(&error) => ExitCode::from(BROKEN_PIPE),
         Err(error) => {
             report(&error);
             ExitCode::FAILURE
         }
     }
+}
+
+/// What a shell says of a program that SIGPIPE has ended.
+const BROKEN_PIPE: u8 = 141;
+
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    error
+        .chain()
+        .filter_map(|cause| cause.downcast_ref::<std::io::Error>())
+        .any(|cause| cause.kind() == std::io::ErrorKind::BrokenPipe)
 }
 
 #[expect(
@@ -40,6 +53,7 @@ impl Command {
             Self::Score(args) => return score::run(&args),
             Self::Load(args) => commands::block_on(load::run(args))?,
             Self::Topics(args) => commands::block_on(commands::topics(args))?,
+            Self::Dlq(args) => dlq::run(args)?,
             Self::Key(args) => commands::key(&args),
         }
         Ok(ExitCode::SUCCESS)

@@ -1,0 +1,298 @@
+//! Dead letters as they stand on their topics.
+//!
+//! A log is not changed, so what is done with a letter is written behind it: a record in the same partition that
+//! says which letter is settled, and how. A letter is open while there is none.
+
+use std::collections::HashSet;
+use std::fmt;
+use std::str::FromStr;
+
+use tollgate_runtime::kafka::{Kafka, LogRecord};
+use tollgate_types::{Stage, Timestamp, Transaction, headers};
+
+pub(super) const STAGES: [Stage; 3] = [Stage::Scorer, Stage::Persistence, Stage::Notifier];
+
+/// Names a letter: `scorer/3@17` is offset 17 of partition 3 of the scorer's dead-letter topic.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) struct LetterId {
+    pub(super) stage: Stage,
+    pub(super) partition: i32,
+    pub(super) offset: i64,
+}
+
+impl fmt::Display for LetterId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}@{}", self.stage, self.partition, self.offset)
+    }
+}
+
+impl FromStr for LetterId {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let parse = || {
+            let (stage, place) = text.split_once('/')?;
+            let (partition, offset) = place.split_once('@')?;
+            Some(Self {
+                stage: stage_of(stage)?,
+                partition: partition.parse().ok().filter(|number| *number >= 0)?,
+                offset: offset.parse().ok().filter(|number| *number >= 0)?,
+            })
+        };
+        parse().ok_or_else(|| {
+            "expected STAGE/PARTITION@OFFSET as `tollgate dlq list` shows it, such as scorer/3@17"
+                .to_owned()
+        })
+    }
+}
+
+pub(super) fn stage_of(name: &str) -> Option<Stage> {
+    STAGES.into_iter().find(|stage| stage.name() == name)
+}
+
+/// One time that a stage gave the record up.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Failure {
+    pub(super) kind: String,
+    pub(super) reason: String,
+    pub(super) attempts: String,
+    pub(super) failed_at: String,
+    pub(super) source: String,
+}
+
+/// A record that a stage gave up.
+#[derive(Debug)]
+pub(super) struct Letter {
+    pub(super) id: LetterId,
+    pub(super) record: LogRecord,
+}
+
+impl Letter {
+    /// Every time that it was given up, the first one first.
+    pub(super) fn failures(&self) -> Vec<Failure> {
+        let text = |value: &Option<Vec<u8>>| {
+            String::from_utf8_lossy(value.as_deref().unwrap_or_default()).into_owned()
+        };
+        let mut all: Vec<Failure> = Vec::new();
+        for (name, value) in &self.record.headers {
+            if name == headers::ERROR_STAGE {
+                all.push(Failure {
+                    kind: String::new(),
+                    reason: String::new(),
+                    attempts: String::new(),
+                    failed_at: String::new(),
+                    source: String::new(),
+                });
+            }
+            let Some(last) = all.last_mut() else { continue };
+            match name.as_str() {
+                headers::ERROR_KIND => last.kind = text(value),
+                headers::ERROR_REASON => last.reason = text(value),
+                headers::ATTEMPTS => last.attempts = text(value),
+                headers::FAILED_AT => last.failed_at = text(value),
+                headers::SOURCE_TOPIC => last.source = text(value),
+                headers::SOURCE_PARTITION => last.source += &format!("/{}", text(value)),
+                headers::SOURCE_OFFSET => last.source += &format!("@{}", text(value)),
+                _ => {}
+            }
+        }
+        all
+    }
+
+    pub(super) fn kind(&self) -> &str {
+        self.record.header(headers::ERROR_KIND).unwrap_or_default()
+    }
+
+    pub(super) fn failed_at(&self) -> Option<Timestamp> {
+        Timestamp::parse(self.record.header(headers::FAILED_AT)?).ok()
+    }
+
+    /// The user, as far as the record still says: by its payload, or by its key.
+    pub(super) fn user(&self) -> Option<String> {
+        let named = |value: &serde_json::Value| Some(value.get("user_id")?.as_str()?.to_owned());
+        Transaction::parse(&self.record.payload)
+            .map(|transaction| transaction.user_id.into_owned())
+            .ok()
+            .or_else(|| named(&serde_json::from_slice(&self.record.payload).ok()?))
+            .or_else(|| String::from_utf8(self.record.key.clone()?).ok())
+    }
+
+    /// Why it cannot be sent through again, if so.
+    pub(super) fn unfit(&self) -> Option<String> {
+        let whole = self.record.header(headers::TRUNCATED_FROM)?;
+        let at = self.failures().pop().map(|last| last.source);
+        Some(format!(
+            "its payload of {whole} bytes was cut to fit; the whole stands at {}",
+            at.unwrap_or_default()
+        ))
+    }
+}
+
+/// Which letters are meant. What is not given does not matter.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Filter {
+    pub(super) ids: Vec<LetterId>,
+    pub(super) stages: Vec<Stage>,
+    pub(super) kinds: Vec<String>,
+    pub(super) users: Vec<String>,
+    pub(super) since: Option<Timestamp>,
+    pub(super) until: Option<Timestamp>,
+}
+
+impl Filter {
+    pub(super) fn stages(&self) -> Vec<Stage> {
+        STAGES
+            .into_iter()
+            .filter(|stage| self.stages.is_empty() || self.stages.contains(stage))
+            .filter(|stage| self.ids.is_empty() || self.ids.iter().any(|id| id.stage == *stage))
+            .collect()
+    }
+
+    /// Whether it lets everything through.
+    pub(super) fn is_empty(&self) -> bool {
+        self.ids.is_empty()
+            && self.stages.is_empty()
+            && self.kinds.is_empty()
+            && self.users.is_empty()
+            && self.since.is_none()
+            && self.until.is_none()
+    }
+
+    pub(super) fn matches(&self, letter: &Letter) -> bool {
+        let within = |failed: Timestamp| {
+            self.since.is_none_or(|since| failed >= since)
+                && self.until.is_none_or(|until| failed < until)
+        };
+        let in_time = self.since.is_none() && self.until.is_none();
+        (self.ids.is_empty() || self.ids.contains(&letter.id))
+            && (self.kinds.is_empty() || self.kinds.iter().any(|kind| kind == letter.kind()))
+            && (in_time || letter.failed_at().is_some_and(within))
+            && (self.users.is_empty()
+                || letter.user().is_some_and(|user| self.users.contains(&user)))
+    }
+}
+
+/// Calls `each` with every open letter that the filter lets through, oldest first in each partition.
+pub(super) fn for_each_open(
+    kafka: &Kafka,
+    filter: &Filter,
+    mut each: impl FnMut(Letter) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
+    for stage in filter.stages() {
+        let topic = kafka.topics().dead_letters_of(stage);
+        let mut settled = HashSet::new();
+        kafka.reader(&[topic])?.read_all(|record| {
+            settled.extend(settles(stage, &record));
+            anyhow::Ok(())
+        })?;
+        kafka.reader(&[topic])?.read_all(|record| {
+            let id = LetterId {
+                stage,
+                partition: record.partition,
+                offset: record.offset,
+            };
+            if settles(stage, &record).is_some() || settled.contains(&id) {
+                return Ok(());
+            }
+            let letter = Letter { id, record };
+            if filter.matches(&letter) {
+                each(letter)?;
+            }
+            anyhow::Ok(())
+        })?;
+    }
+    Ok(())
+}
+
+/// The letter that this record says is done with.
+fn settles(stage: Stage, record: &LogRecord) -> Option<LetterId> {
+    let place = record.header(headers::SETTLED)?;
+    format!("{stage}/{place}").parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn letter(payload: &str, failures: &[(&str, &str)]) -> Letter {
+        let mut headers = vec![("x-own".to_owned(), Some(b"kept".to_vec()))];
+        for (kind, at) in failures {
+            for (name, value) in [
+                (headers::ERROR_STAGE, "scorer"),
+                (headers::ERROR_KIND, *kind),
+                (headers::ERROR_REASON, "why"),
+                (headers::SOURCE_TOPIC, "transactions"),
+                (headers::SOURCE_PARTITION, "3"),
+                (headers::SOURCE_OFFSET, "17"),
+                (headers::ATTEMPTS, "1"),
+                (headers::FAILED_AT, *at),
+            ] {
+                headers.push((name.to_owned(), Some(value.as_bytes().to_vec())));
+            }
+        }
+        Letter {
+            id: "scorer/0@5".parse().unwrap(),
+            record: LogRecord {
+                topic: "transactions.dlq".into(),
+                partition: 0,
+                offset: 5,
+                timestamp_ms: None,
+                key: Some(b"by key".to_vec()),
+                payload: payload.into(),
+                headers,
+            },
+        }
+    }
+
+    #[test]
+    fn a_letter_shows_every_time_it_was_given_up_and_counts_as_the_last() {
+        let letter = letter(
+            "{",
+            &[
+                ("malformed", "2026-01-01T00:00:00Z"),
+                ("invalid", "2026-01-02T00:00:00Z"),
+            ],
+        );
+        let failures = letter.failures();
+        assert_eq!(failures.len(), 2);
+        assert_eq!(failures[0].kind, "malformed");
+        assert_eq!(failures[1].source, "transactions/3@17");
+        assert_eq!(letter.kind(), "invalid");
+        let since = |text| Filter {
+            since: Timestamp::parse(text).ok(),
+            ..Filter::default()
+        };
+        assert!(since("2026-01-02T00:00:00Z").matches(&letter));
+        assert!(!since("2026-01-02T00:00:01Z").matches(&letter));
+    }
+
+    #[test]
+    fn the_user_is_made_out_of_what_is_left() {
+        assert_eq!(
+            letter(r#"{"user_id":"u","amount":-1}"#, &[])
+                .user()
+                .as_deref(),
+            Some("u")
+        );
+        assert_eq!(
+            letter(r#"{"user_id":"u""#, &[]).user().as_deref(),
+            Some("by key")
+        );
+    }
+
+    #[test]
+    fn an_id_is_read_as_it_is_shown() {
+        let id: LetterId = "notifier/3@17".parse().unwrap();
+        assert_eq!(id.to_string(), "notifier/3@17");
+        for wrong in [
+            "",
+            "scorer",
+            "scorer/1",
+            "tester/1@2",
+            "scorer/-1@2",
+            "scorer/1@x",
+        ] {
+            assert!(wrong.parse::<LetterId>().is_err(), "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,196 @@
+//! `tollgate dlq`: what could not be processed, seen, sent through again or dropped.
+
+mod letters;
+mod settle;
+mod show;
+
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand};
+use tollgate_runtime::cli::ServiceArgs;
+use tollgate_runtime::kafka::{Kafka, KafkaConfig};
+use tollgate_types::{Stage, Timestamp};
+
+use letters::{Filter, LetterId, STAGES, stage_of};
+use settle::Outcome;
+
+/// Letters stay on their topics until their retention ends; one that was redriven or dropped is marked there as
+/// settled, and not shown any more.
+#[derive(Debug, Args)]
+pub(crate) struct DlqArgs {
+    #[command(subcommand)]
+    command: DlqCommand,
+}
+
+#[derive(Debug, Subcommand)]
+enum DlqCommand {
+    /// List open letters, oldest first in each partition
+    List(ListArgs),
+    /// Show one letter whole: why and when it failed, headers, payload
+    Show(ShowArgs),
+    /// Write letters back to the topic that their stage reads
+    Redrive(RedriveArgs),
+    /// Mark letters as settled without processing them
+    Drop(DropArgs),
+}
+
+#[derive(Debug, Args)]
+struct LogArgs {
+    /// TOML file with the settings (section kafka).
+    #[arg(long, env = "TOLLGATE_CONFIG", value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Brokers; kafka.brokers where not given.
+    #[arg(long, value_name = "HOST:PORT,…")]
+    brokers: Option<String>,
+    /// Prefix of the topics; kafka.topic_prefix where not given.
+    #[arg(long, value_name = "TEXT")]
+    topic_prefix: Option<String>,
+}
+
+impl LogArgs {
+    fn open(&self) -> anyhow::Result<Kafka> {
+        let settings = ServiceArgs {
+            config: self.config.clone(),
+            print_config: false,
+        }
+        .settings()?;
+        let mut config: KafkaConfig = settings.section("kafka")?;
+        if let Some(brokers) = &self.brokers {
+            config.brokers.clone_from(brokers);
+        }
+        if let Some(prefix) = &self.topic_prefix {
+            config.topic_prefix.clone_from(prefix);
+        }
+        Kafka::open_cluster(config)
+    }
+}
+
+/// Several of one kind: any of them. Of several kinds: all of them.
+#[derive(Debug, Args)]
+struct FilterArgs {
+    /// Only letters of this stage: scorer, persistence or notifier.
+    #[arg(long = "stage", value_name = "STAGE", value_parser = parse_stage)]
+    stages: Vec<Stage>,
+    /// Only letters that failed in this way, such as malformed or invalid.
+    #[arg(long = "kind", value_name = "KIND")]
+    kinds: Vec<String>,
+    /// Only letters of this user.
+    #[arg(long = "user", value_name = "USER_ID")]
+    users: Vec<String>,
+    /// Only letters that failed at this time or later.
+    #[arg(long, value_name = "TIME", value_parser = parse_time)]
+    since: Option<Timestamp>,
+    /// Only letters that failed before this time.
+    #[arg(long, value_name = "TIME", value_parser = parse_time)]
+    until: Option<Timestamp>,
+}
+
+#[derive(Debug, Args)]
+struct ListArgs {
+    #[command(flatten)]
+    log: LogArgs,
+    #[command(flatten)]
+    filter: FilterArgs,
+    /// One JSON object a line, instead of a table.
+    #[arg(long)]
+    json: bool,
+    /// Show so many at most; 0 is all.
+    #[arg(long, value_name = "N", default_value_t = 100)]
+    limit: usize,
+}
+
+#[derive(Debug, Args)]
+struct ShowArgs {
+    #[command(flatten)]
+    log: LogArgs,
+    /// The letter, as `list` names it: STAGE/PARTITION@OFFSET.
+    #[arg(value_name = "LETTER")]
+    id: LetterId,
+    /// Only the payload, byte for byte.
+    #[arg(long)]
+    raw: bool,
+}
+
+#[derive(Debug, Args)]
+struct SettleArgs {
+    #[command(flatten)]
+    log: LogArgs,
+    #[command(flatten)]
+    filter: FilterArgs,
+    /// Only these letters, as `list` names them: STAGE/PARTITION@OFFSET.
+    #[arg(value_name = "LETTER")]
+    ids: Vec<LetterId>,
+    /// Every open letter, where no filter is given.
+    #[arg(long)]
+    all: bool,
+    /// Say what would be done, and do nothing.
+    #[arg(long)]
+    dry_run: bool,
+}
+
+/// Key and payload go back as they came, behind them the headers with the history of failures. What was processed
+/// already is not processed twice: a redriven record passes the same idempotency as any other. Interrupted, it can be
+/// run again.
+#[derive(Debug, Args)]
+struct RedriveArgs {
+    #[command(flatten)]
+    settle: SettleArgs,
+    /// Letters a second; 0 is as fast as it goes.
+    #[arg(long, value_name = "N", default_value_t = 100)]
+    rate: u32,
+}
+
+#[derive(Debug, Args)]
+struct DropArgs {
+    #[command(flatten)]
+    settle: SettleArgs,
+}
+
+fn parse_stage(text: &str) -> Result<Stage, String> {
+    stage_of(text).ok_or_else(|| format!("expected {}", STAGES.map(Stage::name).join(", ")))
+}
+
+fn parse_time(text: &str) -> Result<Timestamp, String> {
+    Timestamp::parse(text).map_err(|error| error.to_string())
+}
+
+impl FilterArgs {
+    fn filter(self, ids: Vec<LetterId>) -> Filter {
+        Filter {
+            ids,
+            stages: self.stages,
+            kinds: self.kinds,
+            users: self.users,
+            since: self.since,
+            until: self.until,
+        }
+    }
+}
+
+/// `tollgate dlq …`
+pub(crate) fn run(args: DlqArgs) -> anyhow::Result<()> {
+    match args.command {
+        DlqCommand::List(args) => {
+            let kafka = args.log.open()?;
+            show::list(
+                &kafka,
+                &args.filter.filter(Vec::new()),
+                args.json,
+                args.limit,
+            )
+        }
+        DlqCommand::Show(args) => show::one(&args.log.open()?, args.id, args.raw),
+        DlqCommand::Redrive(args) => settle(args.settle, Outcome::Redriven, args.rate),
+        DlqCommand::Drop(args) => settle(args.settle, Outcome::Dropped, 0),
+    }
+}
+
+fn settle(args: SettleArgs, outcome: Outcome, rate: u32) -> anyhow::Result<()> {
+    let kafka = args.log.open()?;
+    let filter = args.filter.filter(args.ids);
+    anyhow::ensure!(
+        args.all || !filter.is_empty(),
+        "say which letters: by name, by --stage, --kind, --user, --since or --until, or --all of them"
+    );
+    settle::run(&kafka, &filter, outcome, rate, args.dry_run)
+}

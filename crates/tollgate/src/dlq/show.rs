@@ -1,0 +1,134 @@
+//! Open letters as a person or a program reads them.
+
+use std::io::Write as _;
+
+use anyhow::Context as _;
+use comfy_table::{Table, presets};
+use serde_json::json;
+use tollgate_runtime::kafka::Kafka;
+
+use super::letters::{Filter, Letter, LetterId, for_each_open};
+use crate::archive::text_or_base64;
+use crate::commands::say;
+
+/// `tollgate dlq list`
+pub(super) fn list(kafka: &Kafka, filter: &Filter, json: bool, limit: usize) -> anyhow::Result<()> {
+    let mut table = Table::new();
+    table.load_style(presets::UTF8_FULL_CONDENSED).set_header([
+        "letter",
+        "failed at",
+        "times",
+        "kind",
+        "user",
+        "reason",
+    ]);
+    let mut count = 0;
+    for_each_open(kafka, filter, |letter| {
+        count += 1;
+        if limit > 0 && count > limit {
+            return Ok(());
+        }
+        if json {
+            return say(format_args!("{}\n", summary(&letter)));
+        }
+        let failures = letter.failures();
+        let last = failures.last();
+        table.add_row([
+            letter.id.to_string(),
+            last.map(|last| last.failed_at.clone()).unwrap_or_default(),
+            failures.len().to_string(),
+            letter.kind().to_owned(),
+            letter.user().unwrap_or_default(),
+            last.map(|last| last.reason.clone()).unwrap_or_default(),
+        ]);
+        Ok(())
+    })?;
+    if json {
+        return Ok(());
+    }
+    if count == 0 {
+        return say("no open dead letters\n");
+    }
+    say(format_args!("{table}\n"))?;
+    if limit > 0 && count > limit {
+        return say(format_args!(
+            "the first {limit} of {count}; --limit 0 shows all\n"
+        ));
+    }
+    say(format_args!("{count} open\n"))
+}
+
+fn summary(letter: &Letter) -> serde_json::Value {
+    let failures: Vec<_> = letter
+        .failures()
+        .into_iter()
+        .map(|failure| {
+            json!({
+                "kind": failure.kind,
+                "reason": failure.reason,
+                "attempts": failure.attempts,
+                "failed_at": failure.failed_at,
+                "source": failure.source,
+            })
+        })
+        .collect();
+    json!({
+        "letter": letter.id.to_string(),
+        "stage": letter.id.stage.name(),
+        "kind": letter.kind(),
+        "user_id": letter.user(),
+        "failures": failures,
+        "bytes": letter.record.payload.len(),
+    })
+}
+
+/// `tollgate dlq show`
+pub(super) fn one(kafka: &Kafka, id: LetterId, raw: bool) -> anyhow::Result<()> {
+    let filter = Filter {
+        ids: vec![id],
+        ..Filter::default()
+    };
+    let mut found = None;
+    for_each_open(kafka, &filter, |letter| {
+        found = Some(letter);
+        Ok(())
+    })?;
+    let letter = found.with_context(|| {
+        format!("there is no open letter {id}: it was settled, or never was; `tollgate dlq list` shows those that are")
+    })?;
+    if raw {
+        let mut out = std::io::stdout().lock();
+        return out
+            .write_all(&letter.record.payload)
+            .and_then(|()| out.flush())
+            .context("standard output");
+    }
+    let text = |bytes: &[u8]| match text_or_base64(bytes) {
+        (value, false) => value.as_str().unwrap_or_default().to_owned(),
+        (value, true) => format!("{} (base64)", value.as_str().unwrap_or_default()),
+    };
+    say(format_args!("letter   {id}\n"))?;
+    for failure in letter.failures() {
+        say(format_args!(
+            "failed   {} {}: {}, after {} attempts; read from {}\n",
+            failure.failed_at, failure.kind, failure.reason, failure.attempts, failure.source
+        ))?;
+    }
+    if let Some(why) = letter.unfit() {
+        say(format_args!("cannot be redriven: {why}\n"))?;
+    }
+    let key = letter.record.key.as_deref();
+    say(format_args!(
+        "key      {}\n",
+        key.map_or_else(|| "none".to_owned(), text)
+    ))?;
+    for (name, value) in &letter.record.headers {
+        let value = value.as_deref().map_or_else(|| "none".to_owned(), text);
+        say(format_args!("header   {name}: {value}\n"))?;
+    }
+    say(format_args!(
+        "payload  {} bytes\n{}\n",
+        letter.record.payload.len(),
+        text(&letter.record.payload)
+    ))
+}
