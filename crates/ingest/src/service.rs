@@ -41,6 +41,12 @@ impl Ingest {
         self.running.await?
     }
 
+    /// Whether it has ended, which it does not before the shutdown unless something is wrong.
+    #[must_use]
+    pub fn is_finished(&self) -> bool {
+        self.running.is_finished()
+    }
+
     /// Waits until it is ready for the first time. False: it ended before that.
     pub async fn ready(&self) -> bool {
         while !self.health.is_ready() {

@@ -27,6 +27,12 @@ pub struct Persistence {
 }
 
 impl Persistence {
+    /// Whether it has ended, which it does not before the shutdown unless something is wrong.
+    #[must_use]
+    pub fn is_finished(&self) -> bool {
+        self.task.is_finished()
+    }
+
     /// Waits until it is ready for the first time, or has ended.
     pub async fn ready(&self) {
         while !self.health.is_ready() && !self.task.is_finished() {

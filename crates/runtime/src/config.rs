@@ -229,9 +229,13 @@ fn variable_path(name: &str) -> Result<Option<Vec<String>>, ConfigError> {
     }
     let path: Vec<String> = rest.split("__").map(str::to_lowercase).collect();
     if path.len() < 2 {
-        let wanted = rest.replacen('_', "__", 1);
+        let example = if rest.contains('_') {
+            rest.replacen('_', "__", 1)
+        } else {
+            "KAFKA__BROKERS".to_owned()
+        };
         let hint = format!(
-            "; a section and its setting are joined by two underscores, as in {PREFIX}{wanted}"
+            "; a section and its setting are joined by two underscores, as in {PREFIX}{example}"
         );
         return Err(ConfigError::Unknown {
             setting: name.to_owned(),

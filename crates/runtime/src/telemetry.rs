@@ -2,6 +2,7 @@
 //!
 //! Invariant: no log line holds an amount, a location or card data; modules log ids of records, not their content.
 
+use std::io::IsTerminal as _;
 use std::sync::OnceLock;
 
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
@@ -42,18 +43,34 @@ impl Default for TelemetryConfig {
 /// # Errors
 /// Where the filter cannot be read.
 pub fn init_logging(config: &TelemetryConfig) -> anyhow::Result<()> {
-    let filter = EnvFilter::try_new(&config.log).map_err(|error| {
+    let invalid = |reason: &str| {
         anyhow::anyhow!(
-            "telemetry.log: {error}; expected a filter such as info or info,tollgate_scorer=debug"
+            "telemetry.log: {reason}; expected a filter such as info or info,tollgate_scorer=debug"
         )
-    })?;
+    };
+    // A bare word would pass for the name of a module.
+    let levels = ["off", "error", "warn", "info", "debug", "trace"];
+    let is_level = |word: &str| levels.contains(&word.trim().to_lowercase().as_str());
+    for word in config
+        .log
+        .split(',')
+        .filter(|word| !word.contains(['=', '[']))
+    {
+        if !is_level(word) {
+            return Err(invalid(&format!("{word:?} is no level")));
+        }
+    }
+    let filter = EnvFilter::try_new(&config.log).map_err(|error| invalid(&error.to_string()))?;
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr);
     // Fails only where a subscriber is set already, as in tests that start several services.
     let _ = match config.log_format {
         LogFormat::Json => builder.json().flatten_event(true).try_init(),
-        LogFormat::Text => builder.with_target(false).try_init(),
+        LogFormat::Text => builder
+            .with_target(false)
+            .with_ansi(std::io::stderr().is_terminal())
+            .try_init(),
     };
     Ok(())
 }

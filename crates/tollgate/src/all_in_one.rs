@@ -1,8 +1,9 @@
 //! The four services in one process. They still share nothing but topics.
 
 use std::fmt::Write as _;
+use std::fs::{File, TryLockError};
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -27,9 +28,9 @@ pub(crate) struct Configs {
     pub(crate) persistence: PersistenceConfig,
     pub(crate) notifier: NotifierConfig,
     pub(crate) telemetry: TelemetryConfig,
-    /// Where the embedded defaults keep their files.
+    /// Where everything that was not configured is kept.
     #[serde(skip)]
-    directory: String,
+    directory: PathBuf,
 }
 
 impl Configs {
@@ -59,27 +60,32 @@ impl Configs {
     }
 
     /// Reads every section.
-    pub(crate) fn read(settings: &Settings) -> anyhow::Result<Self> {
-        let mut configs = Self {
+    pub(crate) fn read(settings: &Settings, directory: &str) -> anyhow::Result<Self> {
+        Ok(Self {
             kafka: settings.section("kafka")?,
             ingest: settings.section("ingest")?,
             scorer: settings.section("scorer")?,
             persistence: settings.section("persistence")?,
             notifier: settings.section("notifier")?,
             telemetry: settings.section("telemetry")?,
-            directory: String::new(),
-        };
-        let file = configs
-            .persistence
-            .database_url
-            .expose()
-            .strip_prefix("sqlite://")
-            .map(Path::new);
-        let directory = file
-            .and_then(Path::parent)
-            .unwrap_or_else(|| Path::new("."));
-        configs.directory = directory.display().to_string();
-        Ok(configs)
+            directory: PathBuf::from(directory),
+        })
+    }
+}
+
+/// Two processes on the same files would each know half of what happens.
+fn lock(directory: &Path) -> anyhow::Result<File> {
+    let path = directory.join("lock");
+    let file = File::create(&path).with_context(|| format!("cannot make {}", path.display()))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => anyhow::bail!(
+            "another process works in {}; stop it, or start this one in another directory",
+            directory.display()
+        ),
+        Err(TryLockError::Error(error)) => {
+            Err(error).with_context(|| format!("cannot lock {}", path.display()))
+        }
     }
 }
 
@@ -93,22 +99,24 @@ pub(crate) struct AllInOne {
     archive: Option<DeadLetterArchive>,
     upstream: Shutdown,
     downstream: Shutdown,
+    /// Held as long as the directory is in use.
+    lock: File,
 }
 
 impl AllInOne {
     /// Starts them.
     pub(crate) async fn start(configs: Configs, shutdown: &Shutdown) -> anyhow::Result<Self> {
-        if !configs.directory.is_empty() {
-            std::fs::create_dir_all(&configs.directory)
-                .with_context(|| format!("cannot make the directory {}", configs.directory))?;
-        }
+        let directory = configs.directory;
+        std::fs::create_dir_all(&directory)
+            .with_context(|| format!("cannot make the directory {}", directory.display()))?;
+        let lock = lock(&directory)?;
         let embedded = configs.kafka.profile() == Profile::Embedded;
         let kafka = Kafka::open(configs.kafka)?;
         // Those who read go down after those who write, so that what was accepted is decided, stored and told.
         let upstream = shutdown.child();
         let downstream = Shutdown::new(shutdown.grace());
         let archive = if embedded {
-            let path = Path::new(&configs.directory).join("dead-letters.ndjson");
+            let path = directory.join("dead-letters.ndjson");
             Some(DeadLetterArchive::start(&kafka, path, downstream.clone())?)
         } else {
             None
@@ -136,10 +144,18 @@ impl AllInOne {
             archive,
             upstream,
             downstream,
+            lock,
         })
     }
 
-    /// Waits until every service says that it is ready. False: the shutdown came first.
+    fn has_ended(&self) -> bool {
+        self.ingest.is_finished()
+            || self.scorer.is_finished()
+            || self.persistence.is_finished()
+            || self.notifier.is_finished()
+    }
+
+    /// Waits until every service says that it is ready. False: the shutdown came first, or one of them has ended.
     pub(crate) async fn until_ready(&self, shutdown: &Shutdown) -> bool {
         let client = reqwest::Client::new();
         for (_, address) in self.admin_addresses() {
@@ -148,7 +164,7 @@ impl AllInOne {
                 if answer.is_ok_and(|answer| answer.status().is_success()) {
                     break;
                 }
-                if shutdown.is_begun() {
+                if shutdown.is_begun() || self.has_ended() {
                     return false;
                 }
                 tokio::time::sleep(Duration::from_millis(20)).await;
@@ -190,6 +206,7 @@ impl AllInOne {
             archive,
             upstream,
             downstream,
+            lock: _lock,
         } = self;
         let mut ingest = std::pin::pin!(ingest.join());
         let mut scorer = std::pin::pin!(scorer.join());

@@ -75,6 +75,10 @@ impl Files {
             anyhow::ensure!(!same, "{option} {}: is the input", path.display());
             File::create(path).with_context(|| format!("{option} {}", path.display()))
         };
+        let both = args.rejects.as_deref().is_some_and(|rejects| {
+            std::path::absolute(rejects).ok() == std::path::absolute(&args.output).ok()
+        });
+        anyhow::ensure!(!both, "--rejects {}: is the output", args.output);
         let rejects = args
             .rejects
             .as_deref()

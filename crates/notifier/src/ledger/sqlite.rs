@@ -17,6 +17,16 @@ pub(super) async fn migrate(pool: &SqlitePool) -> Result<(), MigrateError> {
     migrator.run(pool).await
 }
 
+/// To SQLite, CROSS JOIN is the order in which to go: from each key that is asked for into the ledger's primary key.
+/// Left to itself it walks all deliveries of the sink.
+const KNOWN: &str = "
+    SELECT asked.key
+      FROM json_each(?2) AS asked
+     CROSS JOIN alert_deliveries AS known
+        ON known.sink = ?1
+       AND known.user_id = asked.value ->> 0
+       AND known.transaction_id = asked.value ->> 1";
+
 pub(super) async fn known(
     pool: &SqlitePool,
     sink: &str,
@@ -26,18 +36,11 @@ pub(super) async fn known(
         .iter()
         .map(|key| json!([key.user_id, key.transaction_id]))
         .collect();
-    let found: Vec<i64> = sqlx::query_scalar(
-        "SELECT asked.key
-           FROM json_each(?2) AS asked
-           JOIN alert_deliveries AS known
-             ON known.sink = ?1
-            AND known.user_id = asked.value ->> 0
-            AND known.transaction_id = asked.value ->> 1",
-    )
-    .bind(sink)
-    .bind(json!(asked).to_string())
-    .fetch_all(pool)
-    .await?;
+    let found: Vec<i64> = sqlx::query_scalar(KNOWN)
+        .bind(sink)
+        .bind(json!(asked).to_string())
+        .fetch_all(pool)
+        .await?;
     Ok(found
         .into_iter()
         .filter_map(|index| usize::try_from(index).ok())
@@ -85,4 +88,30 @@ pub(super) async fn purge(
     .execute(pool)
     .await?;
     Ok(deleted.rows_affected())
+}
+
+#[cfg(test)]
+mod tests {
+    use sqlx::Row as _;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_delivery_is_looked_up_by_its_whole_key() {
+        let pool = sqlx::sqlite::SqlitePoolOptions::new()
+            .max_connections(1)
+            .connect("sqlite::memory:")
+            .await
+            .unwrap();
+        migrate(&pool).await.unwrap();
+        let plan = sqlx::query(sqlx::AssertSqlSafe(format!("EXPLAIN QUERY PLAN {KNOWN}")))
+            .bind("sink")
+            .bind("[]")
+            .fetch_all(&pool)
+            .await
+            .unwrap();
+        let steps: Vec<String> = plan.iter().map(|step| step.get("detail")).collect();
+        let whole = |step: &String| step.contains("(sink=? AND user_id=? AND transaction_id=?)");
+        assert!(steps.iter().any(whole), "{steps:?}");
+    }
 }

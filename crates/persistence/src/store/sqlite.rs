@@ -7,7 +7,8 @@ use std::sync::LazyLock;
 use sqlx::migrate::Migrator;
 use sqlx::sqlite::{SqlitePool, SqlitePoolOptions, SqliteRow};
 use sqlx::{
-    AssertSqlSafe, QueryBuilder, Row as _, SqlSafeStr as _, SqlStr, Sqlite, SqliteConnection,
+    AssertSqlSafe, Connection as _, QueryBuilder, Row as _, SqlSafeStr as _, SqlStr, Sqlite,
+    SqliteConnection,
 };
 use tollgate_runtime::database::DatabaseError;
 use tollgate_types::{Amount, Timestamp};
@@ -77,8 +78,22 @@ impl Inserts {
 }
 
 pub(super) async fn write(pool: &SqlitePool, rows: &[Row<'_>]) -> Result<u64, DatabaseError> {
+    let mut connection = pool.acquire().await?;
+    let result = write_at_once(&mut connection, rows).await;
+    if result.is_err() {
+        // On a full disk, and at other times, SQLite itself has rolled back, which the client library does not know:
+        // nobody gets this connection again.
+        let _ = connection.close().await;
+    }
+    result
+}
+
+async fn write_at_once(
+    connection: &mut SqliteConnection,
+    rows: &[Row<'_>],
+) -> Result<u64, DatabaseError> {
     // Waits for its turn here, where that is no deadlock, and not at the first insert.
-    let mut transaction = pool.begin_with("BEGIN IMMEDIATE").await?;
+    let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await?;
     let (mut stored, mut rest) = (0, rows);
     for inserts in INSERTS.iter() {
         while let Some((some, others)) = rest.split_at_checked(inserts.rows) {

@@ -120,7 +120,10 @@ impl ApiKeys {
         }
         let bearer = headers
             .get(header::AUTHORIZATION)
-            .and_then(|value| value.as_bytes().strip_prefix(b"Bearer "));
+            .and_then(|value| value.as_bytes().split_at_checked(b"bearer ".len()))
+            // The scheme's case does not matter: RFC 9110, section 11.1.
+            .filter(|(scheme, _)| scheme.eq_ignore_ascii_case(b"bearer "))
+            .map(|(_, key)| key);
         let given = bearer
             .or_else(|| headers.get("x-api-key").map(|value| value.as_bytes()))
             .ok_or(Denied::Unknown)?;
@@ -189,7 +192,11 @@ mod tests {
     #[test]
     fn a_key_opens_what_its_scopes_say_and_nothing_else() {
         let keys = keys("0.0.0.0:1", &[Scope::DecisionsRead]).unwrap();
-        for headers in [with("authorization", "Bearer k1"), with("x-api-key", "k1")] {
+        for headers in [
+            with("authorization", "Bearer k1"),
+            with("authorization", "bearer k1"),
+            with("x-api-key", "k1"),
+        ] {
             assert_eq!(
                 keys.identify(&headers, Scope::DecisionsRead),
                 Ok(Caller("shop".into()))

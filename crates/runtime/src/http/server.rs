@@ -1,11 +1,24 @@
 //! Listening, and stopping without cutting a request off.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use axum::Router;
+use axum::body::Body;
+use axum::http::Request;
+use hyper::body::Incoming;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto::Builder;
+use hyper_util::server::graceful::GracefulShutdown;
+use hyper_util::service::TowerToHyperService;
 use tokio::net::TcpListener;
+use tower::{Service as _, ServiceExt as _};
 
 use crate::Shutdown;
+
+/// How long a caller may take to send a request's head, and a connection may be idle: one that holds a connection
+/// and says nothing takes the place of one that would.
+const HEAD: Duration = Duration::from_secs(30);
 
 /// A port that is taken, before anything answers on it.
 #[derive(Debug)]
@@ -39,20 +52,91 @@ impl Bound {
     /// # Errors
     /// Where the listener breaks.
     pub async fn serve(self, app: Router, shutdown: Shutdown) -> anyhow::Result<()> {
-        let signal = shutdown.clone();
-        let service = app.into_make_service_with_connect_info::<SocketAddr>();
-        let serving = axum::serve(self.listener, service)
-            .with_graceful_shutdown(async move { signal.begun().await });
-        let cut_off = async {
-            shutdown.begun().await;
-            tokio::time::sleep(shutdown.grace()).await;
-        };
-        tokio::select! {
-            result = serving => Ok(result?),
-            () = cut_off => {
-                tracing::warn!("requests were still under way at the end of the grace period");
-                Ok(())
+        let mut builder = Builder::new(TokioExecutor::new());
+        builder
+            .http1()
+            .timer(TokioTimer::new())
+            .header_read_timeout(HEAD);
+        builder
+            .http2()
+            .timer(TokioTimer::new())
+            .keep_alive_interval(HEAD)
+            .keep_alive_timeout(HEAD);
+        let mut services = app.into_make_service_with_connect_info::<SocketAddr>();
+        let connections = GracefulShutdown::new();
+        loop {
+            let accepted = tokio::select! {
+                accepted = self.listener.accept() => accepted,
+                () = shutdown.begun() => break,
+            };
+            let (stream, peer) = match accepted {
+                Ok(accepted) => accepted,
+                Err(error) => {
+                    // The peer has gone again, or there are no more file descriptors until others go.
+                    tracing::warn!(%error, "a connection could not be taken");
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                    continue;
+                }
+            };
+            // Answers are small, and written at once.
+            if let Err(error) = stream.set_nodelay(true) {
+                tracing::debug!(%error, "TCP_NODELAY");
             }
+            let Ok(service) = services.call(peer).await;
+            let service = service.map_request(|request: Request<Incoming>| request.map(Body::new));
+            let connection = builder
+                .serve_connection(TokioIo::new(stream), TowerToHyperService::new(service))
+                .into_owned();
+            let connection = connections.watch(connection);
+            tokio::spawn(async move {
+                // A caller that breaks off, or is too slow, is no news.
+                let _ = connection.await;
+            });
         }
+        drop(self.listener);
+        if tokio::time::timeout(shutdown.grace(), connections.shutdown())
+            .await
+            .is_err()
+        {
+            tracing::warn!("requests were still under way at the end of the grace period");
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::TcpStream;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_caller_that_does_not_end_its_head_is_cut_off_and_others_are_answered() {
+        let bound = bind("test.listen", SocketAddr::from(([127, 0, 0, 1], 0)))
+            .await
+            .unwrap();
+        let address = bound.address();
+        let shutdown = Shutdown::new(Duration::from_secs(1));
+        let app = Router::new().route("/", axum::routing::get(async || "here"));
+        let serving = tokio::spawn(bound.serve(app, shutdown.clone()));
+
+        let mut slow = TcpStream::connect(address).await.unwrap();
+        slow.write_all(b"GET / HTTP/1.1\r\nhost:").await.unwrap();
+        let mut quick = TcpStream::connect(address).await.unwrap();
+        quick
+            .write_all(b"GET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
+            .await
+            .unwrap();
+        let mut answer = String::new();
+        quick.read_to_string(&mut answer).await.unwrap();
+        assert!(answer.ends_with("here"), "{answer}");
+
+        // The clock runs on whenever everybody waits for it.
+        let mut rest = Vec::new();
+        let cut_off = tokio::time::timeout(2 * HEAD, slow.read_to_end(&mut rest));
+        assert!(cut_off.await.is_ok(), "the connection is still open");
+        shutdown.begin();
+        serving.await.unwrap().unwrap();
     }
 }

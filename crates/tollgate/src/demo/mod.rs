@@ -55,7 +55,11 @@ pub(crate) async fn run(args: DemoArgs) -> anyhow::Result<()> {
     metrics_handle();
     let shutdown = Shutdown::on_signal();
     let started = Instant::now();
-    let running = AllInOne::start(Configs::read(&settings)?, &shutdown).await?;
+    let running = AllInOne::start(
+        Configs::read(&settings, &directory.to_string_lossy())?,
+        &shutdown,
+    )
+    .await?;
     if !running.until_ready(&shutdown).await {
         return running.join().await;
     }

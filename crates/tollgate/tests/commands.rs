@@ -1,0 +1,211 @@
+//! The commands as a user types them.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::io::{BufRead as _, BufReader};
+use std::path::Path;
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+const LIMIT: Duration = Duration::from_secs(90);
+
+const ADDRESSES: [&str; 6] = [
+    "INGEST__LISTEN",
+    "PERSISTENCE__LISTEN",
+    "INGEST__ADMIN_LISTEN",
+    "SCORER__ADMIN_LISTEN",
+    "PERSISTENCE__ADMIN_LISTEN",
+    "NOTIFIER__ADMIN_LISTEN",
+];
+
+/// `tollgate` in a folder and on ports of the test's own, without the settings of whoever runs the test.
+fn tollgate(dir: &Path, args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_tollgate"));
+    for (name, _) in std::env::vars_os() {
+        if name.to_string_lossy().starts_with("TOLLGATE_") {
+            command.env_remove(name);
+        }
+    }
+    for address in ADDRESSES {
+        command.env(format!("TOLLGATE_{address}"), "127.0.0.1:0");
+    }
+    command
+        .args(args)
+        .current_dir(dir)
+        .env("TMPDIR", dir)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    command
+}
+
+fn run(dir: &Path, args: &[&str]) -> Output {
+    tollgate(dir, args).output().unwrap()
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// Waits for a process to end by itself, and kills it if it does not.
+fn ended(child: &mut Child) -> Option<ExitStatus> {
+    let deadline = Instant::now() + LIMIT;
+    while Instant::now() < deadline {
+        if let Some(status) = child.try_wait().unwrap() {
+            return Some(status);
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    child.kill().unwrap();
+    None
+}
+
+#[test]
+fn the_demo_shows_decisions_alerts_and_a_summary() {
+    let dir = TempDir::new().unwrap();
+    let demo = run(dir.path(), &["demo", "--rate", "0"]);
+    let shown = text(&demo.stdout);
+    assert!(demo.status.success(), "{shown}{}", text(&demo.stderr));
+    for word in [
+        "Summary",
+        "3024 accepted, 0 rejected",
+        "blocked",
+        "latency",
+        "Where to look next",
+    ] {
+        assert!(shown.contains(word), "no {word:?} in {shown}");
+    }
+    assert!(!shown.contains('\u{1b}'), "colours in a pipe");
+}
+
+#[test]
+fn a_demo_whose_reader_has_gone_ends_by_itself() {
+    let dir = TempDir::new().unwrap();
+    let mut demo = tollgate(dir.path(), &["demo"]).spawn().unwrap();
+    let mut first = String::new();
+    BufReader::new(demo.stdout.take().unwrap())
+        .read_line(&mut first)
+        .unwrap();
+    assert!(first.contains("Four services"), "{first}");
+    // The reader is dropped here.
+    let status = ended(&mut demo).expect("the demo hangs");
+    assert_eq!(status.code(), Some(141));
+}
+
+#[test]
+fn score_answers_line_by_line_and_tells_what_it_rejects() {
+    let dir = TempDir::new().unwrap();
+    let good = |id: &str| {
+        format!(
+            r#"{{"transaction_id":"{id}","user_id":"u","amount":"1500","timestamp":"2026-03-01T12:00:00Z","own":[1]}}"#
+        )
+    };
+    let input = [
+        good("a"),
+        r#"{"transaction_id":"b","amount":-1}"#.to_owned(),
+        good("c"),
+    ]
+    .join("\n");
+    std::fs::write(dir.path().join("in"), input).unwrap();
+
+    let scored = run(dir.path(), &["score", "--input", "in", "--output", "-"]);
+    assert_eq!(scored.status.code(), Some(3), "{}", text(&scored.stderr));
+    assert!(
+        text(&scored.stderr).contains("--rejects"),
+        "{}",
+        text(&scored.stderr)
+    );
+    let decisions: Vec<Value> = text(&scored.stdout)
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    let ids: Vec<_> = decisions
+        .iter()
+        .map(|each| &each["transaction_id"])
+        .collect();
+    assert_eq!(ids, [&json!("a"), &json!("c")]);
+    assert_eq!(decisions[0]["transaction"]["own"], json!([1]));
+
+    let scored = run(
+        dir.path(),
+        &[
+            "score",
+            "--input",
+            "in",
+            "--output",
+            "out",
+            "--rejects",
+            "bad",
+        ],
+    );
+    assert_eq!(scored.status.code(), Some(0));
+    let rejects = std::fs::read_to_string(dir.path().join("bad")).unwrap();
+    let reject: Value = serde_json::from_str(rejects.trim()).unwrap();
+    assert_eq!(reject["line"], json!(2));
+    assert_eq!(reject["field"], json!("user_id"));
+    assert!(reject["reason"].is_string());
+}
+
+#[test]
+fn score_refuses_files_that_would_overwrite_each_other() {
+    let dir = TempDir::new().unwrap();
+    std::fs::write(dir.path().join("in"), "").unwrap();
+    for args in [
+        ["--input", "in", "--output", "o", "--rejects", "./o"],
+        ["--input", "in", "--output", "in", "--rejects", "r"],
+        ["--input", "missing", "--output", "o", "--rejects", "r"],
+    ] {
+        let refused = run(dir.path(), &[&["score"], &args[..]].concat());
+        assert_eq!(refused.status.code(), Some(2), "{args:?}");
+        assert!(
+            text(&refused.stderr).contains(" --"),
+            "{}",
+            text(&refused.stderr)
+        );
+    }
+}
+
+#[test]
+fn up_decides_until_it_is_told_to_stop_and_keeps_its_files_to_itself() {
+    let dir = TempDir::new().unwrap();
+    let up = || tollgate(dir.path(), &["up"]);
+    let mut first = up().spawn().unwrap();
+    let mut lines = BufReader::new(first.stdout.take().unwrap()).lines();
+    let ingest = lines
+        .find_map(|line| Some(line.unwrap().strip_prefix("ingest: ")?.to_owned()))
+        .unwrap();
+    // What it goes on to say has a reader as long as it runs.
+    let rest = std::thread::spawn(move || lines.map_while(Result::ok).count());
+
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let answer: Value = runtime.block_on(async {
+        let sent = reqwest::Client::new()
+            .post(format!("{ingest}/v1/transactions"))
+            .header("prefer", "wait=20")
+            .json(&json!({ "transaction_id": "t", "user_id": "u", "amount": "4200", "timestamp": "2026-03-01T12:00:00Z" }))
+            .send();
+        sent.await.unwrap().json().await.unwrap()
+    });
+    assert_eq!(
+        answer["decisions"][0]["status"],
+        json!("review"),
+        "{answer}"
+    );
+
+    let second = up().output().unwrap();
+    assert!(!second.status.success());
+    assert!(
+        text(&second.stderr).contains("another process"),
+        "{}",
+        text(&second.stderr)
+    );
+
+    let killed = Command::new("kill")
+        .args(["-TERM", &first.id().to_string()])
+        .status();
+    assert!(killed.unwrap().success());
+    assert!(ended(&mut first).is_some_and(|status| status.success()));
+    rest.join().unwrap();
+}
