@@ -474,8 +474,7 @@ pub(crate) fn blocking<T: Send>(
 impl Drop for TestLog {
     fn drop(&mut self) {
         let removed = self.admin().and_then(|admin| {
-            let groups =
-                [Stage::Scorer, Stage::Persistence, Stage::Notifier].map(|stage| self.group(stage));
+            let groups = Stage::ALL.map(|stage| self.group(stage));
             blocking(async {
                 let mut topics = self.topics().all().to_vec();
                 topics.extend(self.added.iter().map(String::as_str));

@@ -14,6 +14,7 @@ use tollgate_types::{NewTransaction, Stage};
 const PARTITIONS: u16 = 4;
 const LIMIT: Duration = Duration::from_secs(90);
 const RESTORED: &str = "tollgate_scorer_histories_restored_total";
+const WRITTEN: &str = "tollgate_scorer_snapshots_written_total";
 
 /// A deployment that keeps snapshots, and transactions to feed it.
 struct Case {
@@ -41,6 +42,11 @@ impl Case {
     fn write(&mut self, count: usize) -> anyhow::Result<()> {
         let topic = &self.deployment.log.topics().transactions;
         self.writer.write_all(topic, self.day.by_ref().take(count))
+    }
+
+    fn decided(&self) -> anyhow::Result<usize> {
+        let log = &self.deployment.log;
+        log.count(&log.topics().decisions)
     }
 
     /// Runs a scorer until everything is decided. What `look` says of it before it stops.
@@ -126,15 +132,18 @@ async fn a_scorer_that_is_killed_again_and_again_decides_as_one_that_never_stopp
     let mut case = Case::create("killed", 32).await?;
     let mut from_snapshots = 0.0;
     for round in 1..=4 {
-        case.write(20_000)?;
-        let log = &case.deployment.log;
-        let enough = log.count(&log.topics().decisions)? + 5_000;
+        case.write(5_000)?;
+        let enough = case.decided()? + 5_000;
         let mut scorer = case.deployment.start("scorer").await?;
-        let begun = async || Ok((log.count(&log.topics().decisions)? >= enough).then_some(()));
-        wait::until(LIMIT, &format!("decisions of round {round}"), begun).await?;
-        from_snapshots += scorer
-            .metric(&format!("{RESTORED}{{from=\"snapshot\""))
-            .await?;
+        // The load goes on until the kill, so that it comes amid work, with a snapshot to go on from.
+        let amid = async || {
+            case.write(500)?;
+            let written = scorer.metric(WRITTEN).await?;
+            Ok((written > 0.5 && case.decided()? >= enough).then_some(()))
+        };
+        wait::until(LIMIT, &format!("a snapshot in round {round}"), amid).await?;
+        let name = format!("{RESTORED}{{from=\"snapshot\"");
+        from_snapshots += scorer.metric(&name).await?;
         scorer.kill()?;
     }
     case.run(true).await?;

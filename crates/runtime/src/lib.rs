@@ -15,3 +15,10 @@ pub mod telemetry;
 
 pub use secret::Secret;
 pub use shutdown::Shutdown;
+
+/// The time by this machine's clock.
+#[must_use]
+pub fn now() -> tollgate_types::Timestamp {
+    let micros = chrono::Utc::now().timestamp_micros();
+    tollgate_types::Timestamp::from_micros(micros).unwrap_or(tollgate_types::Timestamp::MAX)
+}

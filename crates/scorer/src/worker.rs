@@ -5,7 +5,6 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::mpsc as blocking;
 
 use anyhow::Context as _;
 use tokio::sync::mpsc;
@@ -169,7 +168,7 @@ impl Worker {
 
     /// Goes on when every acknowledgement of this batch is there.
     fn at_once(&mut self, batch: Batch) -> anyhow::Result<()> {
-        let (acks, acknowledged) = acks_to_wait_for();
+        let (acks, acknowledged) = Acks::to_wait_for();
         self.score_all(&batch, &acks)?;
         acks.seal();
         acknowledged.recv()??;
@@ -179,9 +178,9 @@ impl Worker {
 
     /// Goes on from record to record when every acknowledgement of the one is there.
     fn one_by_one(&mut self, batch: Batch) -> anyhow::Result<()> {
-        let now = now();
+        let now = tollgate_runtime::now();
         for record in batch.iter() {
-            let (acks, acknowledged) = acks_to_wait_for();
+            let (acks, acknowledged) = Acks::to_wait_for();
             self.score_one(&record, now, &acks)?;
             acks.seal();
             acknowledged.recv()??;
@@ -192,7 +191,7 @@ impl Worker {
     }
 
     fn score_all(&mut self, batch: &Batch, acks: &Arc<Acks>) -> Result<(), SendError> {
-        let now = now();
+        let now = tollgate_runtime::now();
         for record in batch.iter() {
             self.score_one(&record, now, acks)?;
         }
@@ -362,25 +361,10 @@ impl Worker {
     }
 }
 
-type Acknowledged = blocking::Receiver<Result<(), DeliveryFailure>>;
-
-fn acks_to_wait_for() -> (Arc<Acks>, Acknowledged) {
-    let (done, acknowledged) = blocking::sync_channel(1);
-    // Whoever waits is there until the answer has come.
-    (
-        Acks::new(move |result| drop(done.send(result))),
-        acknowledged,
-    )
-}
-
 fn trace_headers<'a>(record: &Record<'a>) -> Vec<(&'a str, Option<&'a [u8]>)> {
     record
         .headers
         .iter()
         .filter(|(name, _)| [headers::TRACEPARENT, headers::TRACESTATE].contains(name))
         .collect()
-}
-
-fn now() -> Timestamp {
-    Timestamp::from_micros(chrono::Utc::now().timestamp_micros()).unwrap_or(Timestamp::MAX)
 }

@@ -240,17 +240,26 @@ pub(crate) fn up(args: &UpArgs) -> anyhow::Result<()> {
     })
 }
 
-/// `tollgate topics create`
-#[expect(clippy::print_stdout, reason = "this is the command's output")]
-pub(crate) async fn topics(args: TopicsArgs) -> anyhow::Result<()> {
-    let TopicsCommand::Create(args) = args.command;
+/// Section `kafka` of the settings, with the brokers that were typed.
+pub(crate) fn kafka_config(
+    config: Option<PathBuf>,
+    brokers: Option<String>,
+) -> anyhow::Result<KafkaConfig> {
     let settings = ServiceArgs {
-        config: args.config,
+        config,
         print_config: false,
     }
     .settings()?;
     let mut config: KafkaConfig = settings.section("kafka")?;
-    config.brokers = args.brokers.unwrap_or(config.brokers);
+    config.brokers = brokers.unwrap_or(config.brokers);
+    Ok(config)
+}
+
+/// `tollgate topics create`
+#[expect(clippy::print_stdout, reason = "this is the command's output")]
+pub(crate) async fn topics(args: TopicsArgs) -> anyhow::Result<()> {
+    let TopicsCommand::Create(args) = args.command;
+    let mut config = kafka_config(args.config, args.brokers)?;
     config.partitions = args.partitions.unwrap_or(config.partitions);
     config.replication = args.replication.unwrap_or(config.replication);
     config.retention_hours = args.retention_hours.unwrap_or(config.retention_hours);

@@ -10,7 +10,7 @@ use anyhow::Context as _;
 use serde_json::json;
 use tollgate_runtime::cli::ServiceArgs;
 use tollgate_scorer::{Engine, ScorerConfig, random_key};
-use tollgate_types::{Rejection, Timestamp, Transaction};
+use tollgate_types::{Rejection, Transaction};
 
 use crate::commands::ScoreArgs;
 
@@ -104,8 +104,7 @@ impl Files {
 fn score(config: &ScorerConfig, files: &mut Files) -> anyhow::Result<u64> {
     let mut engine = Engine::new(Arc::new(config.rules.clone()), random_key());
     let version = config.rules.version();
-    let now =
-        Timestamp::from_micros(chrono::Utc::now().timestamp_micros()).unwrap_or(Timestamp::MAX);
+    let now = tollgate_runtime::now();
     let (mut line, mut out) = (Vec::new(), Vec::new());
     let (mut number, mut rejected) = (0_u64, 0_u64);
     while let Some(whole) =

@@ -14,6 +14,9 @@ pub enum Stage {
 }
 
 impl Stage {
+    /// Every stage, in the order of the flow.
+    pub const ALL: [Self; 3] = [Self::Scorer, Self::Persistence, Self::Notifier];
+
     /// The stage's name as it stands in headers, metrics and consumer groups.
     #[must_use]
     pub const fn name(self) -> &'static str {
@@ -22,6 +25,12 @@ impl Stage {
             Self::Persistence => "persistence",
             Self::Notifier => "notifier",
         }
+    }
+
+    /// The stage of that name.
+    #[must_use]
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|stage| stage.name() == name)
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use tollgate_types::{Stage, Timestamp, headers};
+use tollgate_types::{Stage, headers};
 
 use super::{Acks, Kafka, Outgoing, Producer, Record, SendError};
 
@@ -51,9 +51,7 @@ impl DeadLetter<'_> {
             self.record.offset.to_string(),
         );
         let attempts = self.attempts.to_string();
-        let now = Timestamp::from_micros(chrono::Utc::now().timestamp_micros())
-            .map(|now| now.to_string())
-            .unwrap_or_default();
+        let now = crate::now().to_string();
         let size = self.record.payload.len();
         let truncated = (size > MAX_PAYLOAD).then(|| size.to_string());
         let topics = kafka.topics();

@@ -4,7 +4,7 @@
 //! There is one request in flight a broker, so a retry never overtakes; idempotent producers are not relied on.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::time::{Duration, Instant};
 
 use rdkafka::client::ClientContext;
@@ -117,6 +117,15 @@ impl Acks {
             outstanding: AtomicUsize::new(1),
             end: Mutex::new((None, None)),
         })
+    }
+
+    /// As [`Acks::new`], for a thread that waits for the end.
+    #[must_use]
+    pub fn to_wait_for() -> (Arc<Self>, mpsc::Receiver<Result<(), DeliveryFailure>>) {
+        let (done, acknowledged) = mpsc::sync_channel(1);
+        // Whoever waits is there until the answer has come, or gives up.
+        let acks = Self::new(move |result| drop(done.send(result)));
+        (acks, acknowledged)
     }
 
     /// No more sends will come under it.

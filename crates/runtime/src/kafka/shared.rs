@@ -161,17 +161,19 @@ impl Shared {
 
     /// Hands over what is due. `idle`: nothing more is at hand, so that a batch that need not wait goes.
     pub(crate) fn dispatch_due(&self, idle: bool) -> Result<(), KafkaError> {
+        let waits = !self.options.batching.max_wait.is_zero();
+        let now = Instant::now();
+        self.dispatch(|filling| if waits { filling.due <= now } else { idle })
+    }
+
+    /// Tells the tracker of everything that was read, then hands over the batches for which `goes` says so.
+    fn dispatch(&self, goes: impl Fn(&Filling) -> bool) -> Result<(), KafkaError> {
         let mut pending = lock(&self.pending);
         let Pending { filling, begun } = &mut *pending;
         self.tracker.begin(begun);
-        let waits = !self.options.batching.max_wait.is_zero();
-        if !waits && !idle {
-            return Ok(());
-        }
-        let now = Instant::now();
         for (lane, slot) in filling.iter_mut().enumerate() {
-            if let Some(due) = slot.take_if(|filling| !waits || filling.due <= now) {
-                self.hand_over(lane, Event::Batch(due.batch))?;
+            if let Some(filling) = slot.take_if(|filling| goes(filling)) {
+                self.hand_over(lane, Event::Batch(filling.batch))?;
             }
         }
         Ok(())
@@ -200,19 +202,6 @@ impl Shared {
             .iter()
             .filter_map(|start| Some((start.partition, start.restored?)));
         lock(&self.marks).offsets = restored.collect();
-    }
-
-    /// Hands over everything, due or not.
-    fn dispatch_all(&self) -> Result<(), KafkaError> {
-        let mut pending = lock(&self.pending);
-        let Pending { filling, begun } = &mut *pending;
-        self.tracker.begin(begun);
-        for (lane, slot) in filling.iter_mut().enumerate() {
-            if let Some(filling) = slot.take() {
-                self.hand_over(lane, Event::Batch(filling.batch))?;
-            }
-        }
-        Ok(())
     }
 
     /// Marks one partition, if it is `time` for the next, and every one that has come far enough. The pause until it
@@ -257,7 +246,7 @@ impl Shared {
             return Ok(());
         };
         // What was read stands before the mark, in every lane.
-        self.dispatch_all()?;
+        self.dispatch(|_| true)?;
         let positions = self.tracker.positions();
         for partition in partitions {
             let rebuilding = lock(&self.rebuilding).contains_key(partition);
@@ -288,7 +277,7 @@ impl Shared {
     /// one offset; without, it is given back.
     pub(crate) fn close_hand(&self) {
         // Where a worker is gone, the next owner reads again.
-        if self.options.histories.is_none() || self.dispatch_all().is_err() {
+        if self.options.histories.is_none() || self.dispatch(|_| true).is_err() {
             self.drop_pending();
         }
     }

@@ -5,7 +5,7 @@ use sha2::{Digest as _, Sha256};
 use tollgate_types::Timestamp;
 
 /// Goes up when older readers would misread what follows.
-const FORMAT: u32 = 1;
+pub(super) const FORMAT: u32 = 1;
 const CHECKSUM_BYTES: usize = 32;
 /// Fast to write and to read; histories are mostly hashes and shrink little.
 const COMPRESSION_LEVEL: i32 = 1;
@@ -25,12 +25,6 @@ pub(crate) struct Header {
     pub(crate) written_at: Timestamp,
     /// Bytes of the histories, uncompressed.
     pub(crate) bytes: u64,
-}
-
-impl Header {
-    pub(crate) const fn format() -> u32 {
-        FORMAT
-    }
 }
 
 /// Why bytes are no snapshot.

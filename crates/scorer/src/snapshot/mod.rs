@@ -19,11 +19,10 @@ use futures_util::StreamExt as _;
 use metrics::{counter, gauge, histogram};
 use tokio::runtime::Handle;
 use tollgate_runtime::kafka::{Histories, Position, Wanted};
-use tollgate_types::Timestamp;
 
 use crate::config::{Mode, ScorerConfig};
 use crate::{Engine, UnreadableHistory, UserHasher};
-use format::Header;
+use format::{FORMAT, Header};
 pub(crate) use open::open;
 use store::SnapshotStore;
 
@@ -172,15 +171,14 @@ impl Snapshots {
         let begun = Instant::now();
         let bytes: usize = parts.iter().map(Vec::len).sum();
         let result = async {
-            let now = chrono::Utc::now().timestamp_micros();
             let header = Header {
-                format: Header::format(),
+                format: FORMAT,
                 partition: position.partition,
                 partitions: position.partitions,
                 log: format!("{:016x}", position.log),
                 offset: position.offset,
                 horizon_seconds: self.horizon_seconds,
-                written_at: Timestamp::from_micros(now).unwrap_or(Timestamp::MAX),
+                written_at: tollgate_runtime::now(),
                 bytes: bytes as u64,
             };
             let snapshot =
@@ -201,7 +199,7 @@ impl Snapshots {
                     .set(size as f64);
                 #[expect(clippy::cast_precision_loss, reason = "a gauge is a float")]
                 gauge!("tollgate_scorer_snapshot_timestamp_seconds", "partition" => partition.to_string())
-                    .set(chrono::Utc::now().timestamp() as f64);
+                    .set((tollgate_runtime::now().micros() / 1_000_000) as f64);
                 tracing::debug!(
                     partition,
                     offset = position.offset,

@@ -10,8 +10,6 @@ use std::str::FromStr;
 use tollgate_runtime::kafka::{Kafka, LogRecord};
 use tollgate_types::{Stage, Timestamp, Transaction, headers};
 
-pub(super) const STAGES: [Stage; 3] = [Stage::Scorer, Stage::Persistence, Stage::Notifier];
-
 /// Names a letter: `scorer/3@17` is offset 17 of partition 3 of the scorer's dead-letter topic.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct LetterId {
@@ -34,7 +32,7 @@ impl FromStr for LetterId {
             let (stage, place) = text.split_once('/')?;
             let (partition, offset) = place.split_once('@')?;
             Some(Self {
-                stage: stage_of(stage)?,
+                stage: Stage::from_name(stage)?,
                 partition: partition.parse().ok().filter(|number| *number >= 0)?,
                 offset: offset.parse().ok().filter(|number| *number >= 0)?,
             })
@@ -44,10 +42,6 @@ impl FromStr for LetterId {
                 .to_owned()
         })
     }
-}
-
-pub(super) fn stage_of(name: &str) -> Option<Stage> {
-    STAGES.into_iter().find(|stage| stage.name() == name)
 }
 
 /// One time that a stage gave the record up.
@@ -141,7 +135,7 @@ pub(super) struct Filter {
 
 impl Filter {
     pub(super) fn stages(&self) -> Vec<Stage> {
-        STAGES
+        Stage::ALL
             .into_iter()
             .filter(|stage| self.stages.is_empty() || self.stages.contains(stage))
             .filter(|stage| self.ids.is_empty() || self.ids.iter().any(|id| id.stage == *stage))

@@ -7,12 +7,13 @@ mod show;
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
-use tollgate_runtime::cli::ServiceArgs;
-use tollgate_runtime::kafka::{Kafka, KafkaConfig};
+use tollgate_runtime::kafka::Kafka;
 use tollgate_types::{Stage, Timestamp};
 
-use letters::{Filter, LetterId, STAGES, stage_of};
+use letters::{Filter, LetterId};
 use settle::Outcome;
+
+use crate::commands::kafka_config;
 
 /// Letters stay on their topics until their retention ends; one that was redriven or dropped is marked there as
 /// settled, and not shown any more.
@@ -48,19 +49,9 @@ struct LogArgs {
 }
 
 impl LogArgs {
-    fn open(&self) -> anyhow::Result<Kafka> {
-        let settings = ServiceArgs {
-            config: self.config.clone(),
-            print_config: false,
-        }
-        .settings()?;
-        let mut config: KafkaConfig = settings.section("kafka")?;
-        if let Some(brokers) = &self.brokers {
-            config.brokers.clone_from(brokers);
-        }
-        if let Some(prefix) = &self.topic_prefix {
-            config.topic_prefix.clone_from(prefix);
-        }
+    fn open(self) -> anyhow::Result<Kafka> {
+        let mut config = kafka_config(self.config, self.brokers)?;
+        config.topic_prefix = self.topic_prefix.unwrap_or(config.topic_prefix);
         Kafka::open_cluster(config)
     }
 }
@@ -147,7 +138,8 @@ struct DropArgs {
 }
 
 fn parse_stage(text: &str) -> Result<Stage, String> {
-    stage_of(text).ok_or_else(|| format!("expected {}", STAGES.map(Stage::name).join(", ")))
+    Stage::from_name(text)
+        .ok_or_else(|| format!("expected {}", Stage::ALL.map(Stage::name).join(", ")))
 }
 
 fn parse_time(text: &str) -> Result<Timestamp, String> {

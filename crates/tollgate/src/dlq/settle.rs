@@ -4,7 +4,7 @@
 //! it is redriven again the next time, and whoever reads it does what every stage does with a repetition: nothing.
 
 use std::io::IsTerminal as _;
-use std::sync::mpsc;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use indicatif::ProgressBar;
@@ -143,18 +143,16 @@ impl Settler<'_> {
     fn write(
         &self,
         chunk: &[Letter],
-        send: impl Fn(&Letter, &std::sync::Arc<Acks>) -> anyhow::Result<()>,
+        send: impl Fn(&Letter, &Arc<Acks>) -> anyhow::Result<()>,
     ) -> anyhow::Result<()> {
-        let (done, acknowledged) = mpsc::sync_channel(1);
-        // Whoever waits is there until the answer has come, or the process ends.
-        let acks = Acks::new(move |result| drop(done.send(result)));
+        let (acks, acknowledged) = Acks::to_wait_for();
         let sent = chunk.iter().try_for_each(|letter| send(letter, &acks));
         acks.seal();
         sent?;
         Ok(acknowledged.recv()??)
     }
 
-    fn redrive(&self, letter: &Letter, acks: &std::sync::Arc<Acks>) -> anyhow::Result<()> {
+    fn redrive(&self, letter: &Letter, acks: &Arc<Acks>) -> anyhow::Result<()> {
         let topics = self.kafka.topics();
         let from = format!(
             "{}/{}@{}",
@@ -179,7 +177,7 @@ impl Settler<'_> {
         Ok(self.producer.send_waiting(&record, acks, || false)?)
     }
 
-    fn mark(&self, letter: &Letter, acks: &std::sync::Arc<Acks>) -> anyhow::Result<()> {
+    fn mark(&self, letter: &Letter, acks: &Arc<Acks>) -> anyhow::Result<()> {
         let place = format!("{}@{}", letter.id.partition, letter.id.offset);
         let record = Outgoing {
             partition: Some(letter.id.partition),

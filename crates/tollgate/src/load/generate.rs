@@ -7,7 +7,7 @@ use anyhow::Context as _;
 use rand::rngs::SmallRng;
 use rand::{RngExt as _, SeedableRng as _};
 use serde_json::{Map, Value};
-use tollgate_types::{Amount, Location, NewTransaction, Timestamp};
+use tollgate_types::{Amount, Location, NewTransaction};
 
 use crate::commands::LoadArgs;
 
@@ -76,12 +76,11 @@ impl Maker {
             (false, 0..90) => self.random.random_range(100..20_000),
             (false, _) => self.random.random_range(20_000..90_000),
         };
-        let now = chrono::Utc::now().timestamp_micros();
         let transaction = NewTransaction {
             transaction_id: format!("{:016x}-{}", self.run, self.count),
             user_id: format!("user-{user}"),
             amount: Amount::from_ten_thousandths(cents * 100).unwrap_or_default(),
-            timestamp: Timestamp::from_micros(now).unwrap_or(Timestamp::MAX),
+            timestamp: tollgate_runtime::now(),
             location: Some(location),
             extra: Map::from_iter([
                 (
