@@ -3,6 +3,8 @@
 use std::str::FromStr;
 use std::time::Duration;
 
+use sqlx::SqlSafeStr as _;
+use sqlx::migrate::{Migration, MigrationType, Migrator};
 use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
 use sqlx::sqlite::{
     SqliteConnectOptions, SqliteError, SqliteJournalMode, SqlitePool, SqlitePoolOptions,
@@ -19,6 +21,22 @@ pub enum Database {
     Postgres(PgPool),
     /// A SQLite file.
     Sqlite(SqlitePool),
+}
+
+/// The migrations of a service's tables, in order: what each does, and its text. Their versions count from 1.
+#[must_use]
+pub fn migrations(texts: &[(&'static str, &'static str)]) -> Migrator {
+    let numbered = (1..).zip(texts).map(|(version, (description, sql))| {
+        let text = sql.into_sql_str();
+        Migration::new(
+            version,
+            (*description).into(),
+            MigrationType::Simple,
+            text,
+            false,
+        )
+    });
+    Migrator::with_migrations(numbered.collect())
 }
 
 /// What a caller does about a failed statement.

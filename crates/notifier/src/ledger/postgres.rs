@@ -6,12 +6,15 @@ use std::collections::HashSet;
 use chrono::{DateTime, Utc};
 use sqlx::PgPool;
 use sqlx::migrate::MigrateError;
-use tollgate_runtime::database::DatabaseError;
+use tollgate_runtime::database::{self, DatabaseError};
 
 use crate::alert::AlertKey;
 
 pub(super) async fn migrate(pool: &PgPool) -> Result<(), MigrateError> {
-    let mut migrator = sqlx::migrate!("migrations/postgres");
+    let mut migrator = database::migrations(&[(
+        "alert deliveries",
+        include_str!("../../migrations/postgres/0001_alert_deliveries.sql"),
+    )]);
     migrator.table_name = Cow::Borrowed(super::MIGRATIONS_TABLE);
     migrator.run(pool).await
 }

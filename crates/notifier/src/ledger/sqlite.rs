@@ -7,12 +7,15 @@ use chrono::{DateTime, Utc};
 use serde_json::json;
 use sqlx::SqlitePool;
 use sqlx::migrate::MigrateError;
-use tollgate_runtime::database::DatabaseError;
+use tollgate_runtime::database::{self, DatabaseError};
 
 use crate::alert::AlertKey;
 
 pub(super) async fn migrate(pool: &SqlitePool) -> Result<(), MigrateError> {
-    let mut migrator = sqlx::migrate!("migrations/sqlite");
+    let mut migrator = database::migrations(&[(
+        "alert deliveries",
+        include_str!("../../migrations/sqlite/0001_alert_deliveries.sql"),
+    )]);
     migrator.table_name = Cow::Borrowed(super::MIGRATIONS_TABLE);
     migrator.run(pool).await
 }

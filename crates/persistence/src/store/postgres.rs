@@ -4,7 +4,7 @@ use chrono::{DateTime, Utc};
 use sqlx::migrate::Migrator;
 use sqlx::postgres::{PgPool, PgPoolOptions, PgRow};
 use sqlx::{AssertSqlSafe, Executor as _, Postgres, QueryBuilder, Row as _};
-use tollgate_runtime::database::DatabaseError;
+use tollgate_runtime::database::{self, DatabaseError};
 use tollgate_types::{Amount, Status, Timestamp};
 
 use super::{Count, Counts, Filter, UserGroup, unreadable};
@@ -12,7 +12,10 @@ use crate::config::PersistenceConfig;
 use crate::rows::{Columns, Row, StoredDecision, utc};
 
 pub(super) fn migrations() -> Migrator {
-    sqlx::migrate!("./migrations/postgres")
+    database::migrations(&[(
+        "decisions",
+        include_str!("../../migrations/postgres/0001_decisions.sql"),
+    )])
 }
 
 /// Connections that cannot write, and whose questions the server itself ends in time.

@@ -10,7 +10,7 @@ use sqlx::{
     AssertSqlSafe, Connection as _, QueryBuilder, Row as _, SqlSafeStr as _, SqlStr, Sqlite,
     SqliteConnection,
 };
-use tollgate_runtime::database::DatabaseError;
+use tollgate_runtime::database::{self, DatabaseError};
 use tollgate_types::{Amount, Timestamp};
 
 use super::{Count, Counts, Filter, UserGroup, unreadable};
@@ -18,7 +18,10 @@ use crate::config::PersistenceConfig;
 use crate::rows::{Columns, Row, StoredDecision, fixed_width};
 
 pub(super) fn migrations() -> Migrator {
-    sqlx::migrate!("./migrations/sqlite")
+    database::migrations(&[(
+        "decisions",
+        include_str!("../../migrations/sqlite/0001_decisions.sql"),
+    )])
 }
 
 /// More memory and rarer checkpoints than connections have by default: users come in any order, and each batch touches
