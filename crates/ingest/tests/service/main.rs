@@ -7,5 +7,6 @@ mod bad_input;
 mod document;
 mod keys_and_limits;
 mod lifecycle;
+mod stress;
 mod support;
 mod waiting;
