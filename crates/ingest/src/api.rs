@@ -15,6 +15,7 @@ use tollgate_runtime::Shutdown;
 use tollgate_runtime::health::Health;
 use tollgate_runtime::http::{ApiKeys, Problem};
 use tollgate_runtime::kafka::Producer;
+use tollgate_runtime::resilience::Dependency;
 use tower_http::catch_panic::CatchPanicLayer;
 use utoipa::OpenApi as _;
 use utoipa_axum::router::OpenApiRouter;
@@ -35,6 +36,8 @@ pub(crate) struct App {
     /// The topic of transactions.
     pub(crate) topic: String,
     pub(crate) producer: Producer,
+    /// What is known of whether it writes.
+    pub(crate) log: Dependency,
     pub(crate) limits: Limits,
     pub(crate) replies: Replies,
     pub(crate) health: Health,

@@ -7,9 +7,13 @@ use axum::http::StatusCode;
 use tokio::sync::oneshot;
 use tollgate_runtime::http::Problem;
 use tollgate_runtime::kafka::{Acks, Outgoing, Producer, SendError};
+use tollgate_runtime::resilience::{
+    BreakerConfig, CallError, Dependency, Limits, Patience, RetryConfig, Unserved,
+};
 use tollgate_types::Transaction;
 use tollgate_types::headers::{REPLY_TO, TRACEPARENT, TRACESTATE};
 
+use crate::IngestConfig;
 use crate::trace::TraceContext;
 
 /// When to send again what was not acknowledged.
@@ -24,16 +28,76 @@ pub(crate) struct Envelope<'a> {
     pub(crate) reply_to: Option<i32>,
 }
 
+/// Why a request is not on the log.
+#[derive(Debug, thiserror::Error)]
+enum PublishError {
+    #[error("{0}")]
+    Unacknowledged(String),
+    /// The settings are checked against this at start; to send again would not help.
+    #[error("{0}")]
+    TooLarge(SendError),
+}
+
+impl CallError for PublishError {
+    fn timed_out(limit: Duration) -> Self {
+        Self::Unacknowledged(format!("no acknowledgement within {limit:?}"))
+    }
+
+    fn is_outage(&self) -> bool {
+        matches!(self, Self::Unacknowledged(_))
+    }
+}
+
+/// How the log is called: the client itself sends again what was not acknowledged, until the deadline. A log that has
+/// let several requests in a row down gets no more of them until one of the next has come through.
+pub(crate) fn limits(config: &IngestConfig) -> Limits {
+    Limits {
+        timeout: config.acknowledge_timeout(),
+        concurrency: config.max_in_flight,
+        retry: RetryConfig::default(),
+        poison_after: None,
+        breaker: BreakerConfig::default(),
+    }
+}
+
 /// Writes the transactions in their order. When this returns, the log has them all.
 ///
 /// # Errors
 /// 503 where it may not have one of them: the caller sends all again, and their ids keep them from counting twice.
 pub(crate) async fn publish(
+    log: &Dependency,
     producer: &Producer,
     envelope: &Envelope<'_>,
     transactions: &[(usize, Transaction<'_>)],
     deadline: Instant,
 ) -> Result<(), Problem> {
+    let call = log.call(Patience::none(), || {
+        write(producer, envelope, transactions, deadline)
+    });
+    let (_, result) = call.await;
+    result.map_err(|error| match error {
+        Unserved::Failed(error @ PublishError::TooLarge(_)) => {
+            Problem::new(StatusCode::PAYLOAD_TOO_LARGE, error.to_string())
+        }
+        Unserved::Failed(error) | Unserved::GivenUp(Some(error)) => {
+            tracing::warn!(%error, "a request was not acknowledged by the log");
+            let detail = "the log has not acknowledged the transactions, some of them may be on it; send them again with the same transaction_id, which keeps them from counting twice";
+            Problem::new(StatusCode::SERVICE_UNAVAILABLE, detail).retry_after(RETRY)
+        }
+        Unserved::GivenUp(None) => {
+            metrics::counter!("tollgate_ingest_shed_total", "reason" => "log").increment(1);
+            let detail = "the log does not acknowledge what it is sent; nothing of this request was taken";
+            Problem::new(StatusCode::SERVICE_UNAVAILABLE, detail).retry_after(RETRY)
+        }
+    })
+}
+
+async fn write(
+    producer: &Producer,
+    envelope: &Envelope<'_>,
+    transactions: &[(usize, Transaction<'_>)],
+    deadline: Instant,
+) -> Result<(), PublishError> {
     let reply_to = envelope.reply_to.map(|partition| partition.to_string());
     let headers: Vec<(&str, Option<&[u8]>)> = [
         (TRACEPARENT, envelope.trace.parent.as_deref()),
@@ -66,7 +130,7 @@ pub(crate) async fn publish(
     acks.seal();
     match tokio::time::timeout_at(deadline.into(), acknowledged).await {
         Ok(Ok(Ok(()))) => Ok(()),
-        Ok(Ok(Err(failure))) => Err(unacknowledged(&failure.to_string())),
+        Ok(Ok(Err(failure))) => Err(unacknowledged(failure)),
         Ok(Err(_)) => Err(unacknowledged("the producer is gone")),
         Err(_) => Err(unacknowledged("no acknowledgement in time")),
     }
@@ -77,25 +141,14 @@ async fn send(
     record: &Outgoing<'_>,
     acks: &Arc<Acks>,
     deadline: Instant,
-) -> Result<(), Problem> {
+) -> Result<(), PublishError> {
     match producer.send_until(record, acks, deadline).await {
         Ok(()) => Ok(()),
-        Err(error @ (SendError::Full | SendError::Failed(_))) => {
-            Err(unacknowledged(&error.to_string()))
-        }
-        // The settings are checked against this at start; to send again would not help.
-        Err(error @ SendError::TooLarge) => Err(Problem::new(
-            StatusCode::PAYLOAD_TOO_LARGE,
-            error.to_string(),
-        )),
+        Err(error @ (SendError::Full | SendError::Failed(_))) => Err(unacknowledged(error)),
+        Err(error @ SendError::TooLarge) => Err(PublishError::TooLarge(error)),
     }
 }
 
-fn unacknowledged(reason: &str) -> Problem {
-    tracing::warn!(reason, "a request was not acknowledged by the log");
-    let problem = Problem::new(
-        StatusCode::SERVICE_UNAVAILABLE,
-        "the log has not acknowledged the transactions, some of them may be on it; send them again with the same transaction_id, which keeps them from counting twice",
-    );
-    problem.retry_after(RETRY)
+fn unacknowledged(reason: impl ToString) -> PublishError {
+    PublishError::Unacknowledged(reason.to_string())
 }

@@ -10,12 +10,13 @@ use tollgate_runtime::Shutdown;
 use tollgate_runtime::health::Health;
 use tollgate_runtime::http::{bind, serve_admin};
 use tollgate_runtime::kafka::{Kafka, Producer};
+use tollgate_runtime::resilience::Dependency;
 
 use crate::IngestConfig;
 use crate::api::{App, router};
 use crate::limits::Limits;
 use crate::replies::Replies;
-use crate::{availability, replies};
+use crate::{availability, publish, replies};
 
 /// How long a record on its way may take at least to be acknowledged after the last answer.
 const MIN_FLUSH: Duration = Duration::from_millis(500);
@@ -82,6 +83,7 @@ pub async fn start(
     let watch = availability::watch(kafka.clone(), health.clone(), drained.clone());
     let app = Arc::new(App {
         limits: Limits::new(&config),
+        log: Dependency::new("log", &publish::limits(&config), None),
         config,
         keys,
         topic: kafka.topics().transactions.clone(),

@@ -121,7 +121,14 @@ async fn answer(app: &App, parts: &Parts, body: &mut Body) -> Result<Response, P
         reply_to: wait.map(|(_, partition)| partition),
     };
     let deadline = Instant::now() + config.acknowledge_timeout();
-    publish(&app.producer, &envelope, &sorted.accepted, deadline).await?;
+    publish(
+        &app.log,
+        &app.producer,
+        &envelope,
+        &sorted.accepted,
+        deadline,
+    )
+    .await?;
     metrics::counter!("tollgate_ingest_transactions_total", "outcome" => "accepted")
         .increment(sorted.accepted.len() as u64);
     match wait.zip(awaited) {

@@ -13,11 +13,11 @@ use serde::{Deserialize, Serialize, Serializer};
 use sha2::{Digest, Sha256};
 use tollgate_runtime::Secret;
 use tollgate_runtime::config::ConfigError;
+use tollgate_runtime::resilience::{BreakerConfig, Limits, RetryConfig};
 use tollgate_runtime::secret::redacted_url;
 use url::{Host, Url};
 
 use crate::alert::hex;
-use crate::delivery::RetryConfig;
 use crate::signature::Signer;
 
 /// Section `notifier`.
@@ -37,6 +37,10 @@ pub struct NotifierConfig {
     pub budget_bytes: usize,
     /// When a sink that does not answer is tried again.
     pub retry: RetryConfig,
+    /// When a sink counts as down: its alerts wait then, and one of them asks whether it is back.
+    pub breaker: BreakerConfig,
+    /// Failed attempts, each after the sink took another alert, after which an alert becomes a dead letter.
+    pub poison_after: u32,
     /// Where alerts go.
     pub sinks: Vec<SinkConfig>,
 }
@@ -49,7 +53,13 @@ impl Default for NotifierConfig {
             ledger_retention_days: 30,
             budget_records: 10_000,
             budget_bytes: 32 * 1024 * 1024,
-            retry: RetryConfig::default(),
+            retry: RetryConfig {
+                base_ms: 250,
+                cap_ms: 30_000,
+                ..RetryConfig::default()
+            },
+            breaker: BreakerConfig::default(),
+            poison_after: 20,
             sinks: vec![SinkConfig::of_kind("console")],
         }
     }
@@ -154,7 +164,14 @@ impl NotifierConfig {
     /// # Errors
     /// Names the setting at fault.
     pub fn validate(&self) -> Result<Vec<SinkSpec>, ConfigError> {
-        self.retry.validate()?;
+        self.retry.validate("notifier.retry")?;
+        self.breaker.validate("notifier.breaker")?;
+        if self.poison_after == 0 {
+            return Err(ConfigError::invalid(
+                "notifier.poison_after",
+                "must be at least 1",
+            ));
+        }
         for (setting, value) in [
             ("budget_records", self.budget_records),
             ("budget_bytes", self.budget_bytes),
@@ -192,6 +209,22 @@ impl NotifierConfig {
             specs.push(spec);
         }
         Ok(specs)
+    }
+
+    /// How a sink is called.
+    pub(crate) fn limits(&self, spec: &SinkSpec) -> Limits {
+        Limits {
+            timeout: match &spec.kind {
+                // The client's own timeout ends it first, and says more.
+                SinkKind::Webhook(webhook) => webhook.timeout + Duration::from_secs(1),
+                // What blocks goes on all the same, and would be written twice.
+                SinkKind::Console | SinkKind::File(_) => Duration::MAX,
+            },
+            concurrency: spec.concurrency,
+            retry: self.retry.clone(),
+            poison_after: Some(self.poison_after),
+            breaker: self.breaker.clone(),
+        }
     }
 
     /// The ledger must not forget what the log may still bring again.

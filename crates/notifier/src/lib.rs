@@ -17,6 +17,5 @@ mod sinks;
 
 pub use alert::{Alert, AlertKey};
 pub use config::{NotifierConfig, SinkConfig, SinkKind, SinkSpec};
-pub use delivery::RetryConfig;
 pub use service::{Notifier, run, start};
 pub use sinks::ConsoleOut;

@@ -103,7 +103,6 @@ pub async fn start(
     let (letters, letter_writer) =
         LetterWriter::new(kafka.clone(), kafka.producer()?, stop.clone());
     let means = Means {
-        retry: config.retry.clone(),
         ledger,
         letters: letters.clone(),
         drain,
@@ -111,7 +110,9 @@ pub async fn start(
     let mut workers = Vec::with_capacity(specs.len());
     for spec in specs {
         let (name, sink) = (spec.name.clone(), Sink::open(&spec, &console).await?);
-        workers.push((name, Arc::new(SinkWorker::new(spec, sink, means.clone()))));
+        let limits = config.limits(&spec);
+        let worker = SinkWorker::new(spec, sink, &limits, means.clone());
+        workers.push((name, Arc::new(worker)));
     }
     drop(means);
 

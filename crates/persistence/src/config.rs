@@ -8,11 +8,12 @@ use serde::{Deserialize, Serialize, Serializer};
 use tollgate_runtime::config::{ConfigError, Settings};
 use tollgate_runtime::http::ApiKeyConfig;
 use tollgate_runtime::kafka::KafkaConfig;
+use tollgate_runtime::resilience::{BreakerConfig, Limits, RetryConfig};
 use tollgate_runtime::secret::redacted_url;
 use tollgate_runtime::telemetry::TelemetryConfig;
 
 /// Section `persistence`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct PersistenceConfig {
     /// The read API.
@@ -29,6 +30,10 @@ pub struct PersistenceConfig {
     pub batch_max_bytes: usize,
     /// How long one database transaction of the writer may take, in milliseconds.
     pub write_timeout_ms: u64,
+    /// When a database transaction that got no answer is tried again.
+    pub retry: RetryConfig,
+    /// When the store counts as down.
+    pub breaker: BreakerConfig,
     /// How long one question to the read API may take, in milliseconds.
     pub query_timeout_ms: u64,
     /// Decisions on a page where the caller does not say how many.
@@ -49,6 +54,8 @@ impl Default for PersistenceConfig {
             batch_max: 1_000,
             batch_max_bytes: 8 * 1024 * 1024,
             write_timeout_ms: 30_000,
+            retry: RetryConfig::default(),
+            breaker: BreakerConfig::default(),
             query_timeout_ms: 5_000,
             page_default: 50,
             page_max: 1_000,
@@ -80,6 +87,8 @@ impl PersistenceConfig {
         if let Some((setting, _)) = at_least_one.iter().find(|(_, value)| *value == 0) {
             return invalid(setting, "must be at least 1");
         }
+        self.retry.validate("persistence.retry")?;
+        self.breaker.validate("persistence.breaker")?;
         if self.page_default > self.page_max {
             return invalid("page_default", "must be at most persistence.page_max");
         }
@@ -93,8 +102,26 @@ impl PersistenceConfig {
         Ok(())
     }
 
-    pub(crate) const fn write_timeout(&self) -> Duration {
-        Duration::from_millis(self.write_timeout_ms)
+    /// How the writer calls the store.
+    pub(crate) fn writes(&self) -> Limits {
+        Limits {
+            timeout: Duration::from_millis(self.write_timeout_ms),
+            concurrency: 1,
+            retry: self.retry.clone(),
+            // Rows that the store refuses it refuses at once; a batch that only fails says nothing of its rows.
+            poison_after: None,
+            breaker: self.breaker.clone(),
+        }
+    }
+
+    /// How the read API calls it.
+    pub(crate) fn reads(&self) -> Limits {
+        Limits {
+            timeout: self.query_timeout(),
+            // More would only wait for a connection.
+            concurrency: usize::try_from(self.connections).unwrap_or(usize::MAX),
+            ..self.writes()
+        }
     }
 
     pub(crate) const fn query_timeout(&self) -> Duration {

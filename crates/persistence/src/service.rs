@@ -12,7 +12,7 @@ use tollgate_runtime::kafka::Kafka;
 
 use crate::api;
 use crate::config::PersistenceConfig;
-use crate::store::Store;
+use crate::store::{self, Store};
 use crate::writer::DecisionWriter;
 
 /// A running persistence service.
@@ -63,8 +63,8 @@ pub async fn start(
     let public = bind("persistence.listen", config.listen).await?;
     let admin = bind("persistence.admin_listen", config.admin_listen).await?;
     let (address, admin_address) = (public.address(), admin.address());
-    let store = Store::open(&config).await?;
-    let health = Health::starting(&["log", "store", "topics"]);
+    let health = Health::starting(&["log", store::COMPONENT, "topics"]);
+    let store = Store::open(&config, health.clone()).await?;
     // Ends with the given one, and also when one of the tasks ends.
     let shutdown = shutdown.child();
     let writer = DecisionWriter::new(

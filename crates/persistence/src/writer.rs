@@ -4,7 +4,7 @@
 //! A store that is away makes the loop wait and nothing else: what is in hand reaches its budget, and the consumer
 //! pauses.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context as _, anyhow};
 use tokio_util::sync::CancellationToken;
@@ -12,6 +12,7 @@ use tollgate_runtime::Shutdown;
 use tollgate_runtime::database::DatabaseError;
 use tollgate_runtime::health::Health;
 use tollgate_runtime::kafka::{Batch, Batching, ConsumerOptions, Kafka, Lanes, StartingPosition};
+use tollgate_runtime::resilience::{Patience, Unserved};
 use tollgate_types::Stage;
 
 use crate::config::PersistenceConfig;
@@ -20,9 +21,6 @@ use crate::intake::Intake;
 use crate::rows::Row;
 use crate::store::Store;
 
-/// First wait before a batch is tried again, doubled each time; a random part of it is waited.
-const BACKOFF_BASE: Duration = Duration::from_millis(100);
-const BACKOFF_CAP: Duration = Duration::from_secs(10);
 /// How often an idle writer asks whether the store is still there.
 const PROBE_INTERVAL: Duration = Duration::from_secs(2);
 /// Full transactions that may wait in memory behind the one being written.
@@ -130,10 +128,8 @@ impl DecisionWriter {
                     Some(batches) => giving_back = !self.handle(batches).await?,
                     None => return Ok(()),
                 },
-                _ = probe.tick() => match self.store.ping().await {
-                    Ok(()) => self.health.ready("store"),
-                    Err(error) => self.health.not_ready("store", error.to_string()),
-                },
+                // Its outcome is the service's health.
+                _ = probe.tick() => drop(self.store.ping().await),
             }
         }
     }
@@ -158,25 +154,16 @@ impl DecisionWriter {
 
     /// Prepares the schema, however long the store is away. False: the shutdown came first.
     async fn migrate(&self) -> anyhow::Result<bool> {
-        for attempt in 0.. {
-            let error = tokio::select! {
-                result = self.store.migrate() => match result {
-                    Ok(()) => break,
-                    Err(error) => error,
-                },
-                () = self.shutdown.begun() => return Ok(false),
-            };
-            match error {
-                DatabaseError::Unavailable(_) => {
-                    if !self.wait(attempt, &error).await {
-                        return Ok(false);
-                    }
-                }
-                DatabaseError::Refused(_) | DatabaseError::Broken(_) => return Err(broken(error)),
-            }
+        match self.store.migrate(&self.patience()).await {
+            Ok(()) => Ok(true),
+            Err(Unserved::GivenUp(_)) => Ok(false),
+            Err(Unserved::Failed(error)) => Err(broken(error)),
         }
-        self.health.ready("store");
-        Ok(true)
+    }
+
+    /// Waits for the store until the shutdown.
+    fn patience(&self) -> Patience {
+        Patience::endless().over_with(self.shutdown.token())
     }
 
     /// Stores records and completes them. False: the shutdown came first, and they are given back.
@@ -238,57 +225,24 @@ impl DecisionWriter {
     async fn write(&self, rows: &[Row<'_>]) -> anyhow::Result<Answer> {
         metrics::histogram!("tollgate_persistence_batch_records")
             .record(u32::try_from(rows.len()).unwrap_or(u32::MAX));
-        let mut attempt = 0;
-        loop {
-            let begun = Instant::now();
-            let result = tokio::select! {
-                result = self.store.write(rows) => result,
-                () = self.out_of_time.cancelled() => return Ok(Answer::GiveBack),
-            };
-            metrics::histogram!("tollgate_persistence_write_duration_seconds")
-                .record(begun.elapsed());
-            let error = match result {
-                Ok(written) => {
-                    metrics::counter!("tollgate_persistence_rows_total", "outcome" => "stored")
-                        .increment(written.stored);
-                    metrics::counter!("tollgate_persistence_rows_total", "outcome" => "known")
-                        .increment(written.known);
-                    self.health.ready("store");
-                    return Ok(Answer::Stored);
-                }
-                Err(error) => error,
-            };
-            match error {
-                DatabaseError::Unavailable(_) => {
-                    if !self.wait(attempt, &error).await {
-                        return Ok(Answer::GiveBack);
-                    }
-                    attempt += 1;
-                }
-                DatabaseError::Refused(error) => {
-                    return Ok(Answer::Refused {
-                        reason: explain(&error),
-                        attempts: attempt + 1,
-                    });
-                }
-                DatabaseError::Broken(_) => return Err(broken(error)),
+        let patience = self.patience();
+        let (attempts, result) = tokio::select! {
+            ended = self.store.write(rows, &patience) => ended,
+            () = self.out_of_time.cancelled() => return Ok(Answer::GiveBack),
+        };
+        match result {
+            Ok(written) => {
+                let rows = |outcome: &'static str| metrics::counter!("tollgate_persistence_rows_total", "outcome" => outcome);
+                rows("stored").increment(written.stored);
+                rows("known").increment(written.known);
+                Ok(Answer::Stored)
             }
-        }
-    }
-
-    /// Says that the store is away, and waits for the next attempt. False: the shutdown came first.
-    async fn wait(&self, attempt: u32, error: &DatabaseError) -> bool {
-        metrics::counter!("tollgate_persistence_retries_total").increment(1);
-        self.health.not_ready("store", error.to_string());
-        let longest = BACKOFF_BASE
-            .saturating_mul(1 << attempt.min(16))
-            .min(BACKOFF_CAP);
-        // Full jitter: replicas that lost the store together do not come back together.
-        let wait = longest.mul_f64(rand::random());
-        tracing::warn!(%error, attempt, ?wait, "the store is away; trying again");
-        tokio::select! {
-            () = tokio::time::sleep(wait) => true,
-            () = self.shutdown.begun() => false,
+            Err(Unserved::GivenUp(_)) => Ok(Answer::GiveBack),
+            Err(Unserved::Failed(DatabaseError::Refused(error))) => Ok(Answer::Refused {
+                reason: explain(&error),
+                attempts,
+            }),
+            Err(Unserved::Failed(error)) => Err(broken(error)),
         }
     }
 }

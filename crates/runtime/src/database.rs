@@ -1,5 +1,6 @@
 //! The store behind a service: PostgreSQL in production, a SQLite file where nothing is to be installed.
 
+use std::io;
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -12,6 +13,7 @@ use sqlx::sqlite::{
 };
 
 use crate::config::ConfigError;
+use crate::resilience::{CallError, Unserved};
 use crate::secret::redacted_url;
 
 /// A pool of connections to one of the two stores.
@@ -74,6 +76,35 @@ impl From<sqlx::Error> for DatabaseError {
         };
         of_store(error)
     }
+}
+
+impl CallError for DatabaseError {
+    fn timed_out(limit: Duration) -> Self {
+        unanswered(
+            io::ErrorKind::TimedOut,
+            format!("no answer within {limit:?}"),
+        )
+    }
+
+    fn is_outage(&self) -> bool {
+        matches!(self, Self::Unavailable(_))
+    }
+}
+
+impl From<Unserved<Self>> for DatabaseError {
+    fn from(unserved: Unserved<Self>) -> Self {
+        match unserved {
+            Unserved::Failed(error) | Unserved::GivenUp(Some(error)) => error,
+            Unserved::GivenUp(None) => unanswered(
+                io::ErrorKind::NotConnected,
+                "it did not answer before, and is asked again soon".to_owned(),
+            ),
+        }
+    }
+}
+
+fn unanswered(kind: io::ErrorKind, reason: String) -> DatabaseError {
+    DatabaseError::Unavailable(sqlx::Error::Io(io::Error::new(kind, reason)))
 }
 
 /// By class: Appendix A of PostgreSQL's manual.

@@ -9,6 +9,7 @@ pub mod database;
 pub mod health;
 pub mod http;
 pub mod kafka;
+pub mod resilience;
 pub mod secret;
 pub mod shutdown;
 pub mod telemetry;

@@ -66,6 +66,12 @@ impl Shutdown {
         self.token.is_cancelled()
     }
 
+    /// The signal, for what waits for several.
+    #[must_use]
+    pub fn token(&self) -> CancellationToken {
+        self.token.clone()
+    }
+
     /// Waits for the signal.
     pub async fn begun(&self) {
         self.token.cancelled().await;

@@ -2,10 +2,10 @@
 //!
 //! Invariant: an alert's ticket is resolved only after the ledger knows that the sink has it, or after its record was
 //! handed to the dead letters. A sink that is down is no reason to give an alert up: it is tried until the shutdown.
+//! An alert that fails again and again, while the sink takes others, is.
 
 mod claims;
-mod retry;
-mod state;
+mod sink_metrics;
 #[cfg(test)]
 mod tests;
 
@@ -14,13 +14,13 @@ use std::time::Instant;
 
 use anyhow::Context as _;
 use claims::Claims;
-pub use retry::RetryConfig;
-use state::SinkState;
+use sink_metrics::SinkMetrics;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tollgate_runtime::Shutdown;
 use tollgate_runtime::database::DatabaseError;
+use tollgate_runtime::resilience::{Dependency, Limits, Patience, Unserved};
 
 use crate::alert::{Alert, AlertKey};
 use crate::config::SinkSpec;
@@ -44,7 +44,6 @@ pub(crate) struct Drain {
 /// What the workers of all sinks share.
 #[derive(Debug, Clone)]
 pub(crate) struct Means {
-    pub(crate) retry: RetryConfig,
     pub(crate) ledger: Ledger,
     pub(crate) letters: DeadLetters,
     pub(crate) drain: Drain,
@@ -57,7 +56,8 @@ pub(crate) struct SinkWorker {
     sink: Sink,
     means: Means,
     claims: Claims,
-    state: SinkState,
+    metrics: SinkMetrics,
+    dependency: Dependency,
 }
 
 /// What became of an attempt to settle an alert.
@@ -73,21 +73,22 @@ enum Fate {
 }
 
 impl SinkWorker {
-    pub(crate) fn new(spec: SinkSpec, sink: Sink, means: Means) -> Self {
-        let state = SinkState::new(&spec.name, means.retry.attempts_before_down);
+    pub(crate) fn new(spec: SinkSpec, sink: Sink, limits: &Limits, means: Means) -> Self {
+        let dependency = format!("sink {}", spec.name);
         Self {
+            metrics: SinkMetrics::new(&spec.name),
+            dependency: Dependency::new(&dependency, limits, None),
             name: spec.name,
-            concurrency: spec.concurrency,
+            concurrency: limits.concurrency,
             sink,
             means,
             claims: Claims::default(),
-            state,
         }
     }
 
     /// Counts the alerts that wait in the queue.
     pub(crate) fn queued(&self) -> metrics::Gauge {
-        self.state.queued.clone()
+        self.metrics.queued.clone()
     }
 
     /// Works until the queue is closed and empty.
@@ -95,12 +96,13 @@ impl SinkWorker {
         self: Arc<Self>,
         mut queue: mpsc::Receiver<Load>,
     ) -> anyhow::Result<()> {
-        let permits = Arc::new(Semaphore::new(self.concurrency));
+        // In the order of the log, and held until the ledger knows: what a crash may send twice is bounded by it.
+        let places = Arc::new(Semaphore::new(self.concurrency));
         let mut deliveries = JoinSet::new();
         loop {
             tokio::select! {
                 load = queue.recv() => match load {
-                    Some(load) => self.take(load, &permits, &mut deliveries).await?,
+                    Some(load) => self.take(load, &places, &mut deliveries).await?,
                     None => break,
                 },
                 Some(ended) = deliveries.join_next() => ended.context("a delivery has panicked")?,
@@ -116,7 +118,7 @@ impl SinkWorker {
     async fn take(
         self: &Arc<Self>,
         load: Load,
-        permits: &Arc<Semaphore>,
+        places: &Arc<Semaphore>,
         deliveries: &mut JoinSet<()>,
     ) -> Result<(), DatabaseError> {
         let claimed: Vec<(Arc<Alert>, Ticket)> = load
@@ -125,7 +127,7 @@ impl SinkWorker {
                 let alert = Arc::clone(ticket.alert()?);
                 let first = self.claims.claim(&alert.key, ticket);
                 if first.is_none() {
-                    self.state.queued.decrement(1.0);
+                    self.metrics.queued.decrement(1.0);
                 }
                 Some((alert, first?))
             })
@@ -137,16 +139,16 @@ impl SinkWorker {
                 // The shutdown came before the ledger's answer.
                 None => drop(self.claims.settle(&alert.key)),
                 Some(known) if known.contains(&index) => {
-                    self.state.known.increment(1);
+                    self.metrics.known.increment(1);
                     self.resolve(&alert.key, ticket);
                 }
                 Some(_) => {
-                    let permit = Arc::clone(permits).acquire_owned().await;
-                    let Ok(permit) = permit else { continue };
-                    deliveries.spawn(Arc::clone(self).settle(alert, ticket, permit));
+                    let place = Arc::clone(places).acquire_owned().await;
+                    let Ok(place) = place else { continue };
+                    deliveries.spawn(Arc::clone(self).settle(alert, ticket, place));
                 }
             }
-            self.state.queued.decrement(1.0);
+            self.metrics.queued.decrement(1.0);
         }
         Ok(())
     }
@@ -155,11 +157,11 @@ impl SinkWorker {
         self: Arc<Self>,
         alert: Arc<Alert>,
         mut ticket: Ticket,
-        _permit: OwnedSemaphorePermit,
+        _place: OwnedSemaphorePermit,
     ) {
         loop {
-            let mut attempts = 0;
-            match self.attempt(&alert, &ticket, &mut attempts).await {
+            let (attempts, fate) = self.deliver(&alert, &ticket).await;
+            match fate {
                 Fate::Delivered => {
                     // Where the ledger's writer has died, the service goes down, and the ticket with it.
                     if self.means.ledger.record(&self.name, &alert.key).await {
@@ -168,7 +170,7 @@ impl SinkWorker {
                     return;
                 }
                 Fate::Refused { reason } => {
-                    self.state.refused.increment(1);
+                    self.metrics.refused.increment(1);
                     let letter = Letter {
                         ticket,
                         kind: "refused",
@@ -190,49 +192,36 @@ impl SinkWorker {
         }
     }
 
-    /// Tries until the sink has the alert or refuses it.
-    async fn attempt(&self, alert: &Arc<Alert>, ticket: &Ticket, attempts: &mut u32) -> Fate {
+    /// Tries until the sink has the alert or refuses it. The attempts, and what came of them.
+    async fn deliver(&self, alert: &Arc<Alert>, ticket: &Ticket) -> (u32, Fate) {
         let begun = Instant::now();
         let Drain { stop, late } = &self.means.drain;
-        loop {
-            if ticket.revoked().is_cancelled() {
-                return Fate::Revoked;
+        let patience = Patience::endless()
+            .pointless_with(ticket.revoked().clone())
+            .pointless_with(late.clone())
+            .over_with(stop.token());
+        let call = self.dependency.call(patience, || self.sink.deliver(alert));
+        let (attempts, result) = call.await;
+        let fate = match result {
+            Ok(()) => {
+                self.metrics.delivered_after(begun.elapsed());
+                Fate::Delivered
             }
-            let hopeless = stop.is_begun() && (*attempts > 0 || self.state.is_down());
-            if hopeless || late.is_cancelled() {
-                return Fate::Abandoned;
-            }
-            *attempts = attempts.saturating_add(1);
-            match self.sink.deliver(alert).await {
-                Ok(()) => {
-                    self.state.answered();
-                    self.state.delivered_after(begun.elapsed());
-                    return Fate::Delivered;
-                }
-                Err(Failure::Refuse { reason }) => {
-                    self.state.answered();
-                    return Fate::Refused { reason };
-                }
-                Err(Failure::Retry { reason, after }) => {
-                    self.state.failed(&reason);
-                    let wait = self.means.retry.wait(*attempts, rand::random(), after);
-                    tokio::select! {
-                        () = tokio::time::sleep(wait) => {}
-                        // Another alert got through, so this one may. Who was told when to come keeps to it.
-                        () = self.state.recovered(), if after.is_none() => {}
-                        () = ticket.revoked().cancelled() => {}
-                        () = stop.begun() => {}
-                    }
-                }
-            }
-        }
+            Err(Unserved::Failed(Failure::Refuse { reason })) => Fate::Refused { reason },
+            Err(Unserved::Failed(Failure::Retry { reason, .. })) => Fate::Refused {
+                reason: format!("it fails while others are taken: {reason}"),
+            },
+            Err(Unserved::GivenUp(_)) if ticket.revoked().is_cancelled() => Fate::Revoked,
+            Err(Unserved::GivenUp(_)) => Fate::Abandoned,
+        };
+        (attempts, fate)
     }
 
     /// The alert is where it belongs, and so is whatever followed it.
     fn resolve(&self, key: &AlertKey, ticket: Ticket) {
         ticket.resolve();
         for follower in self.claims.settle(key) {
-            self.state.known.increment(1);
+            self.metrics.known.increment(1);
             follower.resolve();
         }
     }

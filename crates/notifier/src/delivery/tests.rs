@@ -86,15 +86,14 @@ impl Pipeline {
                 .or_default() += 1;
             Ok(())
         });
-        let config = crate::NotifierConfig::default();
+        let mut config = crate::NotifierConfig::default();
+        config.retry.base_ms = 10;
+        config.retry.cap_ms = 20;
+        config.breaker.open_ms = 10;
         let spec = config.validate().unwrap().remove(0);
+        let limits = config.limits(&spec);
         let sink = Sink::open(&spec, &console).await.unwrap();
         let means = Means {
-            retry: RetryConfig {
-                base_ms: 10,
-                cap_ms: 20,
-                ..RetryConfig::default()
-            },
             ledger,
             letters: letters.clone(),
             drain: Drain {
@@ -102,7 +101,7 @@ impl Pipeline {
                 late: CancellationToken::new(),
             },
         };
-        let worker = Arc::new(SinkWorker::new(spec, sink, means));
+        let worker = Arc::new(SinkWorker::new(spec, sink, &limits, means));
         let (loads, queue) = mpsc::channel(100);
         let queues = vec![SinkQueue {
             loads,

@@ -9,8 +9,6 @@ mod sqlite;
 mod tests;
 
 use std::collections::HashSet;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
@@ -19,9 +17,9 @@ use tokio::sync::{mpsc, oneshot};
 use tollgate_runtime::Shutdown;
 use tollgate_runtime::database::{Database, DatabaseError};
 use tollgate_runtime::health::Health;
+use tollgate_runtime::resilience::{BreakerConfig, Dependency, Limits, Patience, RetryConfig};
 
 use crate::alert::AlertKey;
-use crate::delivery::RetryConfig;
 
 /// The ledger's name among the reasons for not being ready.
 pub(crate) const COMPONENT: &str = "ledger";
@@ -29,6 +27,10 @@ pub(crate) const COMPONENT: &str = "ledger";
 const GROUP: usize = 256;
 /// Rows that one statement of the purge deletes, so that it holds nobody up.
 const PURGE_STEP: i64 = 5_000;
+/// How long one statement may take.
+const TIMEOUT: Duration = Duration::from_secs(30);
+/// Questions under way at once: one a sink, the writer, and the watch.
+const CONCURRENCY: usize = 64;
 /// Time between looks at the store while nothing else asks it.
 const WATCH: Duration = Duration::from_secs(10);
 /// Time between purges.
@@ -64,11 +66,20 @@ pub(crate) fn open(
     stop: Shutdown,
 ) -> (Ledger, LedgerWriter, Store) {
     let (sender, entries) = mpsc::channel(GROUP);
+    let limits = Limits {
+        timeout: TIMEOUT,
+        concurrency: CONCURRENCY,
+        retry: RetryConfig {
+            cap_ms: 5_000,
+            ..RetryConfig::default()
+        },
+        poison_after: None,
+        breaker: BreakerConfig::default(),
+    };
     let store = Store {
         database,
-        health,
+        dependency: Dependency::new("ledger", &limits, Some((health, COMPONENT))),
         stop,
-        waiting: Arc::default(),
     };
     let ledger = Ledger {
         store: store.clone(),
@@ -140,34 +151,18 @@ impl LedgerWriter {
 #[derive(Debug, Clone)]
 pub(crate) struct Store {
     pub(crate) database: Database,
-    health: Health,
+    dependency: Dependency,
     stop: Shutdown,
-    /// Questions that the store has not answered at their first time.
-    waiting: Arc<AtomicUsize>,
-}
-
-/// Counts a question among those that wait, until it is answered or given up.
-struct Waiting(Arc<AtomicUsize>);
-
-impl Waiting {
-    fn new(count: &Arc<AtomicUsize>) -> Self {
-        count.fetch_add(1, Ordering::AcqRel);
-        Self(Arc::clone(count))
-    }
-}
-
-impl Drop for Waiting {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::AcqRel);
-    }
 }
 
 impl Store {
     /// Makes or upgrades the tables. False when the shutdown came before the store's answer.
     pub(crate) async fn prepare(&self) -> anyhow::Result<bool> {
-        let prepared = self.insist(|| self.migrate());
+        // An upgrade may take its time.
+        let patient = self.dependency.with_timeout(Duration::MAX);
+        let prepared = patient.call(Patience::endless(), || self.migrate());
         tokio::select! {
-            done = prepared => Ok(done.map(|()| true)?),
+            (_, done) = prepared => Ok(done.map(|()| true).map_err(DatabaseError::from)?),
             () = self.stop.begun() => Ok(false),
         }
     }
@@ -181,7 +176,11 @@ impl Store {
                 () = self.stop.begun() => return Ok(()),
                 _ = watch.tick() => {}
             }
-            self.note(&self.database.ping().await);
+            // Its outcome is the service's health.
+            let ping = self
+                .dependency
+                .call(Patience::none(), || self.database.ping());
+            drop(ping.await);
             if tokio::time::Instant::now() < next_purge {
                 continue;
             }
@@ -238,36 +237,8 @@ impl Store {
     where
         F: Future<Output = Result<T, DatabaseError>>,
     {
-        let backoff = RetryConfig {
-            base_ms: 100,
-            cap_ms: 5_000,
-            ..RetryConfig::default()
-        };
-        let mut failed = 0_u32;
-        let mut waiting = None;
-        loop {
-            let answer = ask().await;
-            if answer.is_ok() {
-                waiting = None;
-            }
-            self.note(&answer);
-            match answer {
-                Err(DatabaseError::Unavailable(_)) => {}
-                Ok(_) | Err(DatabaseError::Refused(_) | DatabaseError::Broken(_)) => return answer,
-            }
-            failed = failed.saturating_add(1);
-            waiting.get_or_insert_with(|| Waiting::new(&self.waiting));
-            tokio::time::sleep(backoff.wait(failed, rand::random(), None)).await;
-        }
-    }
-
-    fn note<T>(&self, answer: &Result<T, DatabaseError>) {
-        match answer {
-            // A store that answers one question and not another does not work.
-            Ok(_) if self.waiting.load(Ordering::Acquire) > 0 => {}
-            Ok(_) => self.health.ready(COMPONENT),
-            Err(error) => self.health.not_ready(COMPONENT, error.to_string()),
-        }
+        let (_, result) = self.dependency.call(Patience::endless(), ask).await;
+        Ok(result?)
     }
 
     /// The service stops, and the store does not answer at once.

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tollgate_runtime::config::ConfigError;
+use tollgate_runtime::resilience::CallError;
 
 use crate::alert::Alert;
 use crate::config::{SinkKind, SinkSpec};
@@ -33,6 +34,23 @@ pub(crate) enum Failure {
         /// What the sink said.
         reason: String,
     },
+}
+
+impl CallError for Failure {
+    fn timed_out(limit: Duration) -> Self {
+        Self::retry(format!("no answer within {limit:?}"))
+    }
+
+    fn is_outage(&self) -> bool {
+        matches!(self, Self::Retry { .. })
+    }
+
+    fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::Retry { after, .. } => *after,
+            Self::Refuse { .. } => None,
+        }
+    }
 }
 
 impl Failure {

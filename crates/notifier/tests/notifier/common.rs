@@ -93,6 +93,7 @@ impl World {
         };
         config.retry.base_ms = 20;
         config.retry.cap_ms = 100;
+        config.breaker.open_ms = 100;
         config
     }
 

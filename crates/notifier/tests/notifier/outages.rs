@@ -1,7 +1,7 @@
 //! Receivers and stores that fail: what waits, what goes on, what is given up.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::common::{
@@ -98,9 +98,9 @@ async fn a_receiver_that_is_down_delays_no_other_sink_and_shows_in_a_metric_not_
         transactions_in(&path).len() == ids.len()
     })
     .await;
-    let series = r#"tollgate_notifier_sink_up{sink="down-hook"}"#;
+    let series = r#"tollgate_dependency_circuit{dependency="sink down-hook"}"#;
     eventually("the metric", async || {
-        running.metric(series).await == Some(0.0)
+        running.metric(series).await > Some(0.0)
     })
     .await;
     assert_eq!(running.readiness().await.0, 200);
@@ -110,7 +110,7 @@ async fn a_receiver_that_is_down_delays_no_other_sink_and_shows_in_a_metric_not_
         receiver.accepted().len() >= ids.len()
     })
     .await;
-    assert_eq!(running.metric(series).await, Some(1.0));
+    assert_eq!(running.metric(series).await, Some(0.0));
     assert_eq!(
         running
             .metric(r#"tollgate_notifier_alerts_total{sink="down-hook",outcome="delivered"}"#)
@@ -119,6 +119,37 @@ async fn a_receiver_that_is_down_delays_no_other_sink_and_shows_in_a_metric_not_
     );
     running.stop().await;
     assert_eq!(sorted(receiver.accepted()), ids);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_alert_that_fails_while_others_are_taken_is_dead_lettered_and_holds_nothing_up() {
+    let world = World::new();
+    let receiver =
+        Receiver::start(|id, _| Answer::Status(if id == "poison" { 500 } else { 200 })).await;
+    let mut config = world.config(vec![named("picky-hook", webhook(receiver.address))]);
+    config.poison_after = 4;
+    let running = world.start_with(config, ConsoleOut::stdout()).await;
+    world.write([alert("ann", "poison")]);
+    let refused = r#"tollgate_notifier_alerts_total{sink="picky-hook",outcome="refused"}"#;
+    let written = AtomicUsize::new(0);
+    eventually("the dead letter", async || {
+        let number = written.fetch_add(1, Ordering::Relaxed);
+        world.write([alert("ann", &format!("t{number:04}"))]);
+        running.metric(refused).await == Some(1.0)
+    })
+    .await;
+    let (payload, headers) = world.dead_letters(1).remove(0);
+    assert!(String::from_utf8(payload).unwrap().contains("poison"));
+    assert_eq!(
+        headers["error.reason"],
+        "sink picky-hook: it fails while others are taken: HTTP 500 Internal Server Error"
+    );
+    assert!(headers["attempts"].parse::<u32>().unwrap() > 4);
+    eventually("the others", async || {
+        receiver.accepted().len() == written.load(Ordering::Relaxed)
+    })
+    .await;
+    running.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -5,6 +5,9 @@ use std::time::{Duration, Instant};
 
 use sqlx::{AssertSqlSafe, Connection as _, Executor as _, PgConnection};
 
+use tollgate_runtime::health::Health;
+use tollgate_runtime::resilience::Patience;
+
 use super::{Filter, Store};
 use crate::config::PersistenceConfig;
 use crate::rows::Row;
@@ -37,8 +40,9 @@ async fn measure(url: &str, total: usize) {
         query_timeout_ms: 60_000,
         ..PersistenceConfig::default()
     };
-    let store = Store::open(&config).await.unwrap();
-    store.migrate().await.unwrap();
+    let store = Store::open(&config, Health::default()).await.unwrap();
+    let patience = Patience::endless();
+    store.migrate(&patience).await.unwrap();
     let (mut writing, mut reading) = (Duration::ZERO, Duration::ZERO);
     for start in (0..total).step_by(BATCH) {
         let payloads: Vec<String> = (start..start + BATCH).map(payload).collect();
@@ -50,7 +54,10 @@ async fn measure(url: &str, total: usize) {
         rows.sort_by(|a, b| a.key().cmp(&b.key()));
         reading += begun.elapsed();
         let begun = Instant::now();
-        assert_eq!(store.write(&rows).await.unwrap().stored, BATCH as u64);
+        assert_eq!(
+            store.write(&rows, &patience).await.1.unwrap().stored,
+            BATCH as u64
+        );
         writing += begun.elapsed();
         if (start + BATCH).is_multiple_of(100_000) {
             println!(
@@ -72,7 +79,10 @@ async fn measure(url: &str, total: usize) {
     rows.sort_by(|a, b| a.key().cmp(&b.key()));
     let begun = Instant::now();
     for _ in 0..10 {
-        assert_eq!(store.write(&rows).await.unwrap().known, BATCH as u64);
+        assert_eq!(
+            store.write(&rows, &patience).await.1.unwrap().known,
+            BATCH as u64
+        );
     }
     println!(
         "again, all known: {:.0} rows/s",

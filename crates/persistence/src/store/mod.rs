@@ -11,16 +11,22 @@ mod sqlite;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use sqlx::migrate::{MigrateError, Migrator};
 use tollgate_runtime::database::{Database, DatabaseError};
+use tollgate_runtime::health::Health;
+use tollgate_runtime::resilience::{CallError as _, Dependency, Patience, Unserved};
 use tollgate_types::{Amount, Status, Timestamp};
 
 use crate::config::PersistenceConfig;
 use crate::cursor::Cursor;
 use crate::rows::{Row, StoredDecision};
 
+/// The store's name among the reasons for not being ready.
+pub(crate) const COMPONENT: &str = "store";
+/// How long the store may take to say that it is there.
+const PING: Duration = Duration::from_secs(5);
 /// Connections of the writer: one writes, one is there when the other has broken.
 const WRITER_CONNECTIONS: u32 = 2;
 
@@ -84,14 +90,15 @@ pub(crate) struct Store {
     writing: Database,
     reading: Database,
     migrated: Arc<AtomicBool>,
-    write_timeout: Duration,
+    writes: Dependency,
+    reads: Dependency,
     query_timeout: Duration,
 }
 
 impl Store {
     /// # Errors
     /// Names the setting at fault.
-    pub(crate) async fn open(config: &PersistenceConfig) -> anyhow::Result<Self> {
+    pub(crate) async fn open(config: &PersistenceConfig, health: Health) -> anyhow::Result<Self> {
         let url = config.database_url.expose();
         let opened = Database::open("persistence.database_url", url, WRITER_CONNECTIONS).await?;
         let (writing, reading) = match opened {
@@ -109,42 +116,75 @@ impl Store {
             writing,
             reading,
             migrated: Arc::default(),
-            write_timeout: config.write_timeout(),
+            writes: Dependency::new("store", &config.writes(), Some((health, COMPONENT))),
+            reads: Dependency::new("store for reading", &config.reads(), None),
             query_timeout: config.query_timeout(),
         })
     }
 
     /// Brings the schema to what this version works with. A newer schema is left alone: versions follow each other
     /// in a rolling update.
-    pub(crate) async fn migrate(&self) -> Result<(), DatabaseError> {
-        let result = match &self.writing {
+    pub(crate) async fn migrate(&self, patience: &Patience) -> Result<(), Unserved<DatabaseError>> {
+        // An upgrade may take its time.
+        let patient = self.writes.with_timeout(Duration::MAX);
+        let migrate = async || match &self.writing {
             Database::Postgres(pool) => for_this_service(postgres::migrations()).run(pool).await,
             Database::Sqlite(pool) => for_this_service(sqlite::migrations()).run(pool).await,
         };
-        result.map_err(|error| match error {
-            MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _) => error.into(),
-            other => DatabaseError::Broken(sqlx::Error::Migrate(Box::new(other))),
-        })?;
+        let call = patient.call(patience.clone(), async || {
+            migrate().await.map_err(|error| match error {
+                MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _) => {
+                    DatabaseError::from(error)
+                }
+                other => DatabaseError::Broken(sqlx::Error::Migrate(Box::new(other))),
+            })
+        });
+        call.await.1?;
         self.migrated.store(true, Ordering::Release);
         Ok(())
     }
 
     /// Whether the store answers the writer.
     pub(crate) async fn ping(&self) -> Result<(), DatabaseError> {
-        within(self.query_timeout, self.writing.ping()).await
+        let quick = self.writes.with_timeout(PING);
+        let call = quick.call(Patience::none(), || self.writing.ping());
+        Ok(call.await.1?)
     }
 
     /// Stores every row that is not there yet, or nothing at all. The rows must be sorted by key: replicas that
-    /// write the same ones then wait for each other, and never in a circle.
-    pub(crate) async fn write(&self, rows: &[Row<'_>]) -> Result<Written, DatabaseError> {
-        let stored = match &self.writing {
-            Database::Postgres(pool) => {
-                within(self.write_timeout, postgres::write(pool, rows)).await?
-            }
-            Database::Sqlite(pool) => within(self.write_timeout, sqlite::write(pool, rows)).await?,
+    /// write the same ones then wait for each other, and never in a circle. The attempts, and what came of them.
+    pub(crate) async fn write(
+        &self,
+        rows: &[Row<'_>],
+        patience: &Patience,
+    ) -> (u32, Result<Written, Unserved<DatabaseError>>) {
+        let write = async || {
+            let begun = Instant::now();
+            let stored = match &self.writing {
+                Database::Postgres(pool) => postgres::write(pool, rows).await,
+                Database::Sqlite(pool) => sqlite::write(pool, rows).await,
+            };
+            metrics::histogram!("tollgate_persistence_write_duration_seconds")
+                .record(begun.elapsed());
+            let stored = stored?;
+            let known = (rows.len() as u64).saturating_sub(stored);
+            Ok(Written { stored, known })
         };
-        let known = (rows.len() as u64).saturating_sub(stored);
-        Ok(Written { stored, known })
+        self.writes.call(patience.clone(), write).await
+    }
+
+    /// Asks once: whoever reads can ask again.
+    async fn read<T, F>(&self, ask: impl Fn() -> F) -> Result<T, DatabaseError>
+    where
+        F: Future<Output = Result<T, DatabaseError>>,
+    {
+        self.check_migrated()?;
+        let call = self.reads.call(Patience::none(), ask);
+        // Whoever waits for room among the others waits no longer than for an answer.
+        match tokio::time::timeout(self.query_timeout, call).await {
+            Ok((_, result)) => Ok(result?),
+            Err(_) => Err(DatabaseError::timed_out(self.query_timeout)),
+        }
     }
 
     /// The decisions on transactions of this id; two at most, which is one too many to answer with.
@@ -153,23 +193,11 @@ impl Store {
         transaction_id: &str,
         user_id: Option<&str>,
     ) -> Result<Vec<StoredDecision>, DatabaseError> {
-        self.check_migrated()?;
-        match &self.reading {
-            Database::Postgres(pool) => {
-                within(
-                    self.query_timeout,
-                    postgres::decisions(pool, transaction_id, user_id),
-                )
-                .await
-            }
-            Database::Sqlite(pool) => {
-                within(
-                    self.query_timeout,
-                    sqlite::decisions(pool, transaction_id, user_id),
-                )
-                .await
-            }
-        }
+        let ask = async || match &self.reading {
+            Database::Postgres(pool) => postgres::decisions(pool, transaction_id, user_id).await,
+            Database::Sqlite(pool) => sqlite::decisions(pool, transaction_id, user_id).await,
+        };
+        self.read(ask).await
     }
 
     /// Up to `limit` decisions, newest first.
@@ -178,35 +206,29 @@ impl Store {
         filter: &Filter,
         limit: u32,
     ) -> Result<Vec<StoredDecision>, DatabaseError> {
-        self.check_migrated()?;
-        match &self.reading {
-            Database::Postgres(pool) => {
-                within(self.query_timeout, postgres::page(pool, filter, limit)).await
-            }
-            Database::Sqlite(pool) => {
-                within(self.query_timeout, sqlite::page(pool, filter, limit)).await
-            }
-        }
+        let ask = async || match &self.reading {
+            Database::Postgres(pool) => postgres::page(pool, filter, limit).await,
+            Database::Sqlite(pool) => sqlite::page(pool, filter, limit).await,
+        };
+        self.read(ask).await
     }
 
     /// A user's decisions by kind; none for a user who has none.
     pub(crate) async fn user(&self, user_id: &str) -> Result<Vec<UserGroup>, DatabaseError> {
-        self.check_migrated()?;
-        match &self.reading {
-            Database::Postgres(pool) => {
-                within(self.query_timeout, postgres::user(pool, user_id)).await
-            }
-            Database::Sqlite(pool) => within(self.query_timeout, sqlite::user(pool, user_id)).await,
-        }
+        let ask = async || match &self.reading {
+            Database::Postgres(pool) => postgres::user(pool, user_id).await,
+            Database::Sqlite(pool) => sqlite::user(pool, user_id).await,
+        };
+        self.read(ask).await
     }
 
     /// All decisions by kind.
     pub(crate) async fn counts(&self) -> Result<Counts, DatabaseError> {
-        self.check_migrated()?;
-        match &self.reading {
-            Database::Postgres(pool) => within(self.query_timeout, postgres::counts(pool)).await,
-            Database::Sqlite(pool) => within(self.query_timeout, sqlite::counts(pool)).await,
-        }
+        let ask = async || match &self.reading {
+            Database::Postgres(pool) => postgres::counts(pool).await,
+            Database::Sqlite(pool) => sqlite::counts(pool).await,
+        };
+        self.read(ask).await
     }
 
     /// Closes every connection.
@@ -233,22 +255,6 @@ fn for_this_service(mut migrator: Migrator) -> Migrator {
     migrator.set_ignore_missing(true);
     migrator.dangerous_set_table_name("persistence_migrations");
     migrator
-}
-
-/// A store that does not answer is away, whatever keeps it.
-async fn within<T>(
-    timeout: Duration,
-    answer: impl Future<Output = Result<T, DatabaseError>>,
-) -> Result<T, DatabaseError> {
-    tokio::time::timeout(timeout, answer)
-        .await
-        .unwrap_or_else(|_| {
-            let reason = io::Error::new(
-                io::ErrorKind::TimedOut,
-                format!("no answer within {timeout:?}"),
-            );
-            Err(DatabaseError::Unavailable(sqlx::Error::Io(reason)))
-        })
 }
 
 /// A column that holds what this version never writes.

@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use object_store::ObjectStore;
 use object_store::aws::AmazonS3Builder;
 use object_store::path::Path;
+use object_store::{ObjectStore, RetryConfig};
 use tollgate_runtime::config::ConfigError;
 use tollgate_runtime::secret::Secret;
 use url::Url;
@@ -52,7 +52,12 @@ fn make_folder(url: &Url) -> Result<(), String> {
 fn s3(url: &str, options: &BTreeMap<String, Secret>) -> Result<Arc<dyn ObjectStore>, ConfigError> {
     let mut builder = AmazonS3Builder::from_env()
         .with_url(url)
-        .with_crypto_provider(Arc::new(Signing));
+        .with_crypto_provider(Arc::new(Signing))
+        // Requests are made again in one place, by whoever makes them.
+        .with_retry(RetryConfig {
+            max_retries: 0,
+            ..RetryConfig::default()
+        });
     for (name, value) in options {
         let key = name.to_lowercase().parse().map_err(|_| {
             let reason = "is no option of an S3 store; aws_endpoint and aws_region are such";

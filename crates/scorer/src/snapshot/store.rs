@@ -2,11 +2,16 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use futures_util::TryStreamExt as _;
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt as _, PutMode, PutPayload};
+use tokio_util::sync::CancellationToken;
+use tollgate_runtime::resilience::{
+    BreakerConfig, CallError, Dependency, Limits, Patience, RetryConfig, Unserved,
+};
 
 use super::open::open;
 use crate::config::ScorerConfig;
@@ -15,10 +20,49 @@ const SUFFIX: &str = ".snapshot";
 /// How many of a partition are kept: the newest, and one to fall back on.
 const KEPT: usize = 2;
 
+/// How long one request may take; a snapshot of millions of transactions takes its time.
+const TIMEOUT: Duration = Duration::from_secs(120);
+/// How long a store that is down is waited for, before the log or the next interval has to do.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// What a request ended with.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum StoreError {
+    #[error(transparent)]
+    Answered(#[from] object_store::Error),
+    #[error("no answer within {0:?}")]
+    TimedOut(Duration),
+    #[error("the store of snapshots is down")]
+    Down,
+}
+
+impl CallError for StoreError {
+    fn timed_out(limit: Duration) -> Self {
+        Self::TimedOut(limit)
+    }
+
+    fn is_outage(&self) -> bool {
+        matches!(
+            self,
+            Self::Answered(object_store::Error::Generic { .. }) | Self::TimedOut(_)
+        )
+    }
+}
+
+impl From<Unserved<Self>> for StoreError {
+    fn from(unserved: Unserved<Self>) -> Self {
+        match unserved {
+            Unserved::Failed(error) | Unserved::GivenUp(Some(error)) => error,
+            Unserved::GivenUp(None) => Self::Down,
+        }
+    }
+}
+
 /// The snapshots of one topic.
 #[derive(Clone)]
 pub(crate) struct SnapshotStore {
     store: Arc<dyn ObjectStore>,
+    dependency: Dependency,
     root: Path,
     url: String,
 }
@@ -35,9 +79,31 @@ impl SnapshotStore {
         let (store, prefix) = open(&config.snapshots, &config.snapshot_options)?;
         Ok(Self {
             store,
+            dependency: Dependency::new("snapshots", &limits(), None),
             root: prefix.join(topic),
             url: config.snapshots.clone(),
         })
+    }
+
+    /// Asks the store, for a while if it does not answer.
+    async fn ask<T, F>(&self, request: impl Fn() -> F) -> Result<T, StoreError>
+    where
+        F: Future<Output = object_store::Result<T>>,
+    {
+        let over = CancellationToken::new();
+        let patience = Patience::endless().over_with(over.clone());
+        let call = self
+            .dependency
+            .call(patience, || async { Ok(request().await?) });
+        tokio::pin!(call);
+        let (_, result) = tokio::select! {
+            ended = &mut call => ended,
+            () = tokio::time::sleep(PATIENCE) => {
+                over.cancel();
+                call.await
+            }
+        };
+        Ok(result?)
     }
 
     fn partition(&self, partition: i32) -> Path {
@@ -45,11 +111,10 @@ impl SnapshotStore {
     }
 
     /// The snapshots of a partition, newest first.
-    pub(crate) async fn list(&self, partition: i32) -> object_store::Result<Vec<(i64, Path)>> {
+    pub(crate) async fn list(&self, partition: i32) -> Result<Vec<(i64, Path)>, StoreError> {
+        let folder = self.partition(partition);
         let all: Vec<_> = self
-            .store
-            .list(Some(&self.partition(partition)))
-            .try_collect()
+            .ask(|| self.store.list(Some(&folder)).try_collect())
             .await?;
         let mut found: Vec<(i64, Path)> = all
             .into_iter()
@@ -62,8 +127,9 @@ impl SnapshotStore {
         Ok(found)
     }
 
-    pub(crate) async fn read(&self, path: &Path) -> object_store::Result<Vec<u8>> {
-        Ok(self.store.get(path).await?.bytes().await?.to_vec())
+    pub(crate) async fn read(&self, path: &Path) -> Result<Vec<u8>, StoreError> {
+        let read = || async { Ok(self.store.get(path).await?.bytes().await?.to_vec()) };
+        self.ask(read).await
     }
 
     /// Writes a snapshot, which appears whole or not at all, then takes away those that are not needed any more.
@@ -72,16 +138,17 @@ impl SnapshotStore {
         partition: i32,
         offset: i64,
         snapshot: Vec<u8>,
-    ) -> object_store::Result<()> {
+    ) -> Result<(), StoreError> {
         let path = self
             .partition(partition)
             .join(format!("{offset:020}{SUFFIX}"));
-        self.store.put(&path, PutPayload::from(snapshot)).await?;
+        let snapshot = PutPayload::from(snapshot);
+        self.ask(|| self.store.put(&path, snapshot.clone())).await?;
         // One beyond this offset is of another log, or of an owner that came after this one: not for us to judge.
         let older = self.list(partition).await?.into_iter();
         for (_, path) in older.filter(|(other, _)| *other <= offset).skip(KEPT) {
-            match self.store.delete(&path).await {
-                Ok(()) | Err(object_store::Error::NotFound { .. }) => {}
+            match self.ask(|| self.store.delete(&path)).await {
+                Ok(()) | Err(StoreError::Answered(object_store::Error::NotFound { .. })) => {}
                 Err(error) => return Err(error),
             }
         }
@@ -92,12 +159,12 @@ impl SnapshotStore {
     pub(crate) async fn hash_key(&self) -> anyhow::Result<[u8; 16]> {
         let path = self.root.clone().join("hash.key");
         let made = PutPayload::from(crate::random_key().to_vec());
-        match self
-            .store
-            .put_opts(&path, made, PutMode::Create.into())
-            .await
-        {
-            Ok(_) | Err(object_store::Error::AlreadyExists { .. }) => {}
+        let make = || {
+            self.store
+                .put_opts(&path, made.clone(), PutMode::Create.into())
+        };
+        match self.ask(make).await {
+            Ok(_) | Err(StoreError::Answered(object_store::Error::AlreadyExists { .. })) => {}
             Err(error) => return Err(error).context(format!("cannot write to {}", self.url)),
         }
         let key = self
@@ -107,5 +174,16 @@ impl SnapshotStore {
         key.try_into().map_err(|_| {
             anyhow::anyhow!("{}/{path} is damaged: it must be 16 bytes long", self.url)
         })
+    }
+}
+
+fn limits() -> Limits {
+    Limits {
+        timeout: TIMEOUT,
+        // Partitions are restored side by side, and their snapshots held in memory.
+        concurrency: 4,
+        retry: RetryConfig::default(),
+        poison_after: None,
+        breaker: BreakerConfig::default(),
     }
 }

@@ -1,12 +1,13 @@
 //! When to try again: exponential backoff with full jitter (M. Brooker, «Exponential Backoff And Jitter», AWS
-//! Architecture Blog, 2015), and what a receiver asks for. Pure: randomness is passed in.
+//! Architecture Blog, 2015), and what the other side asks for. Pure: randomness is passed in.
 
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use tollgate_runtime::config::ConfigError;
 
-/// Section `notifier.retry`.
+use crate::config::ConfigError;
+
+/// A section `retry`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct RetryConfig {
@@ -16,51 +17,46 @@ pub struct RetryConfig {
     pub multiplier: f64,
     /// Longest wait, in milliseconds.
     pub cap_ms: u64,
-    /// Longest wait that a receiver's `Retry-After` is granted, in milliseconds.
+    /// Longest wait that a `Retry-After` is granted, in milliseconds.
     pub retry_after_cap_ms: u64,
-    /// Failed attempts in a row after which a sink counts as down, in `tollgate_notifier_sink_up` and the log. It is
-    /// tried on all the same.
-    pub attempts_before_down: u32,
 }
 
 impl Default for RetryConfig {
     fn default() -> Self {
         Self {
-            base_ms: 250,
+            base_ms: 100,
             multiplier: 2.0,
-            cap_ms: 30_000,
+            cap_ms: 10_000,
             retry_after_cap_ms: 300_000,
-            attempts_before_down: 3,
         }
     }
 }
 
 impl RetryConfig {
-    pub(crate) fn validate(&self) -> Result<(), ConfigError> {
-        let invalid = |member: &str, reason: &str| {
-            Err(ConfigError::invalid(
-                format!("notifier.retry.{member}"),
-                reason,
-            ))
+    /// Checks what one setting means for another. `section` is where it stands, such as `notifier.retry`.
+    ///
+    /// # Errors
+    /// Names the setting at fault.
+    pub fn validate(&self, section: &str) -> Result<(), ConfigError> {
+        let invalid = |member: &str, reason: String| {
+            Err(ConfigError::invalid(format!("{section}.{member}"), reason))
         };
         if self.base_ms == 0 {
-            return invalid("base_ms", "must be at least 1");
+            return invalid("base_ms", "must be at least 1".to_owned());
         }
         if self.cap_ms < self.base_ms {
-            return invalid("cap_ms", "must not be less than notifier.retry.base_ms");
+            return invalid("cap_ms", format!("must not be less than {section}.base_ms"));
         }
         if !(1.0..=100.0).contains(&self.multiplier) {
-            return invalid("multiplier", "must lie between 1 and 100");
-        }
-        if self.attempts_before_down == 0 {
-            return invalid("attempts_before_down", "must be at least 1");
+            return invalid("multiplier", "must lie between 1 and 100".to_owned());
         }
         Ok(())
     }
 
-    /// How long to wait after `failed` failed attempts. `random` lies in 0…1, 1 excluded. A receiver that asks for a
-    /// longer wait gets it, up to the cap, with the jitter on top, so that not all come back at once.
-    pub(crate) fn wait(&self, failed: u32, random: f64, retry_after: Option<Duration>) -> Duration {
+    /// How long to wait after `failed` failed attempts. `random` lies in 0…1, 1 excluded. Who asks for a longer wait
+    /// gets it, up to the cap, with the jitter on top, so that not all come back at once.
+    #[must_use]
+    pub fn wait(&self, failed: u32, random: f64, retry_after: Option<Duration>) -> Duration {
         let cap = Duration::from_millis(self.cap_ms);
         let exponent = i32::try_from(failed.saturating_sub(1)).unwrap_or(i32::MAX);
         let growth = self.multiplier.powi(exponent);
@@ -92,7 +88,6 @@ mod tests {
                     multiplier,
                     cap_ms: base_ms + more,
                     retry_after_cap_ms,
-                    attempts_before_down: 1,
                 },
             )
     }
@@ -105,7 +100,7 @@ mod tests {
             random in 0.0_f64..1.0,
             asked in proptest::option::of(0_u64..10_000_000),
         ) {
-            prop_assert!(config.validate().is_ok());
+            prop_assert!(config.validate("retry").is_ok());
             let wait = config.wait(failed, random, asked.map(Duration::from_millis));
             let granted = asked.unwrap_or(0).min(config.retry_after_cap_ms);
             prop_assert!(wait >= Duration::from_millis(granted));
