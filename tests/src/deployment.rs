@@ -58,6 +58,19 @@ impl Deployment {
     /// # Errors
     /// Where it does not start.
     pub fn spawn(&self, service: &str) -> anyhow::Result<Service> {
+        Service::spawn(&format!("tollgate-{service}"), &self.settings(service))
+    }
+
+    /// As [`Deployment::spawn`], with its log appended to a file.
+    ///
+    /// # Errors
+    /// Where it does not start.
+    pub fn spawn_logging(&self, service: &str, log: &Path) -> anyhow::Result<Service> {
+        let name = format!("tollgate-{service}");
+        Service::spawn_logging(&name, &self.settings(service), Some(log))
+    }
+
+    fn settings(&self, service: &str) -> Vec<(String, String)> {
         let mut settings = self.log.settings();
         let mut set =
             |name: &str, value: &str| settings.push((format!("TOLLGATE_{name}"), value.to_owned()));
@@ -79,7 +92,7 @@ impl Deployment {
             _ => {}
         }
         settings.extend_from_slice(&self.further);
-        Service::spawn(&format!("tollgate-{service}"), &settings)
+        settings
     }
 
     /// Starts one service and waits until it is ready.

@@ -56,12 +56,27 @@ pub fn stands_right(record: &LogRecord, transaction: &Transaction<'_>, partition
         && Partitioner::Murmur2.partition(user, partitions) == record.partition
 }
 
-/// Scores the topic `transactions`, a partition at a time, with `tollgate score`: the first decision on each key.
-/// Records that stand elsewhere than they belong, and what is no transaction, are left out.
+/// The first decision on each key, of those of [`score_every`].
 ///
 /// # Errors
 /// Where the program fails.
 pub fn score(log: &[LogRecord], partitions: i32) -> anyhow::Result<HashMap<Key, Scored>> {
+    let every = score_every(log, partitions)?;
+    Ok(every
+        .into_iter()
+        .filter_map(|(key, all)| Some((key, *all.first()?)))
+        .collect())
+}
+
+/// Scores the topic `transactions`, a partition at a time, with `tollgate score`: the decisions on each key, in the
+/// order of the log. Records that stand elsewhere than they belong, and what is no transaction, are left out.
+///
+/// # Errors
+/// Where the program fails.
+pub fn score_every(
+    log: &[LogRecord],
+    partitions: i32,
+) -> anyhow::Result<HashMap<Key, Vec<Scored>>> {
     let mut streams: BTreeMap<i32, Vec<String>> = BTreeMap::new();
     for record in log {
         match Transaction::parse(&record.payload) {
@@ -73,7 +88,7 @@ pub fn score(log: &[LogRecord], partitions: i32) -> anyhow::Result<HashMap<Key, 
         }
     }
     let dir = tempfile::tempdir()?;
-    let mut first = HashMap::new();
+    let mut every: HashMap<Key, Vec<Scored>> = HashMap::new();
     for (partition, lines) in streams {
         let (input, output) = (
             dir.path().join(format!("{partition}.in")),
@@ -109,12 +124,11 @@ pub fn score(log: &[LogRecord], partitions: i32) -> anyhow::Result<HashMap<Key, 
         );
         for line in decisions.lines() {
             let decision = Decision::parse(line.as_bytes()).with_context(|| line.to_owned())?;
-            first
-                .entry(key_of(&decision))
-                .or_insert_with(|| Scored::of(&decision));
+            let all = every.entry(key_of(&decision)).or_default();
+            all.push(Scored::of(&decision));
         }
     }
-    Ok(first)
+    Ok(every)
 }
 
 /// Compares two sets of decisions, and names some that differ.

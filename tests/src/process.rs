@@ -81,6 +81,8 @@ pub struct Service {
     name: String,
     child: Child,
     log: PathBuf,
+    /// Whether the end of the log is of interest when the service is dropped.
+    shows_log: bool,
     _dir: TempDir,
     addresses: Arc<Mutex<HashMap<String, String>>>,
 }
@@ -91,8 +93,22 @@ impl Service {
     /// # Errors
     /// Where it cannot be started.
     pub fn spawn(name: &str, settings: &[(String, String)]) -> anyhow::Result<Self> {
+        Self::spawn_logging(name, settings, None)
+    }
+
+    /// As [`Service::spawn`], with its log appended to a file, of which nothing is shown.
+    ///
+    /// # Errors
+    /// Where it cannot be started.
+    pub fn spawn_logging(
+        name: &str,
+        settings: &[(String, String)],
+        log: Option<&Path>,
+    ) -> anyhow::Result<Self> {
+        let shows_log = log.is_none();
         let dir = tempfile::tempdir()?;
-        let log = dir.path().join("log");
+        let log = log.map_or_else(|| dir.path().join("log"), Path::to_owned);
+        let written = File::options().create(true).append(true).open(&log)?;
         let mut command = Command::new(binary(name)?);
         without_settings(&mut command);
         let mut child = command
@@ -100,7 +116,7 @@ impl Service {
             .current_dir(dir.path())
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
-            .stderr(File::create(&log)?)
+            .stderr(written)
             .spawn()
             .with_context(|| format!("cannot start {name}"))?;
         let addresses = Arc::new(Mutex::new(HashMap::new()));
@@ -123,6 +139,7 @@ impl Service {
             name: name.to_owned(),
             child,
             log,
+            shows_log,
             _dir: dir,
             addresses,
         })
@@ -133,14 +150,9 @@ impl Service {
     /// # Errors
     /// Where it does not print one, or ends.
     pub async fn address(&mut self, what: &str) -> anyhow::Result<String> {
-        let addresses = Arc::clone(&self.addresses);
         wait::until(START, &format!("the address of {what}"), async || {
-            if let Some(address) = addresses
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .get(what)
-            {
-                return Ok(Some(address.clone()));
+            if let Some(address) = self.known_address(what) {
+                return Ok(Some(address));
             }
             self.ensure_running()?;
             Ok(None)
@@ -212,7 +224,21 @@ impl Service {
         Ok(values.sum())
     }
 
-    fn ensure_running(&mut self) -> anyhow::Result<()> {
+    /// The address that it has printed as `what: http://…`, if it has.
+    #[must_use]
+    pub fn known_address(&self, what: &str) -> Option<String> {
+        let addresses = self
+            .addresses
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        addresses.get(what).cloned()
+    }
+
+    /// Makes sure that it has not ended.
+    ///
+    /// # Errors
+    /// Where it has, with its status.
+    pub fn ensure_running(&mut self) -> anyhow::Result<()> {
         match self.child.try_wait()? {
             None => Ok(()),
             Some(status) => anyhow::bail!("{} ended with {status}", self.name),
@@ -230,10 +256,19 @@ impl Service {
     /// # Errors
     /// Where it cannot be told.
     pub fn terminate(&mut self) -> anyhow::Result<()> {
+        self.signal("TERM")
+    }
+
+    /// Sends it a signal, by its name without SIG.
+    ///
+    /// # Errors
+    /// Where it cannot be sent.
+    pub fn signal(&self, signal: &str) -> anyhow::Result<()> {
+        let pid = self.pid().to_string();
         let status = Command::new("sh")
-            .args(["-c", "kill -TERM \"$1\"", "sh", &self.pid().to_string()])
+            .args(["-c", "kill -\"$1\" \"$2\"", "sh", signal, &pid])
             .status()?;
-        anyhow::ensure!(status.success(), "cannot send SIGTERM to {}", self.name);
+        anyhow::ensure!(status.success(), "cannot send SIG{signal} to {}", self.name);
         Ok(())
     }
 
@@ -263,12 +298,24 @@ impl Service {
     pub async fn stop(mut self) -> anyhow::Result<()> {
         self.terminate()?;
         let status = self.ended(STOP).await?;
-        anyhow::ensure!(
-            status.success(),
-            "{} ended with {status} after SIGTERM",
-            self.name
-        );
+        self.ended_well(status)
+    }
+
+    fn ended_well(&self, status: ExitStatus) -> anyhow::Result<()> {
+        let name = &self.name;
+        anyhow::ensure!(status.success(), "{name} ended with {status} after SIGTERM");
         Ok(())
+    }
+
+    /// Whether it has ended after it was told to.
+    ///
+    /// # Errors
+    /// Where it did not end well.
+    pub fn has_stopped(&mut self) -> anyhow::Result<bool> {
+        match self.child.try_wait()? {
+            Some(status) => self.ended_well(status).map(|()| true),
+            None => Ok(false),
+        }
     }
 
     /// What it has logged.
@@ -285,6 +332,9 @@ impl Drop for Service {
         // It may have ended already.
         let _ = self.child.kill();
         let _ = self.child.wait();
+        if !self.shows_log {
+            return;
+        }
         // The test runner shows this only where the test fails.
         let log = self.log().unwrap_or_default();
         let lines: Vec<&str> = log.lines().collect();

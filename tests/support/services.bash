@@ -2,7 +2,7 @@
 # What the tests and benchmarks need beside Rust: PostgreSQL, Apache Kafka, kcat. Sourced by tests/run and tests/bench.
 #
 # Each `need_…` finds its program, or gets it, says which way, starts it in a folder of its own and exports where it is:
-# TEST_POSTGRES_URL, TEST_KAFKA_BROKERS and TEST_KAFKA_TOOL, TEST_KCAT. One that is exported already is used as it is.
+# TEST_POSTGRES_URL, TEST_KAFKA_BROKERS and TEST_KAFKA_TOOL, TEST_KCAT, TEST_TOXIPROXY. One that is exported already is used as it is.
 # Where nothing works, it returns 1 with the reason in $REASON. Everything started here ends with the script.
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
@@ -12,7 +12,7 @@ work=$(mktemp -d "${TMPDIR:-/tmp}/tollgate-XXXXXX")
 chmod 711 "$work"
 
 REASON=
-postgres_stop=() kafka_pid='' containers=() group=''
+postgres_stop=() containers=() group=''
 
 say() { printf '%s: %s\n' "${0##*/}" "$*" >&2; }
 
@@ -22,7 +22,8 @@ cleanup() {
     for _ in $(seq 50); do kill -0 -- "-$group" 2>/dev/null || break; sleep 0.1; done
     kill -KILL -- "-$group" 2>/dev/null
   fi
-  [ -z "$kafka_pid" ] || kill -KILL "$kafka_pid" 2>/dev/null
+  local pid
+  for pid in "$work"/*.pid; do [ ! -e "$pid" ] || kill -KILL "$(cat "$pid")" 2>/dev/null; done
   [ ${#postgres_stop[@]} -eq 0 ] || "${postgres_stop[@]}" >/dev/null 2>&1
   [ ${#containers[@]} -eq 0 ] || docker rm -f "${containers[@]}" >/dev/null 2>&1
   rm -rf "$work"
@@ -121,13 +122,24 @@ need_postgres() {
     return 1
   fi
   # The data is gone after the run anyway, so nothing waits for the disk.
-  if ! (cd "$dir" && "${as[@]}" "$bin/pg_ctl" -D "$dir/data" -w -t 60 -l "$dir/log" start \
-    -o "-c listen_addresses=127.0.0.1 -c port=$port -c unix_socket_directories=$dir -c fsync=off -c full_page_writes=off -c max_connections=200") >"$work/pg_ctl.log" 2>&1; then
+  cat >"$work/postgres-control" <<T
+#!/usr/bin/env bash
+# start, or kill: an end without a checkpoint, as by a crash.
+cd "$dir" || exit
+case \$1 in
+  start) ${as[*]@Q} "$bin/pg_ctl" -D "$dir/data" -w -t 60 -l "$dir/log" start -o "-c listen_addresses=127.0.0.1 -c port=$port \
+    -c unix_socket_directories=$dir -c fsync=off -c full_page_writes=off -c max_connections=200" ;;
+  kill) ${as[*]@Q} "$bin/pg_ctl" -D "$dir/data" -m immediate stop ;;
+  *) exit 2 ;;
+esac
+T
+  chmod +x "$work/postgres-control"
+  if ! "$work/postgres-control" start >"$work/pg_ctl.log" 2>&1; then
     REASON="PostgreSQL does not start: $(tail -1 "$dir/log" 2>/dev/null || tail -1 "$work/pg_ctl.log")"
     return 1
   fi
-  postgres_stop=("${as[@]}" "$bin/pg_ctl" -D "$dir/data" -m immediate stop)
-  export TEST_POSTGRES_URL=postgres://postgres@127.0.0.1:$port/postgres
+  postgres_stop=("$work/postgres-control" kill)
+  export TEST_POSTGRES_CONTROL=$work/postgres-control TEST_POSTGRES_URL=postgres://postgres@127.0.0.1:$port/postgres
   say "PostgreSQL: $("$bin/postgres" --version), of $bin, on port $port"
 }
 
@@ -175,19 +187,22 @@ kafka_jars() {
   mv -T "$jars.partial" "$jars"
 }
 
+# Where $behind_proxy is a port, the broker has a second listener, whose address it gives its clients as that port of
+# this machine: whoever asks for the brokers there finds them through the proxy that listens there.
 need_kafka() {
   if [ -n "${TEST_KAFKA_BROKERS:-}" ]; then say "Kafka: the one at TEST_KAFKA_BROKERS"; return 0; fi
-  local java jars port controller dir=$work/kafka
+  local java jars port controller proxied dir=$work/kafka
   kafka_jars || { kafka_container; return; }
-  port=$(free_port) controller=$(free_port)
+  port=$(free_port) controller=$(free_port) proxied=$(free_port)
   mkdir "$dir"
   cat >"$dir/server.properties" <<P
 process.roles=broker,controller
 node.id=1
 controller.quorum.voters=1@127.0.0.1:$controller
 controller.listener.names=CONTROLLER
-listeners=PLAINTEXT://127.0.0.1:$port,CONTROLLER://127.0.0.1:$controller
-advertised.listeners=PLAINTEXT://127.0.0.1:$port
+listeners=PLAINTEXT://127.0.0.1:$port,PROXIED://127.0.0.1:$proxied,CONTROLLER://127.0.0.1:$controller
+advertised.listeners=PLAINTEXT://127.0.0.1:$port,PROXIED://127.0.0.1:${behind_proxy:-$proxied}
+listener.security.protocol.map=PLAINTEXT:PLAINTEXT,PROXIED:PLAINTEXT,CONTROLLER:PLAINTEXT
 log.dirs=$dir/data
 auto.create.topics.enable=false
 num.partitions=12
@@ -218,15 +233,28 @@ T
     REASON="Kafka's storage format: $(tail -1 "$dir/format.log")"
     return 1
   fi
-  setsid "$java" -Xms512m -Xmx512m -XX:+UseG1GC -cp "$jars/*" -Dorg.apache.logging.log4j.level=WARN kafka.Kafka "$dir/server.properties" \
-    >"$dir/log" 2>&1 </dev/null &
-  kafka_pid=$!
-  disown "$kafka_pid"
+  cat >"$work/kafka-control" <<T
+#!/usr/bin/env bash
+# start, or kill. It returns before the broker answers.
+case \$1 in
+  start)
+    setsid "$java" -Xms512m -Xmx512m -XX:+UseG1GC -cp "$jars/*" -Dorg.apache.logging.log4j.level=WARN kafka.Kafka "$dir/server.properties" \
+      >>"$dir/log" 2>&1 </dev/null &
+    echo \$! >"$work/kafka.pid" ;;
+  kill)
+    kill -KILL "\$(cat "$work/kafka.pid")"
+    while kill -0 "\$(cat "$work/kafka.pid")" 2>/dev/null; do sleep 0.05; done ;;
+  *) exit 2 ;;
+esac
+T
+  chmod +x "$work/kafka-control"
+  "$work/kafka-control" start
   if ! wait_for 60 answers "$port"; then
     REASON="Kafka does not answer: $(grep -m1 -E 'ERROR|Exception' "$dir/log" || tail -1 "$dir/log")"
     return 1
   fi
-  export TEST_KAFKA_BROKERS=127.0.0.1:$port TEST_KAFKA_TOOL=$work/kafka-tool
+  export TEST_KAFKA_BROKERS=127.0.0.1:$port TEST_KAFKA_TOOL=$work/kafka-tool TEST_KAFKA_CONTROL=$work/kafka-control
+  export TEST_KAFKA_PROXIED=127.0.0.1:${behind_proxy:-$proxied} TEST_KAFKA_BEHIND_PROXY=127.0.0.1:$proxied
   say "Kafka: $kafka_version, of $jars, on port $port"
 }
 
@@ -259,4 +287,42 @@ need_kcat() {
   fi
   export TEST_KCAT
   say "kcat: $TEST_KCAT"
+}
+
+# That the broker and the database can be killed and started: not those of containers.
+need_control() {
+  if [ -z "${TEST_KAFKA_CONTROL:-}" ] || [ -z "${TEST_POSTGRES_CONTROL:-}" ]; then
+    REASON='Kafka and PostgreSQL as processes of this machine; a container is not killed and started here'
+    return 1
+  fi
+}
+
+# --- Toxiproxy ----------------------------------------------------------------------------------------------------
+
+toxiproxy_version=2.5.0
+
+# Sets $toxiproxy.
+toxiproxy_server() {
+  toxiproxy=$(command -v toxiproxy-server) && return
+  local dir=${XDG_CACHE_HOME:-$HOME/.cache}/tollgate/toxiproxy-$toxiproxy_version
+  toxiproxy=$dir/server
+  [ ! -x "$toxiproxy" ] || return 0
+  command -v go >/dev/null || apt_install golang-go || return 1
+  say "building Toxiproxy $toxiproxy_version with Go into $dir"
+  mkdir -p "$dir.partial"
+  GOBIN=$dir.partial go install "github.com/Shopify/toxiproxy/v2/cmd/server@v$toxiproxy_version" </dev/null >"$work/go.log" 2>&1 ||
+    { REASON="go install toxiproxy: $(tail -1 "$work/go.log")"; return 1; }
+  mv -T "$dir.partial" "$dir"
+}
+
+need_toxiproxy() {
+  local toxiproxy port
+  toxiproxy_server || return 1
+  port=$(free_port)
+  "$toxiproxy" -host 127.0.0.1 -port "$port" >"$work/toxiproxy.log" 2>&1 </dev/null &
+  echo $! >"$work/toxiproxy.pid"
+  disown
+  wait_for 10 answers "$port" || { REASON="Toxiproxy does not answer: $(tail -1 "$work/toxiproxy.log")"; return 1; }
+  export TEST_TOXIPROXY=http://127.0.0.1:$port
+  say "Toxiproxy: $toxiproxy, on port $port"
 }
