@@ -211,6 +211,12 @@ struct Reader {
     paused: bool,
 }
 
+impl Drop for Reader {
+    fn drop(&mut self) {
+        self.shared.stop_restoring(&self.consumer);
+    }
+}
+
 impl Reader {
     fn run(mut self) -> Result<(), KafkaError> {
         if !self.wait_for_topic()? {

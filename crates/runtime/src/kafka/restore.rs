@@ -77,8 +77,11 @@ impl Shared {
         lock(&self.restoring).is_some()
     }
 
-    /// Starts to read, at once or when what was kept of the histories is there. Until then the partitions are paused,
-    /// and polling goes on, so that the group never takes this member for dead.
+    /// Starts to read, at once or when what was kept of the histories is there. Until then the client is not told where
+    /// to read, and polling goes on, so that the group never takes this member for dead.
+    ///
+    /// Invariant: an assignment is told to the client once. Told a second time, it may go on from where it was to read
+    /// at first, and what lies between is lost.
     pub(super) fn restore_and_begin(
         &self,
         consumer: &BaseConsumer<Assigner>,
@@ -114,22 +117,6 @@ impl Shared {
             "log",
             format!("restoring the history of {} partitions", wanted.len()),
         );
-        // Until `begin` says where to read, the assignment is only held.
-        let held: Vec<Start> = starts
-            .iter()
-            .map(|start| Start {
-                offset: Offset::End,
-                ..*start
-            })
-            .collect();
-        let list = self.list(&held)?;
-        consumer
-            .assign(&list)
-            .and_then(|()| consumer.pause(&list))
-            .map_err(KafkaError::client(format!(
-                "cannot take partitions of {}",
-                self.topic
-            )))?;
         let (done, arrived) = mpsc::channel();
         let restore = move || {
             let standing: HashMap<i32, i64> = histories.restore(&wanted);
@@ -182,11 +169,16 @@ impl Shared {
         *restoring = None;
         drop(restoring);
         self.begin(consumer, &starts, total)?;
-        consumer
-            .assignment()
-            .and_then(|list| consumer.resume(&list))
-            .map_err(KafkaError::client("cannot resume the partitions"))?;
         Ok(true)
+    }
+
+    /// Gives an assignment up whose histories have not come: until it is taken or given up, the group cannot be left.
+    pub(super) fn stop_restoring(&self, consumer: &BaseConsumer<Assigner>) {
+        if lock(&self.restoring).take().is_some()
+            && let Err(error) = consumer.unassign()
+        {
+            tracing::warn!(%error, topic = self.topic, "giving partitions back");
+        }
     }
 }
 
