@@ -1,10 +1,13 @@
 //! One run: everything starts, everything goes wrong, everything is mended, the books are balanced.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::fs::File;
+use std::io::{BufWriter, Write as _};
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
+use serde_json::json;
 use tokio::sync::watch;
 use tollgate_types::{Decision, Stage as PipelineStage};
 
@@ -34,7 +37,7 @@ pub struct Options {
     pub lasts: Duration,
     /// … and until so many processes were killed.
     pub kills: usize,
-    /// Where the services' logs are kept.
+    /// Where the services' logs, and what the topics held, are kept.
     pub logs: PathBuf,
 }
 
@@ -255,6 +258,9 @@ fn say(begun: Instant, what: &str) {
 /// # Errors
 /// Where something is not to be had, a service ends by itself, or the books do not balance.
 pub async fn run(options: &Options) -> anyhow::Result<Outcome> {
+    if options.logs.exists() {
+        std::fs::remove_dir_all(&options.logs)?;
+    }
     std::fs::create_dir_all(&options.logs)?;
     let begun = Instant::now();
     let stage = Stage::set(begun).await?;
@@ -301,6 +307,7 @@ pub async fn run(options: &Options) -> anyhow::Result<Outcome> {
         ),
     );
     let books = read(&stage, [over_http, onto_the_log], disturbances).await?;
+    keep_topics(&stage, &options.logs)?;
     Ok(Outcome {
         totals: books.balance()?,
         kills,
@@ -340,6 +347,35 @@ async fn read(
     books.analyses = store.analyses().await?.into_iter().collect();
     books.dead_letters = dead_letters(stage)?;
     Ok(books)
+}
+
+/// What the topics of transactions and decisions hold, for whoever looks into a run: a line a record.
+fn keep_topics(stage: &Stage, folder: &Path) -> anyhow::Result<()> {
+    let log = &stage.deployment.log;
+    for (name, topic) in [
+        ("transactions", &log.topics().transactions),
+        ("decisions", &log.topics().decisions),
+    ] {
+        let mut file = BufWriter::new(File::create(folder.join(format!("{name}.ndjson")))?);
+        for record in log.read(topic)? {
+            let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+            let headers = record
+                .headers
+                .iter()
+                .map(|(name, value)| json!([name, text(value)]));
+            let line = json!({
+                "partition": record.partition,
+                "offset": record.offset,
+                "timestamp_ms": record.timestamp_ms,
+                "key": record.key.as_deref().map(text),
+                "headers": headers.collect::<Vec<_>>(),
+                "payload": text(&record.payload),
+            });
+            writeln!(file, "{line}")?;
+        }
+        file.flush()?;
+    }
+    Ok(())
 }
 
 fn dead_letters(stage: &Stage) -> anyhow::Result<BTreeMap<&'static str, Vec<Vec<u8>>>> {
