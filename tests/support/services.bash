@@ -2,7 +2,7 @@
 # What the tests and benchmarks need beside Rust: PostgreSQL, Apache Kafka, kcat. Sourced by tests/run and tests/bench.
 #
 # Each `need_…` finds its program, or gets it, says which way, starts it in a folder of its own and exports where it is:
-# TEST_POSTGRES_URL, TEST_KAFKA_BROKERS and TEST_KAFKA_TOOL, TEST_KCAT, TEST_TOXIPROXY. One that is exported already is used as it is.
+# TEST_POSTGRES_URL, TEST_KAFKA_BROKERS and TEST_KAFKA_TOOL, TEST_KCAT, TEST_TOXIPROXY, TEST_S3_ENDPOINT. One that is exported already is used as it is.
 # Where nothing works, it returns 1 with the reason in $REASON. Everything started here ends with the script.
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
@@ -295,6 +295,39 @@ need_control() {
     REASON='Kafka and PostgreSQL as processes of this machine; a container is not killed and started here'
     return 1
   fi
+}
+
+# --- an S3 server -------------------------------------------------------------------------------------------------
+
+moto_version=5.2.5
+
+# Sets $moto.
+moto_server() {
+  local dir=${XDG_CACHE_HOME:-$HOME/.cache}/tollgate/moto-$moto_version
+  moto=$dir/bin/moto_server
+  [ ! -x "$moto" ] || return 0
+  # Debian's Python makes no environments without this package.
+  if ! python3 -c 'import ensurepip' 2>/dev/null; then apt_install python3-venv || return 1; fi
+  say "installing moto $moto_version with pip into $dir"
+  rm -rf "$dir"
+  if ! { python3 -m venv "$dir" && "$dir/bin/pip" install -q "moto[server]==$moto_version"; } </dev/null >"$work/pip.log" 2>&1; then
+    REASON="pip install moto: $(tail -1 "$work/pip.log")"
+    rm -rf "$dir"
+    return 1
+  fi
+}
+
+need_s3() {
+  if [ -n "${TEST_S3_ENDPOINT:-}" ]; then say "S3: the one at TEST_S3_ENDPOINT"; return 0; fi
+  local moto port
+  moto_server || return 1
+  port=$(free_port)
+  "$moto" -H 127.0.0.1 -p "$port" >"$work/moto.log" 2>&1 </dev/null &
+  echo $! >"$work/moto.pid"
+  disown
+  wait_for 60 answers "$port" || { REASON="moto does not answer: $(tail -1 "$work/moto.log")"; return 1; }
+  export TEST_S3_ENDPOINT=http://127.0.0.1:$port
+  say "S3: moto $moto_version, on port $port"
 }
 
 # --- Toxiproxy ----------------------------------------------------------------------------------------------------
