@@ -75,7 +75,7 @@ impl IngestConfig {
     ///
     /// # Errors
     /// Names the setting at fault.
-    pub(crate) fn validate(&self, kafka: &KafkaConfig) -> Result<ApiKeys, ConfigError> {
+    pub fn validate(&self, kafka: &KafkaConfig) -> Result<ApiKeys, ConfigError> {
         let positive = [
             ("max_body_bytes", self.max_body_bytes),
             ("max_items", self.max_items),

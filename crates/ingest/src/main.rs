@@ -16,9 +16,13 @@ struct Config {
 fn main() -> anyhow::Result<()> {
     run_service(
         |settings| {
+            let kafka: KafkaConfig = settings.section("kafka")?;
+            let ingest: IngestConfig = settings.section("ingest")?;
+            kafka.validate()?;
+            ingest.validate(&kafka)?;
             Ok(Config {
-                kafka: settings.section("kafka")?,
-                ingest: settings.section("ingest")?,
+                kafka,
+                ingest,
                 telemetry: settings.section("telemetry")?,
             })
         },

@@ -23,8 +23,10 @@ fn main() -> anyhow::Result<()> {
         |settings| {
             let notifier: NotifierConfig = settings.section("notifier")?;
             notifier.validate()?;
+            let kafka: KafkaConfig = settings.section("kafka")?;
+            kafka.validate()?;
             Ok(ServiceConfig {
-                kafka: settings.section("kafka")?,
+                kafka,
                 telemetry: settings.section("telemetry")?,
                 notifier,
             })

@@ -182,6 +182,7 @@ impl ProcessConfig {
             persistence: settings.section("persistence")?,
             telemetry: settings.section("telemetry")?,
         };
+        config.kafka.validate()?;
         config.persistence.validate()?;
         Ok(config)
     }

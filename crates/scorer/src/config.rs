@@ -159,6 +159,7 @@ impl ProcessConfig {
             scorer: settings.section("scorer")?,
             telemetry: settings.section("telemetry")?,
         };
+        config.kafka.validate()?;
         config.scorer.validate()?;
         Ok(config)
     }

@@ -59,9 +59,9 @@ impl Configs {
         Ok(())
     }
 
-    /// Reads every section.
+    /// Reads and checks every section.
     pub(crate) fn read(settings: &Settings, directory: &str) -> anyhow::Result<Self> {
-        Ok(Self {
+        let configs = Self {
             kafka: settings.section("kafka")?,
             ingest: settings.section("ingest")?,
             scorer: settings.section("scorer")?,
@@ -69,7 +69,13 @@ impl Configs {
             notifier: settings.section("notifier")?,
             telemetry: settings.section("telemetry")?,
             directory: PathBuf::from(directory),
-        })
+        };
+        configs.kafka.validate()?;
+        configs.ingest.validate(&configs.kafka)?;
+        configs.scorer.validate()?;
+        configs.persistence.validate()?;
+        configs.notifier.validate()?;
+        Ok(configs)
     }
 }
 

@@ -159,7 +159,11 @@ impl KafkaConfig {
         })
     }
 
-    pub(crate) fn validate(&self) -> Result<(), ConfigError> {
+    /// Checks what one setting means for another, and refuses properties that would break a promise.
+    ///
+    /// # Errors
+    /// Names the setting at fault.
+    pub fn validate(&self) -> Result<(), ConfigError> {
         let invalid = |setting: &str, reason: &str| {
             Err(ConfigError::invalid(format!("kafka.{setting}"), reason))
         };

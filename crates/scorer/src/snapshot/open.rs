@@ -25,8 +25,10 @@ pub(crate) fn open(
         ))
     })?;
     match parsed.scheme() {
-        "file" => make_folder(&parsed).map_err(invalid)?,
-        "memory" => {}
+        "file" if parsed.to_file_path().is_err() => {
+            return Err(invalid("the path must be absolute: file:///…".to_owned()));
+        }
+        "file" | "memory" => {}
         "s3" => {
             let path = Path::parse(parsed.path()).map_err(|error| invalid(error.to_string()))?;
             return Ok((s3(url, options)?, path));
@@ -39,14 +41,6 @@ pub(crate) fn open(
     let (store, path) =
         object_store::parse_url(&parsed).map_err(|error| invalid(error.to_string()))?;
     Ok((Arc::from(store), path))
-}
-
-fn make_folder(url: &Url) -> Result<(), String> {
-    let path = url
-        .to_file_path()
-        .map_err(|()| "the path must be absolute: file:///…".to_owned())?;
-    std::fs::create_dir_all(&path)
-        .map_err(|error| format!("cannot make {}: {error}", path.display()))
 }
 
 fn s3(url: &str, options: &BTreeMap<String, Secret>) -> Result<Arc<dyn ObjectStore>, ConfigError> {

@@ -42,10 +42,14 @@ impl CallError for StoreError {
     }
 
     fn is_outage(&self) -> bool {
-        matches!(
-            self,
-            Self::Answered(object_store::Error::Generic { .. }) | Self::TimedOut(_)
-        )
+        match self {
+            // A folder that cannot be written today cannot be in a second.
+            Self::Answered(object_store::Error::Generic { store, .. }) => {
+                *store != "LocalFileSystem"
+            }
+            Self::TimedOut(_) => true,
+            Self::Answered(_) | Self::Down => false,
+        }
     }
 }
 
