@@ -128,8 +128,7 @@ impl DecisionWriter {
                     Some(batches) => giving_back = !self.handle(batches).await?,
                     None => return Ok(()),
                 },
-                // Its outcome is the service's health.
-                _ = probe.tick() => drop(self.store.ping().await),
+                _ = probe.tick() => self.store.ping().await,
             }
         }
     }
@@ -154,7 +153,13 @@ impl DecisionWriter {
 
     /// Prepares the schema, however long the store is away. False: the shutdown came first.
     async fn migrate(&self) -> anyhow::Result<bool> {
-        match self.store.migrate(&self.patience()).await {
+        let patience = self.patience();
+        let migrated = tokio::select! {
+            migrated = self.store.migrate(&patience) => migrated,
+            // It may wait for another replica's, and is begun again after the restart.
+            () = self.shutdown.begun() => return Ok(false),
+        };
+        match migrated {
             Ok(()) => Ok(true),
             Err(Unserved::GivenUp(_)) => Ok(false),
             Err(Unserved::Failed(error)) => Err(broken(error)),

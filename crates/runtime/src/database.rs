@@ -4,17 +4,21 @@ use std::io;
 use std::str::FromStr;
 use std::time::Duration;
 
-use sqlx::SqlSafeStr as _;
 use sqlx::migrate::{Migration, MigrationType, Migrator};
+use sqlx::pool::PoolConnection;
 use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
 use sqlx::sqlite::{
     SqliteConnectOptions, SqliteError, SqliteJournalMode, SqlitePool, SqlitePoolOptions,
     SqliteSynchronous,
 };
+use sqlx::{Connection as _, PgConnection, Postgres, SqlSafeStr as _};
 
 use crate::config::ConfigError;
 use crate::resilience::{CallError, Unserved};
 use crate::secret::redacted_url;
+
+/// How long connections may take to close.
+const CLOSE: Duration = Duration::from_secs(5);
 
 /// A pool of connections to one of the two stores.
 #[derive(Debug, Clone)]
@@ -129,6 +133,44 @@ fn of_sqlite_code(code: u32) -> fn(sqlx::Error) -> DatabaseError {
     }
 }
 
+/// A connection of a pool, for one statement. Cut off amid it, as by a timeout, it is closed: given back, it would keep
+/// its place until the other end says something, and one that has gone says nothing.
+#[derive(Debug)]
+pub struct Lease(Option<PoolConnection<Postgres>>);
+
+impl Lease {
+    /// The next that is free.
+    ///
+    /// # Errors
+    /// Where there is none in time.
+    pub async fn of(pool: &PgPool) -> Result<Self, DatabaseError> {
+        Ok(Self(Some(pool.acquire().await?)))
+    }
+
+    /// What the statement gives.
+    ///
+    /// # Errors
+    /// What it fails with, or where the lease was used before.
+    pub async fn run<T>(
+        mut self,
+        statement: impl AsyncFnOnce(&mut PgConnection) -> Result<T, sqlx::Error>,
+    ) -> Result<T, DatabaseError> {
+        let connection = self.0.as_mut().ok_or(sqlx::Error::WorkerCrashed)?;
+        let result = statement(connection).await;
+        // Whatever it says, it is at its end.
+        drop(self.0.take());
+        Ok(result?)
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        if let Some(connection) = self.0.take() {
+            drop(connection.detach());
+        }
+    }
+}
+
 impl Database {
     /// A pool for `url`. No connection is made yet for PostgreSQL, so that a service starts while its store is away.
     ///
@@ -170,18 +212,50 @@ impl Database {
     /// # Errors
     /// Where it does not.
     pub async fn ping(&self) -> Result<(), DatabaseError> {
+        self.ensure_there()?;
         match self {
-            Self::Postgres(pool) => sqlx::query("SELECT 1").execute(pool).await.map(drop)?,
+            Self::Postgres(pool) => {
+                let ping = async |connection: &mut PgConnection| connection.ping().await;
+                Lease::of(pool).await?.run(ping).await?;
+            }
             Self::Sqlite(pool) => sqlx::query("SELECT 1").execute(pool).await.map(drop)?,
         }
         Ok(())
     }
 
+    /// Makes sure that a SQLite file has not been taken away: SQLite itself would go on writing to what nobody will
+    /// find again. To be asked before each write.
+    ///
+    /// # Errors
+    /// Where it has.
+    pub fn ensure_there(&self) -> Result<(), DatabaseError> {
+        let Self::Sqlite(pool) = self else {
+            return Ok(());
+        };
+        let options = pool.connect_options();
+        let file = options.get_filename();
+        // One in memory has no path.
+        if file.exists() || file.to_string_lossy().starts_with("file:") {
+            return Ok(());
+        }
+        let reason = format!(
+            "the file {} was deleted or moved; put it back, or start again with a new one",
+            file.display()
+        );
+        Err(unanswered(io::ErrorKind::NotFound, reason))
+    }
+
     /// Closes every connection.
     pub async fn close(&self) {
-        match self {
-            Self::Postgres(pool) => pool.close().await,
-            Self::Sqlite(pool) => pool.close().await,
+        let closing = async {
+            match self {
+                Self::Postgres(pool) => pool.close().await,
+                Self::Sqlite(pool) => pool.close().await,
+            }
+        };
+        // A connection whose other end has gone would be waited for.
+        if tokio::time::timeout(CLOSE, closing).await.is_err() {
+            tracing::warn!("connections to the store did not end in time");
         }
     }
 }
@@ -189,6 +263,22 @@ impl Database {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn a_file_that_was_taken_away_is_noticed_before_anything_is_written_to_nowhere() {
+        let path = std::env::temp_dir().join(format!("tollgate-{}.db", std::process::id()));
+        let url = format!("sqlite://{}", path.display());
+        let database = Database::open("a.setting", &url, 1).await.unwrap();
+        assert!(database.ping().await.is_ok());
+        std::fs::remove_file(&path).unwrap();
+        let error = database.ping().await.unwrap_err();
+        assert!(error.is_outage() && error.to_string().contains("was deleted or moved"));
+        database.close().await;
+        let memory = Database::open("a.setting", "sqlite::memory:", 1)
+            .await
+            .unwrap();
+        assert!(memory.ping().await.is_ok());
+    }
 
     #[test]
     fn a_code_of_one_store_is_not_taken_for_one_of_the_other() {

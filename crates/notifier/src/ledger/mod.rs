@@ -17,7 +17,9 @@ use tokio::sync::{mpsc, oneshot};
 use tollgate_runtime::Shutdown;
 use tollgate_runtime::database::{Database, DatabaseError};
 use tollgate_runtime::health::Health;
-use tollgate_runtime::resilience::{BreakerConfig, Dependency, Limits, Patience, RetryConfig};
+use tollgate_runtime::resilience::{
+    BreakerConfig, Dependency, Limits, Patience, RetryConfig, Unserved,
+};
 
 use crate::alert::AlertKey;
 
@@ -78,7 +80,8 @@ pub(crate) fn open(
     };
     let store = Store {
         database,
-        dependency: Dependency::new("ledger", &limits, Some((health, COMPONENT))),
+        dependency: Dependency::new("ledger", &limits, Some((health.clone(), COMPONENT))),
+        health,
         stop,
     };
     let ledger = Ledger {
@@ -103,6 +106,7 @@ impl Ledger {
             return Ok(Some(HashSet::new()));
         }
         let asked = self.store.insist(|| async {
+            self.store.database.ensure_there()?;
             match &self.store.database {
                 Database::Postgres(pool) => postgres::known(pool, sink, keys).await,
                 Database::Sqlite(pool) => sqlite::known(pool, sink, keys).await,
@@ -152,6 +156,7 @@ impl LedgerWriter {
 pub(crate) struct Store {
     pub(crate) database: Database,
     dependency: Dependency,
+    health: Health,
     stop: Shutdown,
 }
 
@@ -176,11 +181,14 @@ impl Store {
                 () = self.stop.begun() => return Ok(()),
                 _ = watch.tick() => {}
             }
-            // Its outcome is the service's health.
-            let ping = self
+            let (_, result) = self
                 .dependency
-                .call(Patience::none(), || self.database.ping());
-            drop(ping.await);
+                .call(Patience::none(), || self.database.ping())
+                .await;
+            // An outage shows by itself.
+            if let Err(Unserved::Failed(error)) = result {
+                self.health.not_ready(COMPONENT, error.to_string());
+            }
             if tokio::time::Instant::now() < next_purge {
                 continue;
             }
@@ -211,6 +219,7 @@ impl Store {
         rows: &[(&str, &AlertKey)],
         now: DateTime<Utc>,
     ) -> Result<(), DatabaseError> {
+        self.database.ensure_there()?;
         match &self.database {
             Database::Postgres(pool) => postgres::record(pool, rows, now).await,
             Database::Sqlite(pool) => sqlite::record(pool, rows, now).await,
@@ -221,10 +230,11 @@ impl Store {
     async fn purge(&self, before: DateTime<Utc>) -> Result<u64, DatabaseError> {
         let mut rows = 0;
         loop {
-            let deleted = match &self.database {
-                Database::Postgres(pool) => postgres::purge(pool, before, PURGE_STEP).await?,
-                Database::Sqlite(pool) => sqlite::purge(pool, before, PURGE_STEP).await?,
+            let step = async || match &self.database {
+                Database::Postgres(pool) => postgres::purge(pool, before, PURGE_STEP).await,
+                Database::Sqlite(pool) => sqlite::purge(pool, before, PURGE_STEP).await,
             };
+            let deleted = self.dependency.call(Patience::none(), step).await.1?;
             rows += deleted;
             if deleted == 0 || self.stop.is_begun() {
                 return Ok(rows);

@@ -6,7 +6,7 @@ use std::collections::HashSet;
 use chrono::{DateTime, Utc};
 use sqlx::PgPool;
 use sqlx::migrate::MigrateError;
-use tollgate_runtime::database::{self, DatabaseError};
+use tollgate_runtime::database::{self, DatabaseError, Lease};
 
 use crate::alert::AlertKey;
 
@@ -26,7 +26,7 @@ pub(super) async fn known(
 ) -> Result<HashSet<usize>, DatabaseError> {
     let users: Vec<&str> = keys.iter().map(|key| key.user_id.as_str()).collect();
     let transactions: Vec<&str> = keys.iter().map(|key| key.transaction_id.as_str()).collect();
-    let found: Vec<i64> = sqlx::query_scalar(
+    let question = sqlx::query_scalar(
         "SELECT asked.number
            FROM unnest($2::text[], $3::text[]) WITH ORDINALITY AS asked (user_id, transaction_id, number)
            JOIN alert_deliveries AS known
@@ -36,9 +36,10 @@ pub(super) async fn known(
     )
     .bind(sink)
     .bind(users)
-    .bind(transactions)
-    .fetch_all(pool)
-    .await?;
+    .bind(transactions);
+    let lease = Lease::of(pool).await?;
+    let found = lease.run(async |connection| question.fetch_all(connection).await);
+    let found: Vec<i64> = found.await?;
     // Ordinality counts from 1.
     Ok(found
         .into_iter()
@@ -57,7 +58,7 @@ pub(super) async fn record(
         .iter()
         .map(|(_, key)| key.transaction_id.as_str())
         .collect();
-    sqlx::query(
+    let insert = sqlx::query(
         "INSERT INTO alert_deliveries (sink, user_id, transaction_id, delivered_at)
          SELECT sink, user_id, transaction_id, $4
            FROM unnest($1::text[], $2::text[], $3::text[]) AS delivered (sink, user_id, transaction_id)
@@ -66,10 +67,10 @@ pub(super) async fn record(
     .bind(sinks)
     .bind(users)
     .bind(transactions)
-    .bind(now)
-    .execute(pool)
-    .await?;
-    Ok(())
+    .bind(now);
+    let lease = Lease::of(pool).await?;
+    let inserted = lease.run(async |connection| insert.execute(connection).await);
+    inserted.await.map(drop)
 }
 
 pub(super) async fn purge(
@@ -77,13 +78,13 @@ pub(super) async fn purge(
     before: DateTime<Utc>,
     limit: i64,
 ) -> Result<u64, DatabaseError> {
-    let deleted = sqlx::query(
+    let delete = sqlx::query(
         "DELETE FROM alert_deliveries
           WHERE ctid = ANY (ARRAY (SELECT ctid FROM alert_deliveries WHERE delivered_at < $1 LIMIT $2))",
     )
     .bind(before)
-    .bind(limit)
-    .execute(pool)
-    .await?;
-    Ok(deleted.rows_affected())
+    .bind(limit);
+    let lease = Lease::of(pool).await?;
+    let deleted = lease.run(async |connection| delete.execute(connection).await);
+    Ok(deleted.await?.rows_affected())
 }

@@ -92,6 +92,7 @@ pub(crate) struct Store {
     migrated: Arc<AtomicBool>,
     writes: Dependency,
     reads: Dependency,
+    health: Health,
     query_timeout: Duration,
 }
 
@@ -116,8 +117,9 @@ impl Store {
             writing,
             reading,
             migrated: Arc::default(),
-            writes: Dependency::new("store", &config.writes(), Some((health, COMPONENT))),
+            writes: Dependency::new("store", &config.writes(), Some((health.clone(), COMPONENT))),
             reads: Dependency::new("store for reading", &config.reads(), None),
+            health,
             query_timeout: config.query_timeout(),
         })
     }
@@ -144,11 +146,14 @@ impl Store {
         Ok(())
     }
 
-    /// Whether the store answers the writer.
-    pub(crate) async fn ping(&self) -> Result<(), DatabaseError> {
+    /// Asks whether the store answers the writer; what it says is the service's health.
+    pub(crate) async fn ping(&self) {
         let quick = self.writes.with_timeout(PING);
-        let call = quick.call(Patience::none(), || self.writing.ping());
-        Ok(call.await.1?)
+        let (_, result) = quick.call(Patience::none(), || self.writing.ping()).await;
+        // An outage shows by itself.
+        if let Err(Unserved::Failed(error)) = result {
+            self.health.not_ready(COMPONENT, error.to_string());
+        }
     }
 
     /// Stores every row that is not there yet, or nothing at all. The rows must be sorted by key: replicas that
@@ -160,6 +165,7 @@ impl Store {
     ) -> (u32, Result<Written, Unserved<DatabaseError>>) {
         let write = async || {
             let begun = Instant::now();
+            self.writing.ensure_there()?;
             let stored = match &self.writing {
                 Database::Postgres(pool) => postgres::write(pool, rows).await,
                 Database::Sqlite(pool) => sqlite::write(pool, rows).await,

@@ -4,7 +4,7 @@ use chrono::{DateTime, Utc};
 use sqlx::migrate::Migrator;
 use sqlx::postgres::{PgPool, PgPoolOptions, PgRow};
 use sqlx::{AssertSqlSafe, Executor as _, Postgres, QueryBuilder, Row as _};
-use tollgate_runtime::database::{self, DatabaseError};
+use tollgate_runtime::database::{self, DatabaseError, Lease};
 use tollgate_types::{Amount, Status, Timestamp};
 
 use super::{Count, Counts, Filter, UserGroup, unreadable};
@@ -54,7 +54,7 @@ FROM given
 ON CONFLICT DO NOTHING";
 
 pub(super) async fn write(pool: &PgPool, rows: &[Row<'_>]) -> Result<u64, DatabaseError> {
-    let result = sqlx::query(WRITE)
+    let insert = sqlx::query(WRITE)
         .bind(
             rows.iter()
                 .map(|row| row.user_id.as_ref())
@@ -102,10 +102,10 @@ pub(super) async fn write(pool: &PgPool, rows: &[Row<'_>]) -> Result<u64, Databa
             rows.iter()
                 .map(|row| row.contributions.as_str())
                 .collect::<Vec<&str>>(),
-        )
-        .execute(pool)
-        .await?;
-    Ok(result.rows_affected())
+        );
+    let lease = Lease::of(pool).await?;
+    let result = lease.run(async |connection| insert.execute(connection).await);
+    Ok(result.await?.rows_affected())
 }
 
 const COLUMNS: &str = "
@@ -125,13 +125,9 @@ pub(super) async fn decisions(
         query.push(" AND a.user_id = ").push_bind(user_id);
     }
     query.push(" LIMIT 2");
-    query
-        .build()
-        .fetch_all(pool)
-        .await?
-        .iter()
-        .map(stored)
-        .collect()
+    let lease = Lease::of(pool).await?;
+    let rows = lease.run(async |connection| query.build().fetch_all(connection).await);
+    rows.await?.iter().map(stored).collect()
 }
 
 pub(super) async fn page(
@@ -171,13 +167,9 @@ pub(super) async fn page(
         .push_bind(i64::from(limit));
     query.push(") a JOIN transactions t USING (user_id, transaction_id)");
     query.push(" ORDER BY a.event_time DESC, a.user_id DESC, a.transaction_id DESC");
-    query
-        .build()
-        .fetch_all(pool)
-        .await?
-        .iter()
-        .map(stored)
-        .collect()
+    let lease = Lease::of(pool).await?;
+    let rows = lease.run(async |connection| query.build().fetch_all(connection).await);
+    rows.await?.iter().map(stored).collect()
 }
 
 const USER: &str = "
@@ -189,7 +181,12 @@ WHERE a.user_id = $1
 GROUP BY a.status, a.fraud_indicators";
 
 pub(super) async fn user(pool: &PgPool, user_id: &str) -> Result<Vec<UserGroup>, DatabaseError> {
-    let rows = sqlx::query(USER).bind(user_id).fetch_all(pool).await?;
+    let lease = Lease::of(pool).await?;
+    let rows = lease.run(async |connection| {
+        let query = sqlx::query(USER).bind(user_id);
+        query.fetch_all(connection).await
+    });
+    let rows = rows.await?;
     let read = |row: &PgRow| {
         Ok(UserGroup {
             status: row.try_get("status")?,
@@ -210,9 +207,18 @@ pub(super) async fn user(pool: &PgPool, user_id: &str) -> Result<Vec<UserGroup>,
 }
 
 pub(super) async fn counts(pool: &PgPool) -> Result<Counts, DatabaseError> {
-    let rows = sqlx::query("SELECT status, fraud_indicators, score_bucket, decisions, last_processed FROM decision_counts WHERE decisions > 0")
-        .fetch_all(pool)
-        .await?;
+    let lease = Lease::of(pool).await?;
+    let found = lease.run(async |connection| {
+        let rows = sqlx::query("SELECT status, fraud_indicators, score_bucket, decisions, last_processed FROM decision_counts WHERE decisions > 0")
+            .fetch_all(&mut *connection)
+            .await?;
+        // Both ends of an index.
+        let span = sqlx::query("SELECT min(event_time) AS first, max(event_time) AS last FROM fraud_analysis")
+            .fetch_one(connection)
+            .await?;
+        Ok((rows, span))
+    });
+    let (rows, span) = found.await?;
     let read = |row: &PgRow| {
         Ok(Count {
             status: row.try_get("status")?,
@@ -226,11 +232,6 @@ pub(super) async fn counts(pool: &PgPool) -> Result<Counts, DatabaseError> {
         .iter()
         .map(read)
         .collect::<Result<_, DatabaseError>>()?;
-    // Both ends of an index.
-    let span =
-        sqlx::query("SELECT min(event_time) AS first, max(event_time) AS last FROM fraud_analysis")
-            .fetch_one(pool)
-            .await?;
     Ok(Counts {
         counts,
         first: span

@@ -113,6 +113,15 @@ impl Shared {
             .collect();
         self.tracker.assign(&partitions);
         self.begin_marks(starts);
+        let begun = |start: &Start| Some((start.partition, start.offset.to_raw()?));
+        let firsts: HashMap<i32, i64> = starts
+            .iter()
+            .filter_map(begun)
+            .filter(|(_, offset)| *offset >= 0)
+            .collect();
+        self.awaits_firsts
+            .store(!firsts.is_empty(), Ordering::Relaxed);
+        *lock(&self.firsts) = firsts;
         self.say_shortened(starts);
         let mut rebuilding = lock(&self.rebuilding);
         *rebuilding = starts

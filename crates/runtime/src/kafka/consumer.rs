@@ -231,7 +231,7 @@ impl Reader {
                 return Err(refusal);
             }
             if self.shared.take_restored(&self.consumer)? {
-                self.paused = false;
+                self.set_paused(false);
             }
             self.keep_within_budget()?;
             let idle = self.read_some()?;
@@ -275,6 +275,7 @@ impl Reader {
 
     fn take(&self, message: &BorrowedMessage<'_>) -> Result<(), KafkaError> {
         let (partition, offset) = (message.partition(), message.offset());
+        self.shared.check_first(partition, offset);
         let (key, payload) = (message.key(), message.payload().unwrap_or_default());
         let lane = match self.shared.options.lanes {
             Lanes::ByKey(lanes) => self.spread(key) % lanes.max(1) as u64,
@@ -368,11 +369,15 @@ impl Reader {
             }
         });
         match changed {
-            Ok(()) => self.paused = pause,
+            Ok(()) => self.set_paused(pause),
             Err(error) => tracing::warn!(%error, pause, "pausing or resuming"),
         }
+    }
+
+    fn set_paused(&mut self, paused: bool) {
+        self.paused = paused;
         metrics::gauge!("tollgate_log_paused", "stage" => self.shared.options.stage.name())
-            .set(f64::from(u8::from(self.paused)));
+            .set(f64::from(u8::from(paused)));
     }
 
     fn commit(&self) {

@@ -2,7 +2,7 @@
 //! Shared by its reading thread and the client library's callbacks.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicI32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -57,6 +57,10 @@ pub(crate) struct Shared {
     pub(super) total: AtomicI32,
     /// What tells the log of each partition from any other; see [`Position::log`].
     pub(super) logs: Mutex<HashMap<i32, u64>>,
+    /// Where partitions were told to begin whose first record has not come.
+    pub(super) firsts: Mutex<HashMap<i32, i64>>,
+    /// Whether there are any: asked for each record.
+    pub(super) awaits_firsts: AtomicBool,
     /// The assignment whose histories are being restored.
     pub(super) restoring: Mutex<Option<Restoring>>,
     marks: Mutex<Marks>,
@@ -98,6 +102,8 @@ impl Shared {
             refusal: Mutex::default(),
             total: AtomicI32::new(0),
             logs: Mutex::default(),
+            firsts: Mutex::default(),
+            awaits_firsts: AtomicBool::new(false),
             restoring: Mutex::default(),
             marks: Mutex::default(),
             committing: Mutex::default(),
@@ -323,6 +329,31 @@ impl Shared {
             self.say_ready(&rebuilding);
         }
         offset < end
+    }
+
+    /// Says so where the first record of a partition stands behind the offset that was to be read from. There may be
+    /// nothing between them but marks of a foreign producer's transactions, or what was compacted away.
+    pub(crate) fn check_first(&self, partition: i32, offset: i64) {
+        if !self.awaits_firsts.load(Ordering::Relaxed) {
+            return;
+        }
+        let mut firsts = lock(&self.firsts);
+        let Some(begun) = firsts.remove(&partition) else {
+            return;
+        };
+        self.awaits_firsts
+            .store(!firsts.is_empty(), Ordering::Relaxed);
+        if offset > begun {
+            metrics::counter!("tollgate_log_gaps_total", "stage" => self.options.stage.name())
+                .increment(1);
+            tracing::warn!(
+                topic = self.topic,
+                partition,
+                begun,
+                offset,
+                "the log has no record where reading was to begin"
+            );
+        }
     }
 
     pub(crate) fn reached_end(&self, partition: i32) {

@@ -57,8 +57,8 @@ impl Gate {
         self.lock().0.circuit()
     }
 
-    /// Answers so far, to anybody.
-    pub(super) fn answers(&self) -> u64 {
+    /// Calls that were served so far, anybody's.
+    pub(super) fn served(&self) -> u64 {
         self.lock().1
     }
 
@@ -79,15 +79,15 @@ impl Gate {
         let admission = state.0.admit(now());
         let after = state.0.circuit();
         drop(state);
-        self.note(before, after);
+        self.note(before, after, None);
         admission
     }
 
-    fn settle(&self, permit: &Permit, ended: Ended) {
+    fn settle(&self, permit: &Permit, ended: Ended, error: Option<&dyn std::error::Error>) {
         let mut state = self.lock();
         let before = state.0.circuit();
         state.0.settle(permit, ended, now());
-        if ended == Ended::Answered {
+        if ended == Ended::Answered && error.is_none() {
             state.1 += 1;
         }
         let after = state.0.circuit();
@@ -97,13 +97,13 @@ impl Gate {
             Ended::Failed => self.failed.increment(1),
             Ended::Abandoned => {}
         }
-        self.note(before, after);
+        self.note(before, after, error);
         if before != Circuit::Closed {
             self.changed.notify_waiters();
         }
     }
 
-    fn note(&self, before: Circuit, after: Circuit) {
+    fn note(&self, before: Circuit, after: Circuit, error: Option<&dyn std::error::Error>) {
         if before == after {
             return;
         }
@@ -117,8 +117,10 @@ impl Gate {
             Circuit::Open => {
                 self.circuit.set(2.0);
                 if before == Circuit::Closed {
+                    let reason = error.map(ToString::to_string).unwrap_or_default();
                     tracing::warn!(
                         dependency,
+                        reason,
                         "the dependency is down; it is tried until it answers"
                     );
                 }
@@ -171,16 +173,16 @@ impl Passed {
         }
     }
 
-    fn settle(&mut self, ended: Ended) {
+    fn settle(&mut self, ended: Ended, error: Option<&dyn std::error::Error>) {
         if let Some(permit) = self.permit.take() {
-            self.gate.settle(&permit, ended);
+            self.gate.settle(&permit, ended, error);
         }
     }
 }
 
 impl Drop for Passed {
     fn drop(&mut self) {
-        self.settle(Ended::Abandoned);
+        self.settle(Ended::Abandoned, None);
     }
 }
 
@@ -305,10 +307,11 @@ where
         let timeout = this.breaker.timeout;
         let result = ready!(call.poll(cx)).map_err(|error| unboxed::<E>(error, timeout));
         if let Some(passed) = this.passed {
-            passed.settle(match &result {
-                Err(error) if error.is_outage() => Ended::Failed,
-                Ok(_) | Err(_) => Ended::Answered,
-            });
+            match &result {
+                Ok(_) => passed.settle(Ended::Answered, None),
+                Err(error) if error.is_outage() => passed.settle(Ended::Failed, Some(error)),
+                Err(error) => passed.settle(Ended::Answered, Some(error)),
+            }
         }
         Poll::Ready(result.map_err(Unserved::Failed))
     }

@@ -17,7 +17,7 @@ impl Patience {
         Self::default()
     }
 
-    /// Waits for nothing: one attempt, and none while the circuit is open.
+    /// Waits for nothing but a place among the others: one attempt, and none while the circuit is open.
     #[must_use]
     pub fn none() -> Self {
         let now = CancellationToken::new();
@@ -37,6 +37,11 @@ impl Patience {
     pub fn over_with(mut self, token: CancellationToken) -> Self {
         self.over.push(token);
         self
+    }
+
+    /// From here on nothing is begun once nothing is waited for.
+    pub(super) fn end_with_waiting(&mut self) {
+        self.pointless.append(&mut self.over);
     }
 
     /// Whether nothing is begun any more.

@@ -1,5 +1,6 @@
 //! The policy of tower's retry: when, and how often, a call is made again.
 
+use std::any::Any;
 use std::pin::Pin;
 use std::sync::Arc;
 
@@ -21,8 +22,10 @@ pub(super) struct Retries {
     /// Failures after which the dependency had served somebody else since the one before.
     at_fault: u32,
     poison_after: Option<u32>,
-    answers: u64,
+    served: u64,
     waits: Option<Arc<Waiting>>,
+    /// What the last attempt failed with.
+    last: Option<Arc<dyn Any + Send + Sync>>,
 }
 
 impl Retries {
@@ -40,18 +43,19 @@ impl Retries {
             retries: counter!("tollgate_dependency_retries_total", "dependency" => dependency.to_owned()),
             failed: 0,
             at_fault: 0,
-            answers: 0,
+            served: 0,
             waits: None,
+            last: None,
         }
     }
 
     /// Whether the call is at fault rather than the dependency, which serves others.
     fn is_at_fault(&mut self) -> bool {
-        let answers = self.gate.answers();
-        if self.failed > 1 && answers > self.answers {
+        let served = self.gate.served();
+        if self.failed > 1 && served > self.served {
             self.at_fault += 1;
         }
-        self.answers = answers;
+        self.served = served;
         self.poison_after
             .is_some_and(|after| self.at_fault >= after)
     }
@@ -67,16 +71,27 @@ impl<T, E: CallError> Policy<Patience, T, Unserved<E>> for Retries {
     ) -> Option<Self::Future> {
         let error = match result {
             Err(Unserved::Failed(error)) if error.is_outage() => error,
-            Ok(_) | Err(Unserved::Failed(_)) => {
+            Ok(_) => {
                 self.waits = None;
                 self.waiting.answered();
                 return None;
             }
-            Err(Unserved::GivenUp(_)) => return None,
+            // An answer to this call alone says nothing of the others.
+            Err(Unserved::Failed(_)) => return None,
+            Err(Unserved::GivenUp(last)) => {
+                // What failed it before it was given up.
+                let kept = self.last.take().and_then(|kept| kept.downcast::<E>().ok());
+                *last = last.take().or(kept.and_then(Arc::into_inner));
+                return None;
+            }
         };
+        self.waits
+            .get_or_insert_with(|| Arc::new(self.waiting.begin()));
         self.waiting.failed(error);
         self.failed = self.failed.saturating_add(1);
-        if self.is_at_fault() {
+        let after = error.retry_after();
+        // Who is told when to come again is not at fault.
+        if after.is_none() && self.is_at_fault() {
             return None;
         }
         if patience.is_over() {
@@ -84,11 +99,15 @@ impl<T, E: CallError> Policy<Patience, T, Unserved<E>> for Retries {
             return None;
         }
         self.retries.increment(1);
-        self.waits
-            .get_or_insert_with(|| Arc::new(self.waiting.begin()));
-        let after = error.retry_after();
         let wait = self.config.wait(self.failed, rand::random(), after);
         tracing::debug!(error = %error, failed = self.failed, ?wait, "an attempt has failed");
+        if let Err(Unserved::Failed(error)) =
+            std::mem::replace(result, Err(Unserved::GivenUp(None)))
+        {
+            self.last = Some(Arc::new(error));
+        }
+        // Whoever waits no longer makes no further attempt either.
+        patience.end_with_waiting();
         let (gate, patience) = (Arc::clone(&self.gate), patience.clone());
         Some(Box::pin(async move {
             tokio::select! {

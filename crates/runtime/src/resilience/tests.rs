@@ -179,3 +179,34 @@ async fn whoever_gives_up_leaves_the_wait_and_nothing_is_begun_once_it_is_pointl
     assert!(matches!(result, Err(Unserved::GivenUp(_))));
     assert_eq!((attempts, far.asked()), (0, before));
 }
+
+#[tokio::test(start_paused = true)]
+async fn whoever_waits_no_longer_makes_no_further_attempt_and_learns_what_failed_the_last_one() {
+    let far = Far::default();
+    far.down.store(true, Ordering::Relaxed);
+    let mut limits = limits();
+    limits.breaker.failures = 100;
+    limits.retry.base_ms = 60_000;
+    limits.retry.cap_ms = 60_000;
+    let dependency = Dependency::new("far", &limits, None);
+    let token = CancellationToken::new();
+    let patience = Patience::endless().over_with(token.clone());
+    let call = dependency.call(patience, || far.ask());
+    let end = async {
+        tokio::time::sleep(Duration::from_secs(300)).await;
+        // Its wait is over, and nothing else.
+        let asked = far.asked();
+        token.cancel();
+        asked
+    };
+    let ((attempts, result), asked) = tokio::join!(call, end);
+    assert!(matches!(
+        result,
+        Err(Unserved::GivenUp(Some(Refusal::Away)))
+    ));
+    assert!(asked > 1);
+    assert_eq!(
+        (usize::try_from(attempts).unwrap(), far.asked()),
+        (asked, asked)
+    );
+}

@@ -10,7 +10,7 @@ use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt as _, PutMode, PutPayload};
 use tokio_util::sync::CancellationToken;
 use tollgate_runtime::resilience::{
-    BreakerConfig, CallError, Dependency, Limits, Patience, RetryConfig, Unserved,
+    BreakerConfig, CallError, Circuit, Dependency, Limits, Patience, RetryConfig, Unserved,
 };
 
 use super::open::open;
@@ -95,7 +95,12 @@ impl SnapshotStore {
         F: Future<Output = object_store::Result<T>>,
     {
         let over = CancellationToken::new();
-        let patience = Patience::endless().over_with(over.clone());
+        // One that is known to be down was waited for already.
+        let patience = match self.dependency.circuit() {
+            Circuit::Open => Patience::none(),
+            Circuit::Closed | Circuit::HalfOpen => Patience::endless(),
+        };
+        let patience = patience.pointless_with(over.clone());
         let call = self
             .dependency
             .call(patience, || async { Ok(request().await?) });
