@@ -160,15 +160,14 @@ impl Service {
         .await
     }
 
-    /// Waits until it is ready: a service with an address of its own prints that when it is, any other says so at
-    /// `/readyz`.
+    /// Waits until it says at `/readyz` that it is ready, and has printed its address, if it has one of its own.
     ///
     /// # Errors
     /// Where it does not within `limit`, with its last reasons.
     pub async fn ready(&mut self, limit: Duration) -> anyhow::Result<()> {
         let service = self.short_name().to_owned();
         if matches!(service.as_str(), "ingest" | "persistence") {
-            return self.address(&service).await.map(drop);
+            self.address(&service).await?;
         }
         let url = format!("{}/readyz", self.admin().await?);
         let mut last = String::new();

@@ -19,7 +19,8 @@ say() { printf '%s: %s\n' "${0##*/}" "$*" >&2; }
 cleanup() {
   trap '' INT TERM
   if [ -n "$group" ] && kill -TERM -- "-$group" 2>/dev/null; then
-    for _ in $(seq 50); do kill -0 -- "-$group" 2>/dev/null || break; sleep 0.1; done
+    # A script of this kind in the group needs time for its own.
+    for _ in $(seq "${cleanup_tenths:-50}"); do kill -0 -- "-$group" 2>/dev/null || break; sleep 0.1; done
     kill -KILL -- "-$group" 2>/dev/null
   fi
   local pid

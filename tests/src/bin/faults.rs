@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Parser;
+use tollgate_tests::faults::books::Imbalance;
 use tollgate_tests::faults::{Options, run};
 
 /// Kills, freezes, restarts and cuts off everything, as a seed says, then balances the books.
@@ -41,8 +42,13 @@ async fn main() -> anyhow::Result<()> {
     };
     println!("seed {seed}; logs in {}", options.logs.display());
     let outcome = run(&options).await;
-    let outcome =
-        outcome.map_err(|error| error.context(format!("books do not balance: seed={seed}")))?;
+    let outcome = outcome.map_err(|error| {
+        let what = match error.is::<Imbalance>() {
+            true => "books do not balance",
+            false => "the run was not finished",
+        };
+        error.context(format!("{what}: seed={seed}"))
+    })?;
     let totals = outcome.totals;
     println!("faults                    {:>8}", outcome.faults);
     println!("processes killed          {:>8}", outcome.kills);

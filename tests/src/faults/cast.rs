@@ -95,17 +95,23 @@ impl<'a> Cast<'a> {
         }
     }
 
-    /// Tells a process to end.
-    pub(super) fn terminate(&mut self, program: Program, number: usize) -> anyhow::Result<()> {
+    /// Tells a process to end. False where it is too young to have heard it.
+    pub(super) fn terminate(&mut self, program: Program, number: usize) -> anyhow::Result<bool> {
+        let place = self.place(program, number)?;
+        let admin = format!("{} admin", program.name());
+        let Some(service) = place
+            .running
+            .as_ref()
+            .filter(|service| service.known_address(&admin).is_some())
+        else {
+            return Ok(false);
+        };
+        service.signal("TERM")?;
+        place.ending = true;
         if program == Program::Ingest {
             self.ingest.send_replace(None);
         }
-        let place = self.place(program, number)?;
-        if let Some(service) = &mut place.running {
-            place.ending = true;
-            service.signal("TERM")?;
-        }
-        Ok(())
+        Ok(true)
     }
 
     /// Whether a process that was told to end has ended, and left its place.

@@ -18,6 +18,8 @@ use crate::offline::{Key, key_of};
 
 /// Longer than any client waits.
 const HANG: Duration = Duration::from_secs(120);
+/// From taking an alert until its answer, so that kills meet alerts in flight.
+const ANSWER: Duration = Duration::from_millis(30);
 
 #[derive(Debug)]
 struct Seen {
@@ -89,7 +91,11 @@ async fn take(State(seen): State<Arc<Seen>>, body: String) -> StatusCode {
     let Some(decision) = decision else {
         return StatusCode::BAD_REQUEST;
     };
-    let mut taken = seen.taken.lock().unwrap_or_else(PoisonError::into_inner);
-    taken.push((key_of(&decision), seen.begun.elapsed()));
+    let taken = (key_of(&decision), seen.begun.elapsed());
+    seen.taken
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .push(taken);
+    tokio::time::sleep(ANSWER).await;
     StatusCode::NO_CONTENT
 }

@@ -132,7 +132,9 @@ impl Run<'_> {
                 Mend::Continue(program, number)
             }
             Fault::Restart(program, number) => {
-                self.cast.terminate(program, number)?;
+                if !self.cast.terminate(program, number)? {
+                    return Ok(());
+                }
                 Mend::StartWhenEnded(program, number)
             }
             Fault::Join(program) => {
@@ -205,8 +207,13 @@ impl Run<'_> {
                 self.cast.start(program, number).await?;
             }
             Mend::Terminate(program, number) => {
-                self.cast.terminate(program, number)?;
-                return Ok(Some(Mend::WhenEnded(program, number)));
+                let told = self.cast.terminate(program, number)?;
+                let next = if told {
+                    Mend::WhenEnded(program, number)
+                } else {
+                    mend
+                };
+                return Ok(Some(next));
             }
             Mend::WhenEnded(program, number) => {
                 return Ok((!self.cast.ended(program, number)?).then_some(mend));
@@ -298,6 +305,7 @@ pub async fn run(options: &Options) -> anyhow::Result<Outcome> {
     let (kills, faults, disturbances) =
         (run.kills, run.faults, std::mem::take(&mut run.disturbances));
     run.cast.stop_all().await?;
+    ensure_no_gaps(&options.logs)?;
     let again = [&over_http, &onto_the_log].map(|each| each.repeated);
     say(
         begun,
@@ -347,6 +355,20 @@ async fn read(
     books.analyses = store.analyses().await?.into_iter().collect();
     books.dead_letters = dead_letters(stage)?;
     Ok(books)
+}
+
+/// No producer here leaves gaps in the log, so that a reader that met one has missed something.
+fn ensure_no_gaps(logs: &Path) -> anyhow::Result<()> {
+    for entry in std::fs::read_dir(logs)? {
+        let path = entry?.path();
+        let log = std::fs::read(&path)?;
+        let gap = String::from_utf8_lossy(&log)
+            .lines()
+            .find(|line| line.contains("no record where reading was to begin"))
+            .map(str::to_owned);
+        anyhow::ensure!(gap.is_none(), "{}: {gap:?}", path.display());
+    }
+    Ok(())
 }
 
 /// What the topics of transactions and decisions hold, for whoever looks into a run: a line a record.

@@ -131,7 +131,9 @@ impl Fault {
             | Self::Join(program) => {
                 matches!(program, Program::Notifier)
             }
-            Self::Network(..) | Self::KillBroker | Self::KillDatabase | Self::Sink(_) => true,
+            // What was not taken is not taken twice.
+            Self::Sink(refusal) => matches!(refusal, Refusal::Hangs),
+            Self::Network(..) | Self::KillBroker | Self::KillDatabase => true,
         }
     }
 }

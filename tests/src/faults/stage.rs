@@ -100,7 +100,7 @@ impl Server {
         })
     }
 
-    /// Does it, without waiting for what comes of it.
+    /// Does it.
     pub(super) async fn control(&self, what: &str) -> anyhow::Result<()> {
         let mut command = Command::new(&self.control);
         command.arg(what).stdin(Stdio::null()).stdout(Stdio::null());
