@@ -12,7 +12,7 @@ use tollgate_runtime::http::Problem;
 use crate::limits::Limits;
 
 /// A body that is answered before it was read is read on for so long at most, …
-const DISCARD_TIME: Duration = Duration::from_secs(1);
+const DISCARD_TIME: Duration = Duration::from_millis(250);
 /// … and so far: a caller that is still writing would not see the answer of a connection that is closed.
 const DISCARD_BYTES: usize = 64 * 1024 * 1024;
 

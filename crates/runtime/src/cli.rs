@@ -7,8 +7,9 @@ use clap::Parser;
 use crate::config::Settings;
 use crate::telemetry::{TelemetryConfig, init_logging, metrics_handle};
 
-/// Options of a service binary.
+/// Runs one of Tollgate's services until SIGTERM. Settings come from a TOML file and the environment.
 #[derive(Debug, Clone, Parser)]
+#[command(version)]
 pub struct ServiceArgs {
     /// TOML file with the settings; every setting can also be given as TOLLGATE_SECTION__KEY.
     #[arg(long, env = "TOLLGATE_CONFIG", value_name = "FILE")]

@@ -4,6 +4,7 @@
 //! misspelt one, the nearest that exists. The environment wins over the file.
 
 use std::collections::BTreeSet;
+use std::net::SocketAddr;
 use std::path::Path;
 
 use serde::de::DeserializeOwned;
@@ -161,6 +162,10 @@ impl Settings {
 
     fn explain(&self, section: &str, path: &str, message: &str) -> ConfigError {
         let message = message.trim();
+        let message = match message.contains("invalid socket address") {
+            true => "must be IP:port, such as 127.0.0.1:8080 or [::1]:8080",
+            false => message,
+        };
         let full = if path == "." {
             section.to_owned()
         } else {
@@ -224,7 +229,8 @@ fn variable_path(name: &str) -> Result<Option<Vec<String>>, ConfigError> {
     // Kubernetes puts TOLLGATE_INGEST_SERVICE_HOST and its like into every pod beside a Service of that name.
     let of_kubernetes =
         !rest.contains("__") && (rest.contains("_SERVICE_") || rest.contains("_PORT"));
-    if rest == "CONFIG" || of_kubernetes {
+    // The command line's own.
+    if ["CONFIG", "API_KEY"].contains(&rest) || of_kubernetes {
         return Ok(None);
     }
     let path: Vec<String> = rest.split("__").map(str::to_lowercase).collect();
@@ -279,7 +285,8 @@ fn value_of(name: &str, text: &str) -> Result<Value, ConfigError> {
             .ok()
             .and_then(|mut table| table.remove("value"))
     };
-    if text.starts_with(['[', '{']) {
+    // An address of IPv6 starts like a list: [::1]:8080
+    if text.starts_with(['[', '{']) && text.parse::<SocketAddr>().is_err() {
         return serde_json::from_str::<Value>(text)
             .ok()
             .or_else(as_toml)

@@ -105,6 +105,9 @@ impl Default for ScorerConfig {
     }
 }
 
+/// Each worker is a thread with an engine for every partition.
+const MAX_PARALLELISM: usize = 256;
+
 impl ScorerConfig {
     /// Checks what one setting means for another.
     ///
@@ -127,6 +130,12 @@ impl ScorerConfig {
                     "must be at least 1",
                 ));
             }
+        }
+        if self.parallelism > MAX_PARALLELISM {
+            return Err(ConfigError::invalid(
+                "scorer.parallelism",
+                format!("must be at most {MAX_PARALLELISM}; more workers than cores gain nothing"),
+            ));
         }
         if !self.snapshots.is_empty() {
             snapshot::open(&self.snapshots, &self.snapshot_options)?;

@@ -161,7 +161,7 @@ struct CreateArgs {
     /// Copies of each partition; kafka.replication (the brokers' default) where not given.
     #[arg(long, value_name = "N")]
     replication: Option<i32>,
-    /// How long records are kept; kafka.retention_hours (168) where not given.
+    /// How long records are kept; kafka.retention_hours (192) where not given.
     #[arg(long, value_name = "HOURS")]
     retention_hours: Option<u32>,
 }

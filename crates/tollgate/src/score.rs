@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, BufWriter, Read, Write};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -69,9 +70,9 @@ impl Files {
             }
         };
         let create = |option: &str, path: &Path| {
-            let same = Path::new(&args.input)
-                .canonicalize()
-                .is_ok_and(|input| path.canonicalize().is_ok_and(|path| path == input));
+            // By device and inode: a link by another name is the same file.
+            let file = |path: &Path| path.metadata().ok().map(|file| (file.dev(), file.ino()));
+            let same = file(path).is_some_and(|path| file(Path::new(&args.input)) == Some(path));
             anyhow::ensure!(!same, "{option} {}: is the input", path.display());
             File::create(path).with_context(|| format!("{option} {}", path.display()))
         };

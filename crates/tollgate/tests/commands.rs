@@ -78,6 +78,8 @@ fn the_demo_shows_decisions_alerts_and_a_summary() {
         assert!(shown.contains(word), "no {word:?} in {shown}");
     }
     assert!(!shown.contains('\u{1b}'), "colours in a pipe");
+    let said = text(&demo.stderr);
+    assert!(!said.contains("ERROR") && !said.contains("WARN"), "{said}");
 }
 
 #[test]
@@ -152,7 +154,9 @@ fn score_answers_line_by_line_and_tells_what_it_rejects() {
 fn score_refuses_files_that_would_overwrite_each_other() {
     let dir = TempDir::new().unwrap();
     std::fs::write(dir.path().join("in"), "").unwrap();
+    std::fs::hard_link(dir.path().join("in"), dir.path().join("link")).unwrap();
     for args in [
+        ["--input", "in", "--output", "link", "--rejects", "r"],
         ["--input", "in", "--output", "o", "--rejects", "./o"],
         ["--input", "in", "--output", "in", "--rejects", "r"],
         ["--input", "missing", "--output", "o", "--rejects", "r"],
@@ -208,4 +212,49 @@ fn up_decides_until_it_is_told_to_stop_and_keeps_its_files_to_itself() {
     assert!(killed.unwrap().success());
     assert!(ended(&mut first).is_some_and(|status| status.success()));
     rest.join().unwrap();
+}
+
+#[test]
+fn print_config_refuses_what_up_refuses_and_names_it() {
+    let dir = TempDir::new().unwrap();
+    for (setting, value, reason) in [
+        (
+            "INGEST__MAX_ITEMS",
+            "0",
+            "ingest.max_items: must be at least 1",
+        ),
+        (
+            "NOTIFIER__SINKS",
+            r#"[{"kind":"webhok"}]"#,
+            "unknown kind `webhok`",
+        ),
+        (
+            "SCORER__PARALLELISM",
+            "1000",
+            "scorer.parallelism: must be at most",
+        ),
+        (
+            "SCORER__SNAPSHOTS",
+            "ftp://x",
+            "scorer.snapshots: must begin with",
+        ),
+        ("INGEST__LISTEN", "localhost:8080", "must be IP:port"),
+    ] {
+        let output = tollgate(dir.path(), &["up", "--print-config"])
+            .env(format!("TOLLGATE_{setting}"), value)
+            .output()
+            .unwrap();
+        let said = text(&output.stderr);
+        assert!(
+            !output.status.success() && said.contains(reason),
+            "{setting}: {said}"
+        );
+    }
+    let good = tollgate(dir.path(), &["up", "--print-config"])
+        .env("TOLLGATE_INGEST__LISTEN", "[::1]:0")
+        .env("TOLLGATE_API_KEY", "the key of tollgate load")
+        .output()
+        .unwrap();
+    assert!(good.status.success(), "{}", text(&good.stderr));
+    assert!(text(&good.stdout).contains("[::1]:0"));
 }

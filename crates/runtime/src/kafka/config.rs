@@ -78,7 +78,8 @@ impl Default for KafkaConfig {
             partitioner: Partitioner::Murmur2,
             partitions: 12,
             replication: -1,
-            retention_hours: 7 * 24,
+            // The 7 days that scores look back, the hour that a transaction may be late, and the rest of that day.
+            retention_hours: 8 * 24,
             linger_ms: 5,
             delivery_timeout_ms: 30_000,
             compression: "none".to_owned(),

@@ -3,8 +3,9 @@
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-use rdkafka::consumer::{BaseConsumer, Consumer as _};
-use rdkafka::error::KafkaError as ClientError;
+use rdkafka::client::ClientContext;
+use rdkafka::consumer::{BaseConsumer, Consumer as _, ConsumerContext};
+use rdkafka::error::{KafkaError as ClientError, RDKafkaErrorCode};
 use rdkafka::message::{Headers as _, Message as _};
 use rdkafka::{Offset, TopicPartitionList};
 
@@ -45,8 +46,22 @@ impl LogRecord {
 /// Reads every partition of some topics from the beginning.
 pub struct TopicReader {
     kafka: Kafka,
-    consumer: BaseConsumer,
+    consumer: BaseConsumer<ReaderContext>,
 }
+
+/// What the client calls back into.
+struct ReaderContext;
+
+impl ClientContext for ReaderContext {
+    fn error(&self, error: ClientError, reason: &str) {
+        // The end of a partition is told by the poll too.
+        if error.rdkafka_error_code() != Some(RDKafkaErrorCode::PartitionEOF) {
+            tracing::warn!(%error, reason, "the log's client reports");
+        }
+    }
+}
+
+impl ConsumerContext for ReaderContext {}
 
 impl std::fmt::Debug for TopicReader {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -68,8 +83,8 @@ impl Kafka {
             .set("enable.auto.commit", "false")
             .set("enable.partition.eof", "true")
             .set("fetch.wait.max.ms", "10");
-        let consumer: BaseConsumer = config
-            .create()
+        let consumer: BaseConsumer<ReaderContext> = config
+            .create_with_context(ReaderContext)
             .map_err(KafkaError::client("cannot make a consumer"))?;
         let counts = self.partition_counts(topics)?;
         let mut list = TopicPartitionList::new();

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
+use tollgate_runtime::kafka::Wanted;
 use tollgate_types::Timestamp;
 
 /// Goes up when older readers would misread what follows.
@@ -25,6 +26,46 @@ pub(crate) struct Header {
     pub(crate) written_at: Timestamp,
     /// Bytes of the histories, uncompressed.
     pub(crate) bytes: u64,
+}
+
+impl Header {
+    /// Whether the histories are those that are wanted, to look back so far.
+    ///
+    /// # Errors
+    /// Why they are not.
+    pub(crate) fn usable(&self, wanted: &Wanted, horizon_seconds: u64) -> Result<(), &'static str> {
+        let committed = &wanted.committed;
+        let checks = [
+            (
+                self.partition == committed.partition,
+                "it is of another partition",
+            ),
+            (
+                self.partitions == committed.partitions,
+                "the topic had another number of partitions",
+            ),
+            (
+                self.log == format!("{:016x}", committed.log),
+                "it is of another log: the topic or the group's offsets were made anew",
+            ),
+            (
+                self.offset <= committed.offset,
+                "it stands beyond the committed offset",
+            ),
+            (
+                self.offset >= wanted.oldest,
+                "the log no longer has what comes after it",
+            ),
+            (
+                self.horizon_seconds >= horizon_seconds,
+                "the rules look back further now than when it was written",
+            ),
+        ];
+        checks
+            .into_iter()
+            .find(|(good, _)| !good)
+            .map_or(Ok(()), |(_, reason)| Err(reason))
+    }
 }
 
 /// Why bytes are no snapshot.
@@ -81,6 +122,7 @@ pub(crate) fn read(bytes: &[u8]) -> Result<(Header, Vec<u8>), Damaged> {
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
+    use tollgate_runtime::kafka::Position;
 
     use super::*;
 
@@ -121,6 +163,36 @@ mod tests {
             changed[place] ^= change;
             prop_assert!(read(&changed).is_err());
             prop_assert!(read(&good[..place]).is_err());
+        }
+    }
+
+    #[test]
+    fn a_snapshot_is_used_for_its_own_partition_and_log_up_to_what_is_committed_and_not_with_a_gap()
+    {
+        let wanted = |change: &dyn Fn(&mut Wanted)| {
+            let mut wanted = Wanted {
+                committed: Position {
+                    partition: 3,
+                    partitions: 12,
+                    log: 0xf3,
+                    offset: 1_234,
+                },
+                oldest: 1_234,
+            };
+            change(&mut wanted);
+            header(0).usable(&wanted, 7)
+        };
+        assert_eq!(wanted(&|_| {}), Ok(()));
+        assert_eq!(wanted(&|wanted| wanted.committed.offset += 1), Ok(()));
+        for change in [
+            &|wanted: &mut Wanted| wanted.committed.offset -= 1,
+            &|wanted: &mut Wanted| wanted.oldest += 1,
+            &|wanted: &mut Wanted| wanted.committed.log += 1,
+            &|wanted: &mut Wanted| wanted.committed.partition += 1,
+            &|wanted: &mut Wanted| wanted.committed.partitions += 1,
+        ] as [&dyn Fn(&mut Wanted); 5]
+        {
+            assert!(wanted(change).is_err());
         }
     }
 

@@ -239,8 +239,8 @@ impl Snapshots {
                 Ok(bytes) => {
                     let read = tokio::task::spawn_blocking(move || format::read(&bytes));
                     match read.await {
-                        Ok(Ok((header, histories))) => self
-                            .usable(&header, wanted)
+                        Ok(Ok((header, histories))) => header
+                            .usable(wanted, self.horizon_seconds)
                             .map(|()| (header.offset, histories))
                             .map_err(str::to_owned),
                         Ok(Err(damaged)) => Err(damaged.to_string()),
@@ -271,40 +271,6 @@ impl Snapshots {
         );
         count_restored("log");
         None
-    }
-
-    fn usable(&self, header: &Header, wanted: &Wanted) -> Result<(), &'static str> {
-        let committed = &wanted.committed;
-        let checks = [
-            (
-                header.partition == committed.partition,
-                "it is of another partition",
-            ),
-            (
-                header.partitions == committed.partitions,
-                "the topic had another number of partitions",
-            ),
-            (
-                header.log == format!("{:016x}", committed.log),
-                "it is of another log: the topic or the group's offsets were made anew",
-            ),
-            (
-                header.offset <= committed.offset,
-                "it stands beyond the committed offset",
-            ),
-            (
-                header.offset >= wanted.oldest,
-                "the log no longer has what comes after it",
-            ),
-            (
-                header.horizon_seconds >= self.horizon_seconds,
-                "the rules look back further now than when it was written",
-            ),
-        ];
-        checks
-            .into_iter()
-            .find(|(good, _)| !good)
-            .map_or(Ok(()), |(_, reason)| Err(reason))
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
