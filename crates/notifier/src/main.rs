@@ -16,7 +16,7 @@ struct ServiceConfig {
 
 #[expect(
     clippy::print_stdout,
-    reason = "one line for whoever waits for the service to be ready"
+    reason = "whoever starts the process reads the address here"
 )]
 fn main() -> anyhow::Result<()> {
     run_service(
@@ -40,9 +40,8 @@ fn main() -> anyhow::Result<()> {
                 ConsoleOut::stdout(),
             )
             .await?;
-            if notifier.ready().await {
-                println!("notifier admin: http://{}", notifier.admin_address);
-            }
+            // It answers why the service is not ready, so it is told before that.
+            println!("notifier admin: http://{}", notifier.admin_address);
             notifier.join().await
         },
     )

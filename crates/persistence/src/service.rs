@@ -87,7 +87,7 @@ pub async fn start(
     })
 }
 
-/// Runs the service until the shutdown, and prints its address once it is ready.
+/// Runs the service until the shutdown, and prints its admin address, and the other once it is ready.
 ///
 /// # Errors
 /// What ended it before.
@@ -101,6 +101,8 @@ pub async fn run(
     shutdown: Shutdown,
 ) -> anyhow::Result<()> {
     let persistence = start(config, kafka, shutdown).await?;
+    // The admin port answers why the service is not ready, so it is told before that.
+    println!("persistence admin: http://{}", persistence.admin_address);
     persistence.ready().await;
     if persistence.health.is_ready() {
         println!("persistence: http://{}", persistence.address);
