@@ -80,6 +80,16 @@ wait_for() {
 
 answers() { (exec 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null; }
 
+# Starts a program that listens on a port, and waits until it answers: start NAME PORT SECONDS COMMAND…
+start() {
+  local name=$1 port=$2 seconds=$3
+  shift 3
+  "$@" >"$work/$name.log" 2>&1 </dev/null &
+  echo $! >"$work/$name.pid"
+  disown
+  wait_for "$seconds" answers "$port" || { REASON="$name does not answer: $(tail -1 "$work/$name.log")"; return 1; }
+}
+
 # --- PostgreSQL ---------------------------------------------------------------------------------------------------
 
 # The folder of initdb and pg_ctl: on PATH, or the newest of Debian's.
@@ -323,10 +333,7 @@ need_s3() {
   local moto port
   moto_server || return 1
   port=$(free_port)
-  "$moto" -H 127.0.0.1 -p "$port" >"$work/moto.log" 2>&1 </dev/null &
-  echo $! >"$work/moto.pid"
-  disown
-  wait_for 60 answers "$port" || { REASON="moto does not answer: $(tail -1 "$work/moto.log")"; return 1; }
+  start moto "$port" 60 "$moto" -H 127.0.0.1 -p "$port" || return 1
   export TEST_S3_ENDPOINT=http://127.0.0.1:$port
   say "S3: moto $moto_version, on port $port"
 }
@@ -353,10 +360,7 @@ need_toxiproxy() {
   local toxiproxy port
   toxiproxy_server || return 1
   port=$(free_port)
-  "$toxiproxy" -host 127.0.0.1 -port "$port" >"$work/toxiproxy.log" 2>&1 </dev/null &
-  echo $! >"$work/toxiproxy.pid"
-  disown
-  wait_for 10 answers "$port" || { REASON="Toxiproxy does not answer: $(tail -1 "$work/toxiproxy.log")"; return 1; }
+  start toxiproxy "$port" 10 "$toxiproxy" -host 127.0.0.1 -port "$port" || return 1
   export TEST_TOXIPROXY=http://127.0.0.1:$port
   say "Toxiproxy: $toxiproxy, on port $port"
 }
