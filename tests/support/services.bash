@@ -4,6 +4,15 @@
 # Each `need_…` finds its program, or gets it, says which way, starts it in a folder of its own and exports where it is:
 # TEST_POSTGRES_URL, TEST_KAFKA_BROKERS and TEST_KAFKA_TOOL, TEST_KCAT, TEST_TOXIPROXY, TEST_S3_ENDPOINT. One that is exported already is used as it is.
 # Where nothing works, it returns 1 with the reason in $REASON. Everything started here ends with the script.
+#
+# A Kafka that runs as a process of this machine has secured listeners too, in the ways of OCI's two streaming services:
+# TEST_KAFKA_TLS        a folder: ca.pem, client.pem and client.key (PKCS#8) for TEST_KAFKA_MTLS, stranger-ca.pem that has signed nothing
+# TEST_KAFKA_SASL_PLAIN SASL_SSL with PLAIN, for TEST_KAFKA_SASL_USER and TEST_KAFKA_SASL_DOMAIN_USER with TEST_KAFKA_SASL_PASSWORD
+# TEST_KAFKA_SCRAM      SASL_SSL with SCRAM-SHA-512, for TEST_KAFKA_SCRAM_USER with TEST_KAFKA_SCRAM_PASSWORD; not for a librdkafka before
+#                       2.6.1, as that of Debian 12's kcat: it sends the nonce in a way that Kafka no longer takes
+# TEST_KAFKA_MTLS       SSL, for those with a certificate
+# TEST_KAFKA_RECYCLED   as TEST_KAFKA_SASL_PLAIN, for a proxy of the test's to listen at; TEST_KAFKA_BEHIND_RECYCLED is where the broker does
+# Any other Kafka has none of these; TEST_KAFKA_TLS says which it is.
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 kafka_version=$(sed -n 's:.*<kafka.version>\(.*\)</kafka.version>.*:\1:p' "$here/kafka/pom.xml")
@@ -43,11 +52,12 @@ in_group() {
   return "$status"
 }
 
+# A port that nobody listens on, and that this script has not been given before: it may take its time to listen there.
 free_port() {
   local port
   while :; do
     port=$((20000 + RANDOM % 10000))
-    (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null || break
+    (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null || ! mkdir "$work/port-$port" 2>/dev/null || break
   done
   echo "$port"
 }
@@ -78,7 +88,10 @@ wait_for() {
   done
 }
 
-answers() { (exec 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null; }
+answers() {
+  local port
+  for port; do (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null || return 1; done
+}
 
 # Starts a program that listens on a port, and waits until it answers: start NAME PORT SECONDS COMMAND…
 start() {
@@ -198,22 +211,87 @@ kafka_jars() {
   mv -T "$jars.partial" "$jars"
 }
 
+kafka_sasl_user=acme/payments-svc/ocid1.streampool.oc1.eu-frankfurt-1.test
+kafka_sasl_domain_user=acme/Default/payments-svc/ocid1.streampool.oc1.eu-frankfurt-1.test
+kafka_scram_user=payments-svc
+# With what a client's configuration may stumble over, as OCI's auth tokens are; but no " or \, for the broker's own.
+kafka_password="To)ken;{with}'odd #=\$chars"
+
+# The certificates of the secured listeners: kafka_tls DIR
+kafka_tls() {
+  command -v openssl >/dev/null || apt_install openssl || return 1
+  mkdir "$1"
+  # The machine's own configuration of openssl would add to them.
+  cat >"$1/openssl.cnf" <<C
+[req]
+distinguished_name = name
+[name]
+[ca]
+basicConstraints = critical, CA:TRUE
+keyUsage = critical, keyCertSign, cRLSign
+[server]
+subjectAltName = IP:127.0.0.1, DNS:localhost
+extendedKeyUsage = serverAuth
+[client]
+extendedKeyUsage = clientAuth
+C
+  if ! (
+    cd "$1" || exit
+    new=(openssl req -config openssl.cnf -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes)
+    for ca in ca stranger-ca; do
+      "${new[@]}" -x509 -extensions ca -days 2 -subj "/CN=tollgate test $ca" -keyout "$ca.key" -out "$ca.pem" || exit
+    done
+    for of in server client; do
+      "${new[@]}" -subj "/CN=$of" -keyout "$of.key" -out "$of.csr" &&
+        openssl x509 -req -in "$of.csr" -CA ca.pem -CAkey ca.key -CAcreateserial -days 2 -extfile openssl.cnf -extensions "$of" -out "$of.pem" || exit
+    done
+    # Kafka wants both in one file.
+    cat server.key server.pem >server-store.pem
+  ) >"$1/log" 2>&1; then
+    REASON="openssl: $(grep -m1 -i error "$1/log" || tail -1 "$1/log")"
+    return 1
+  fi
+}
+
+# The broker's properties for its secured listeners: kafka_secured TLS-DIR
+kafka_secured() {
+  local name of_login=org.apache.kafka.common.security
+  cat <<P
+ssl.keystore.type=PEM
+ssl.keystore.location=$1/server-store.pem
+ssl.truststore.type=PEM
+ssl.truststore.location=$1/ca.pem
+listener.name.mtls.ssl.client.auth=required
+listener.name.scram.sasl.enabled.mechanisms=SCRAM-SHA-512
+listener.name.scram.scram-sha-512.sasl.jaas.config=$of_login.scram.ScramLoginModule required;
+P
+  for name in saslplain recycled; do
+    cat <<P
+listener.name.$name.sasl.enabled.mechanisms=PLAIN
+listener.name.$name.plain.sasl.jaas.config=$of_login.plain.PlainLoginModule required \
+  "user_$kafka_sasl_user"="$kafka_password" "user_$kafka_sasl_domain_user"="$kafka_password";
+P
+  done
+}
+
 # Where $behind_proxy is a port, the broker has a second listener, whose address it gives its clients as that port of
 # this machine: whoever asks for the brokers there finds them through the proxy that listens there.
 need_kafka() {
   if [ -n "${TEST_KAFKA_BROKERS:-}" ]; then say "Kafka: the one at TEST_KAFKA_BROKERS"; return 0; fi
-  local java jars port controller proxied dir=$work/kafka
-  kafka_jars || { kafka_container; return; }
-  port=$(free_port) controller=$(free_port) proxied=$(free_port)
+  local java jars port controller proxied plain scram mtls recycled behind_recycled dir=$work/kafka
   mkdir "$dir"
+  { kafka_jars && kafka_tls "$dir/tls"; } || { kafka_container; return; }
+  port=$(free_port) controller=$(free_port) proxied=$(free_port)
+  plain=$(free_port) scram=$(free_port) mtls=$(free_port) recycled=$(free_port) behind_recycled=$(free_port)
+  local secured=SASLPLAIN://127.0.0.1:$plain,SCRAM://127.0.0.1:$scram,MTLS://127.0.0.1:$mtls,RECYCLED://127.0.0.1
   cat >"$dir/server.properties" <<P
 process.roles=broker,controller
 node.id=1
 controller.quorum.voters=1@127.0.0.1:$controller
 controller.listener.names=CONTROLLER
-listeners=PLAINTEXT://127.0.0.1:$port,PROXIED://127.0.0.1:$proxied,CONTROLLER://127.0.0.1:$controller
-advertised.listeners=PLAINTEXT://127.0.0.1:$port,PROXIED://127.0.0.1:${behind_proxy:-$proxied}
-listener.security.protocol.map=PLAINTEXT:PLAINTEXT,PROXIED:PLAINTEXT,CONTROLLER:PLAINTEXT
+listeners=PLAINTEXT://127.0.0.1:$port,PROXIED://127.0.0.1:$proxied,$secured:$behind_recycled,CONTROLLER://127.0.0.1:$controller
+advertised.listeners=PLAINTEXT://127.0.0.1:$port,PROXIED://127.0.0.1:${behind_proxy:-$proxied},$secured:$recycled
+listener.security.protocol.map=PLAINTEXT:PLAINTEXT,PROXIED:PLAINTEXT,CONTROLLER:PLAINTEXT,SASLPLAIN:SASL_SSL,SCRAM:SASL_SSL,MTLS:SSL,RECYCLED:SASL_SSL
 log.dirs=$dir/data
 auto.create.topics.enable=false
 num.partitions=12
@@ -224,6 +302,7 @@ transaction.state.log.min.isr=1
 share.coordinator.state.topic.replication.factor=1
 share.coordinator.state.topic.min.isr=1
 group.initial.rebalance.delay.ms=0
+$(kafka_secured "$dir/tls")
 P
   cat >"$work/kafka-tool" <<T
 #!/usr/bin/env bash
@@ -239,8 +318,10 @@ esac
 exec "$java" -Xmx256m -cp "$jars/*" -Dorg.apache.logging.log4j.level=ERROR "org.apache.kafka.tools.\$class" "\${@:2}"
 T
   chmod +x "$work/kafka-tool"
-  local storage=("$java" -cp "$jars/*" kafka.tools.StorageTool)
-  if ! "${storage[@]}" format --config "$dir/server.properties" --cluster-id "$("${storage[@]}" random-uuid 2>/dev/null)" >"$dir/format.log" 2>&1; then
+  # An id of Kafka's form; its own tool takes a second for one.
+  if ! "$java" -cp "$jars/*" kafka.tools.StorageTool format --config "$dir/server.properties" \
+    --cluster-id "$(head -c 16 /dev/urandom | base64 | tr -d = | tr +/ AB)" \
+    --add-scram "SCRAM-SHA-512=[name=\"$kafka_scram_user\",password=\"$kafka_password\"]" >"$dir/format.log" 2>&1; then
     REASON="Kafka's storage format: $(tail -1 "$dir/format.log")"
     return 1
   fi
@@ -260,12 +341,17 @@ esac
 T
   chmod +x "$work/kafka-control"
   "$work/kafka-control" start
-  if ! wait_for 60 answers "$port"; then
+  if ! wait_for 60 answers "$port" "$proxied" "$plain" "$scram" "$mtls" "$behind_recycled"; then
     REASON="Kafka does not answer: $(grep -m1 -E 'ERROR|Exception' "$dir/log" || tail -1 "$dir/log")"
     return 1
   fi
   export TEST_KAFKA_BROKERS=127.0.0.1:$port TEST_KAFKA_TOOL=$work/kafka-tool TEST_KAFKA_CONTROL=$work/kafka-control
   export TEST_KAFKA_PROXIED=127.0.0.1:${behind_proxy:-$proxied} TEST_KAFKA_BEHIND_PROXY=127.0.0.1:$proxied
+  export TEST_KAFKA_TLS=$dir/tls TEST_KAFKA_MTLS=127.0.0.1:$mtls
+  export TEST_KAFKA_SASL_PLAIN=127.0.0.1:$plain TEST_KAFKA_SASL_USER=$kafka_sasl_user
+  export TEST_KAFKA_SASL_DOMAIN_USER=$kafka_sasl_domain_user TEST_KAFKA_SASL_PASSWORD=$kafka_password
+  export TEST_KAFKA_SCRAM=127.0.0.1:$scram TEST_KAFKA_SCRAM_USER=$kafka_scram_user TEST_KAFKA_SCRAM_PASSWORD=$kafka_password
+  export TEST_KAFKA_RECYCLED=127.0.0.1:$recycled TEST_KAFKA_BEHIND_RECYCLED=127.0.0.1:$behind_recycled
   say "Kafka: $kafka_version, of $jars, on port $port"
 }
 

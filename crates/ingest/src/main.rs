@@ -1,8 +1,12 @@
 //! The service `tollgate-ingest`.
 
 use tollgate_ingest::IngestConfig;
+#[cfg(feature = "oci")]
+use tollgate_oci::Cloud;
 use tollgate_runtime::Shutdown;
 use tollgate_runtime::cli::run_service;
+#[cfg(not(feature = "oci"))]
+use tollgate_runtime::cloud::NoCloud as Cloud;
 use tollgate_runtime::kafka::{Kafka, KafkaConfig};
 use tollgate_runtime::telemetry::TelemetryConfig;
 
@@ -15,6 +19,7 @@ struct Config {
 
 fn main() -> anyhow::Result<()> {
     run_service(
+        "ingest",
         |settings| {
             let kafka: KafkaConfig = settings.section("kafka")?;
             let ingest: IngestConfig = settings.section("ingest")?;
@@ -26,7 +31,7 @@ fn main() -> anyhow::Result<()> {
                 telemetry: settings.section("telemetry")?,
             })
         },
-        |config| async {
+        |config, _: Cloud| async {
             let kafka = Kafka::open_cluster(config.kafka)?;
             tollgate_ingest::run(config.ingest, kafka, Shutdown::on_signal()).await
         },

@@ -47,7 +47,7 @@ impl Replies {
             waiters: Waiters::default(),
             partition: Arc::new(AtomicI32::new(NOWHERE)),
         };
-        let mut config = kafka.client_config();
+        let mut config = kafka.consumer_config();
         config
             // It is never joined: the client library wants a name before it assigns anything.
             .set(

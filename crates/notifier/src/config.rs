@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -69,7 +70,7 @@ impl Default for NotifierConfig {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SinkConfig {
-    /// `console`, `file` or `webhook`.
+    /// `console`, `file`, `webhook` or `oci`.
     pub kind: String,
     /// Names the sink in the ledger, logs and metrics. Unset: kind and a hash of path or URL. A sink of another name
     /// is another sink to the ledger, and gets again what the log still holds unread.
@@ -91,9 +92,19 @@ pub struct SinkConfig {
     /// How long one request may take, for `webhook`. 10,000 unless set.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timeout_ms: Option<u64>,
-    /// Alerts under way at once; those are what a crash may send twice. Unless set, 8 for `webhook`, else 1.
+    /// Messages under way at once; those are what a crash may send twice. Unless set, 8 for `webhook`, 4 for `oci`, else 1.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub concurrency: Option<usize>,
+    /// OCID of the topic, for `oci`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub topic: Option<String>,
+    /// Messages that this process may publish in a minute, for `oci`: 60 unless set, which is what a topic takes. When
+    /// alerts come faster, one message tells of many.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub messages_per_minute: Option<u32>,
+    /// Where the read API is for whoever reads a message that tells of many, for `oci`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub decisions_url: Option<String>,
     /// Further request headers, for `webhook`. Their values are not printed.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub headers: BTreeMap<String, Secret>,
@@ -117,8 +128,10 @@ pub struct SinkSpec {
     pub name: String,
     /// The setting it comes from, such as `notifier.sinks[1]`.
     pub setting: String,
-    /// Alerts under way at once.
+    /// Messages under way at once.
     pub concurrency: usize,
+    /// Messages that it takes in a minute.
+    pub messages_per_minute: Option<NonZeroU32>,
     /// What it is.
     pub kind: SinkKind,
 }
@@ -132,6 +145,17 @@ pub enum SinkKind {
     File(PathBuf),
     /// A signed POST.
     Webhook(Box<WebhookSpec>),
+    /// Oracle's Notifications.
+    Oci(OciSpec),
+}
+
+/// What a topic of Notifications needs.
+#[derive(Debug, Clone)]
+pub struct OciSpec {
+    /// Its OCID.
+    pub(crate) topic: String,
+    /// Where the read API is, without a slash at its end.
+    pub(crate) decisions_url: String,
 }
 
 /// What a webhook needs.
@@ -145,9 +169,13 @@ pub struct WebhookSpec {
     pub(crate) headers: HeaderMap,
 }
 
+/// Longer than requests for a key and for a message together, and than the time between two messages.
+const OCI_TIMEOUT: Duration = Duration::from_secs(120);
 /// Beyond this a budget bounds nothing.
 const MAX_BUDGET: usize = 1 << 30;
-const KINDS: [&str; 3] = ["console", "file", "webhook"];
+const KINDS: [&str; 4] = ["console", "file", "webhook", "oci"];
+/// What a topic takes in a minute.
+const OCI_MESSAGES_PER_MINUTE: u32 = 60;
 /// The sink sets these itself.
 const OWN_HEADERS: [&str; 6] = [
     "content-length",
@@ -219,6 +247,8 @@ impl NotifierConfig {
                 SinkKind::Webhook(webhook) => webhook.timeout + Duration::from_secs(1),
                 // What blocks goes on all the same, and would be written twice.
                 SinkKind::Console | SinkKind::File(_) => Duration::MAX,
+                // The client's own ends it first; a key may have to be got, and a message's turn waited for.
+                SinkKind::Oci(_) => OCI_TIMEOUT,
             },
             concurrency: spec.concurrency,
             retry: self.retry.clone(),
@@ -263,6 +293,11 @@ impl SinkConfig {
                 let name = format!("webhook-{host}-{}", short_hash(spec.url.as_str()));
                 (SinkKind::Webhook(Box::new(spec)), name, 8)
             }
+            "oci" => {
+                let spec = self.oci(&setting)?;
+                let name = format!("oci-{}", short_hash(&spec.topic));
+                (SinkKind::Oci(spec), name, 4)
+            }
             other => {
                 let reason = format!("unknown kind `{other}`; known are {}", KINDS.join(", "));
                 return Err(invalid("kind", &reason));
@@ -278,23 +313,38 @@ impl SinkConfig {
         if !(1..=1_024).contains(&concurrency) {
             return Err(invalid("concurrency", "must lie between 1 and 1024"));
         }
+        let messages_per_minute = match (&kind, self.messages_per_minute) {
+            (SinkKind::Oci(_), Some(0)) => {
+                return Err(invalid("messages_per_minute", "must be at least 1"));
+            }
+            (SinkKind::Oci(_), given) => NonZeroU32::new(given.unwrap_or(OCI_MESSAGES_PER_MINUTE)),
+            _ => None,
+        };
         Ok(SinkSpec {
             name,
             setting,
             concurrency,
+            messages_per_minute,
             kind,
         })
     }
 
     /// A member that would be ignored was meant for something.
     fn refuse_foreign_members(&self, setting: &str) -> Result<(), ConfigError> {
-        let (file, webhook) = (self.kind == "file", self.kind == "webhook");
+        let [file, webhook, oci] = ["file", "webhook", "oci"].map(|kind| self.kind == kind);
         let members = [
             ("path", self.path.is_some(), file),
             ("url", self.url.is_some(), webhook),
             ("secret", self.secret.is_some(), webhook),
             ("timeout_ms", self.timeout_ms.is_some(), webhook),
             ("headers", !self.headers.is_empty(), webhook),
+            ("topic", self.topic.is_some(), oci),
+            (
+                "messages_per_minute",
+                self.messages_per_minute.is_some(),
+                oci,
+            ),
+            ("decisions_url", self.decisions_url.is_some(), oci),
         ];
         match members.iter().find(|(_, given, fits)| *given && !fits) {
             None => Ok(()),
@@ -303,6 +353,31 @@ impl SinkConfig {
                 format!("a sink of kind {} has no such setting", self.kind),
             )),
         }
+    }
+
+    fn oci(&self, setting: &str) -> Result<OciSpec, ConfigError> {
+        let invalid = |member: &str, reason: &str| {
+            Err(ConfigError::invalid(format!("{setting}.{member}"), reason))
+        };
+        if cfg!(not(feature = "oci")) {
+            return invalid("kind", tollgate_runtime::cloud::NOT_BUILT);
+        }
+        let topic = self.topic.clone().unwrap_or_default();
+        if !topic.starts_with("ocid1.onstopic.") {
+            return invalid("topic", "must be the OCID of a topic: ocid1.onstopic.…");
+        }
+        let decisions_url = self.decisions_url.clone().unwrap_or_default();
+        let is_url = Url::parse(&decisions_url).is_ok_and(|url| url.has_host());
+        if !decisions_url.is_empty() && !is_url {
+            return invalid(
+                "decisions_url",
+                "must be a URL, such as https://tollgate.example.com",
+            );
+        }
+        Ok(OciSpec {
+            topic,
+            decisions_url: decisions_url.trim_end_matches('/').to_owned(),
+        })
     }
 
     fn webhook(&self, setting: &str) -> Result<WebhookSpec, ConfigError> {

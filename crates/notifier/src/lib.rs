@@ -19,3 +19,7 @@ pub use alert::{Alert, AlertKey};
 pub use config::{NotifierConfig, SinkConfig, SinkKind, SinkSpec};
 pub use service::{Notifier, run, start};
 pub use sinks::ConsoleOut;
+#[cfg(feature = "oci")]
+pub use tollgate_oci::Cloud;
+#[cfg(not(feature = "oci"))]
+pub use tollgate_runtime::cloud::NoCloud as Cloud;

@@ -1,7 +1,7 @@
 //! The notifier as a process of its own.
 
 use serde::Serialize;
-use tollgate_notifier::{ConsoleOut, NotifierConfig};
+use tollgate_notifier::{Cloud, ConsoleOut, NotifierConfig};
 use tollgate_runtime::Shutdown;
 use tollgate_runtime::cli::run_service;
 use tollgate_runtime::kafka::{Kafka, KafkaConfig};
@@ -20,6 +20,7 @@ struct ServiceConfig {
 )]
 fn main() -> anyhow::Result<()> {
     run_service(
+        "notifier",
         |settings| {
             let notifier: NotifierConfig = settings.section("notifier")?;
             notifier.validate()?;
@@ -31,13 +32,14 @@ fn main() -> anyhow::Result<()> {
                 notifier,
             })
         },
-        |config| async {
+        |config, cloud: Cloud| async move {
             let kafka = Kafka::open_cluster(config.kafka)?;
             let notifier = tollgate_notifier::start(
                 config.notifier,
                 kafka,
                 Shutdown::on_signal(),
                 ConsoleOut::stdout(),
+                &cloud,
             )
             .await?;
             // It answers why the service is not ready, so it is told before that.

@@ -18,6 +18,7 @@ use tollgate_runtime::kafka::{
 use tollgate_runtime::telemetry::metrics_handle;
 use tollgate_types::Stage;
 
+use crate::Cloud;
 use crate::config::NotifierConfig;
 use crate::dead_letters::LetterWriter;
 use crate::delivery::{Drain, Means, SinkWorker};
@@ -78,6 +79,7 @@ pub async fn start(
     kafka: Kafka,
     shutdown: Shutdown,
     console: ConsoleOut,
+    cloud: &Cloud,
 ) -> anyhow::Result<Notifier> {
     // What is counted before there is a recorder is lost.
     metrics_handle();
@@ -109,7 +111,7 @@ pub async fn start(
     };
     let mut workers = Vec::with_capacity(specs.len());
     for spec in specs {
-        let (name, sink) = (spec.name.clone(), Sink::open(&spec, &console).await?);
+        let (name, sink) = (spec.name.clone(), Sink::open(&spec, &console, cloud).await?);
         let limits = config.limits(&spec);
         let worker = SinkWorker::new(spec, sink, &limits, means.clone());
         workers.push((name, Arc::new(worker)));
@@ -168,8 +170,12 @@ pub async fn run(
     kafka: Kafka,
     shutdown: Shutdown,
     console: ConsoleOut,
+    cloud: &Cloud,
 ) -> anyhow::Result<()> {
-    start(config, kafka, shutdown, console).await?.join().await
+    start(config, kafka, shutdown, console, cloud)
+        .await?
+        .join()
+        .await
 }
 
 fn consume(

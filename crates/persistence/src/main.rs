@@ -1,13 +1,21 @@
 //! Persistence as a process of its own.
 
+#[cfg(feature = "oci")]
+use tollgate_oci::Cloud;
 use tollgate_persistence::ProcessConfig;
 use tollgate_runtime::Shutdown;
 use tollgate_runtime::cli::run_service;
+#[cfg(not(feature = "oci"))]
+use tollgate_runtime::cloud::NoCloud as Cloud;
 use tollgate_runtime::kafka::Kafka;
 
 fn main() -> anyhow::Result<()> {
-    run_service(ProcessConfig::read, |config| async move {
-        let kafka = Kafka::open_cluster(config.kafka)?;
-        tollgate_persistence::run(config.persistence, kafka, Shutdown::on_signal()).await
-    })
+    run_service(
+        "persistence",
+        ProcessConfig::read,
+        |config, _: Cloud| async move {
+            let kafka = Kafka::open_cluster(config.kafka)?;
+            tollgate_persistence::run(config.persistence, kafka, Shutdown::on_signal()).await
+        },
+    )
 }

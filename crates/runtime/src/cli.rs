@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::Parser;
 
+use crate::cloud::Cloud;
 use crate::config::Settings;
 use crate::telemetry::{TelemetryConfig, init_logging, metrics_handle};
 
@@ -33,26 +34,40 @@ impl ServiceArgs {
 ///
 /// # Errors
 /// What the service ended with.
-pub fn run_service<C, R>(
+pub fn run_service<B, C, R>(
+    service: &'static str,
     parse: impl FnOnce(&Settings) -> anyhow::Result<C>,
-    run: impl FnOnce(C) -> R,
+    run: impl FnOnce(C, B) -> R,
 ) -> anyhow::Result<()>
 where
+    B: Cloud + Clone,
     C: serde::Serialize,
     R: Future<Output = anyhow::Result<()>>,
 {
+    #[derive(serde::Serialize)]
+    struct All<'a, C, B> {
+        #[serde(flatten)]
+        own: &'a C,
+        oci: &'a B,
+    }
+
     let args = ServiceArgs::parse();
     let settings = args.settings()?;
     let config = parse(&settings)?;
+    let cloud = B::read(&settings)?;
     if args.print_config {
-        return print_config(&config);
+        let all = All {
+            own: &config,
+            oci: &cloud,
+        };
+        return print_config(&all);
     }
     init_logging(&settings.section::<TelemetryConfig>("telemetry")?)?;
     metrics_handle();
     tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()?
-        .block_on(run(config))
+        .block_on(cloud.beside(service, run(config, cloud.clone())))
 }
 
 /// Prints settings as TOML, secrets hidden.

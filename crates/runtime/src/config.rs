@@ -10,10 +10,11 @@ use std::path::Path;
 use serde::de::DeserializeOwned;
 use toml::{Table, Value};
 
-const SECTIONS: [&str; 6] = [
+const SECTIONS: [&str; 7] = [
     "ingest",
     "kafka",
     "notifier",
+    "oci",
     "persistence",
     "scorer",
     "telemetry",

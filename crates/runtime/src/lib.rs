@@ -4,11 +4,13 @@
 //! Services depend on this crate and on `tollgate-types`, never on each other.
 
 pub mod cli;
+pub mod cloud;
 pub mod config;
 pub mod database;
 pub mod health;
 pub mod http;
 pub mod kafka;
+pub mod objects;
 pub mod resilience;
 pub mod secret;
 pub mod shutdown;

@@ -89,6 +89,13 @@ const SCORES: &[f64] = &[
 
 static METRICS: OnceLock<PrometheusHandle> = OnceLock::new();
 
+/// The metrics as `/metrics` shows them.
+pub fn metrics_text() -> String {
+    let handle = metrics_handle();
+    handle.run_upkeep();
+    handle.render()
+}
+
 /// The process's metrics. Services in one process share them; their names tell them apart.
 pub fn metrics_handle() -> &'static PrometheusHandle {
     METRICS.get_or_init(|| {

@@ -6,10 +6,11 @@ use std::net::SocketAddr;
 use serde::{Deserialize, Serialize};
 use tollgate_runtime::config::{ConfigError, Settings};
 use tollgate_runtime::kafka::{KafkaConfig, StartingPosition};
+use tollgate_runtime::objects::{self, StoreSettings};
 use tollgate_runtime::secret::Secret;
 use tollgate_runtime::telemetry::TelemetryConfig;
 
-use crate::{Rules, snapshot};
+use crate::Rules;
 
 /// How records are consumed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -138,11 +139,23 @@ impl ScorerConfig {
             ));
         }
         if !self.snapshots.is_empty() {
-            snapshot::open(&self.snapshots, &self.snapshot_options)?;
+            objects::open(self.snapshot_store())?;
         }
         self.rules.validate().map_err(|error| {
             ConfigError::invalid(format!("scorer.rules.{}", error.setting), error.reason)
         })
+    }
+}
+
+impl ScorerConfig {
+    /// Where snapshots are kept.
+    pub(crate) fn snapshot_store(&self) -> StoreSettings<'_> {
+        StoreSettings {
+            url: &self.snapshots,
+            url_setting: "scorer.snapshots",
+            options: &self.snapshot_options,
+            options_setting: "scorer.snapshot_options",
+        }
     }
 }
 

@@ -19,7 +19,7 @@ pub(crate) struct Measures {
     duplicates: u64,
     late: u64,
     zero_scores: usize,
-    scores: Vec<f64>,
+    scores: Vec<(Status, f64)>,
     oldest_ms: Option<i64>,
     now: Option<Timestamp>,
     sizes_due: Instant,
@@ -33,7 +33,7 @@ struct Handles {
     by_indicator: [Counter; 4],
     duplicates: Counter,
     late: Counter,
-    score: Histogram,
+    score: [Histogram; 3],
     latency: Histogram,
     users: Gauge,
     transactions: Gauge,
@@ -63,7 +63,7 @@ impl Measures {
                     .map(|indicator| counter!("tollgate_scorer_indicators_total", "indicator" => indicator.name())),
                 duplicates: counter!("tollgate_scorer_duplicates_total"),
                 late: counter!("tollgate_scorer_late_total"),
-                score: histogram!("tollgate_scorer_fraud_score"),
+                score: Status::ALL.map(|status| histogram!("tollgate_scorer_fraud_score", "status" => status.name())),
                 latency: histogram!("tollgate_scorer_record_to_decision_seconds"),
                 users: gauge!("tollgate_scorer_history_users", "worker" => worker.clone()),
                 transactions: gauge!("tollgate_scorer_history_transactions", "worker" => worker.clone()),
@@ -79,8 +79,9 @@ impl Measures {
         }
         self.duplicates += u64::from(verdict.duplicate);
         self.late += u64::from(verdict.late);
-        if verdict.score > 0.0 {
-            self.scores.push(verdict.score);
+        // By far the most have none, and are told at once.
+        if verdict.score > 0.0 || verdict.status != Status::Approved {
+            self.scores.push((verdict.status, verdict.score));
         } else {
             self.zero_scores += 1;
         }
@@ -116,13 +117,12 @@ impl Measures {
             .zip(&mut self.by_indicator)
             .for_each(|(counter, count)| tell(counter, count));
         if self.zero_scores > 0 {
-            handles
-                .score
+            handles.score[Status::Approved as usize]
                 .record_many(0.0, std::mem::take(&mut self.zero_scores));
         }
         self.scores
             .drain(..)
-            .for_each(|score| handles.score.record(score));
+            .for_each(|(status, score)| handles.score[status as usize].record(score));
         // The oldest record of the batch has waited longest.
         if let (Some(oldest), Some(now)) = (
             self.oldest_ms.take().and_then(Timestamp::from_millis),

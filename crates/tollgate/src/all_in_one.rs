@@ -9,9 +9,10 @@ use std::time::Duration;
 use anyhow::Context as _;
 use serde::Serialize;
 use tollgate_ingest::{Ingest, IngestConfig};
-use tollgate_notifier::{ConsoleOut, Notifier, NotifierConfig};
+use tollgate_notifier::{Cloud, ConsoleOut, Notifier, NotifierConfig};
 use tollgate_persistence::{Persistence, PersistenceConfig};
 use tollgate_runtime::Shutdown;
+use tollgate_runtime::cloud::Cloud as _;
 use tollgate_runtime::config::Settings;
 use tollgate_runtime::kafka::{Kafka, KafkaConfig, Profile};
 use tollgate_runtime::telemetry::TelemetryConfig;
@@ -28,6 +29,7 @@ pub(crate) struct Configs {
     pub(crate) persistence: PersistenceConfig,
     pub(crate) notifier: NotifierConfig,
     pub(crate) telemetry: TelemetryConfig,
+    pub(crate) oci: Cloud,
     /// Where everything that was not configured is kept.
     #[serde(skip)]
     directory: PathBuf,
@@ -68,6 +70,7 @@ impl Configs {
             persistence: settings.section("persistence")?,
             notifier: settings.section("notifier")?,
             telemetry: settings.section("telemetry")?,
+            oci: Cloud::read(settings)?,
             directory: PathBuf::from(directory),
         };
         configs.kafka.validate()?;
@@ -137,6 +140,7 @@ impl AllInOne {
             kafka.clone(),
             downstream.clone(),
             ConsoleOut::default(),
+            &configs.oci,
         )
         .await?;
         let scorer =

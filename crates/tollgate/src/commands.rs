@@ -9,6 +9,7 @@ use clap::{Args, Parser, Subcommand};
 use rand::RngExt as _;
 use tollgate_runtime::Shutdown;
 use tollgate_runtime::cli::{ServiceArgs, print_config};
+use tollgate_runtime::cloud::Cloud as _;
 use tollgate_runtime::http::{ApiKeys, Scope};
 use tollgate_runtime::kafka::{Kafka, KafkaConfig, TopicOutcome};
 use tollgate_runtime::telemetry::{TelemetryConfig, init_logging, metrics_handle};
@@ -230,14 +231,16 @@ pub(crate) fn up(args: &UpArgs) -> anyhow::Result<()> {
     }
     init_logging(&settings.section::<TelemetryConfig>("telemetry")?)?;
     metrics_handle();
-    block_on(async {
+    let cloud = configs.oci.clone();
+    let serving = async {
         let shutdown = Shutdown::on_signal();
         let running = AllInOne::start(configs, &shutdown).await?;
         if running.until_ready(&shutdown).await {
             say(running.addresses())?;
         }
         running.join().await
-    })
+    };
+    block_on(cloud.beside("tollgate", serving))
 }
 
 /// Section `kafka` of the settings, with the brokers that were typed.

@@ -9,7 +9,7 @@ pub const REPLY_TO: &str = "reply-to";
 /// `partition@offset` at which a record stood before it was written on to its user's own partition.
 pub const ROUTED_FROM: &str = "routed-from";
 
-/// Stage that gave a record up: `scorer`, `persistence`, `notifier`.
+/// Stage that gave a record up: `ingest`, `scorer`, `persistence`, `notifier`.
 pub const ERROR_STAGE: &str = "error.stage";
 /// Class of the failure, a short stable word such as `malformed`.
 pub const ERROR_KIND: &str = "error.kind";
@@ -21,6 +21,10 @@ pub const SOURCE_TOPIC: &str = "source.topic";
 pub const SOURCE_PARTITION: &str = "source.partition";
 /// Offset that the record was read from.
 pub const SOURCE_OFFSET: &str = "source.offset";
+/// Object that the row was read from, where it came from no topic: its URL.
+pub const SOURCE_OBJECT: &str = "source.object";
+/// Line of the object at which the row begins, counted from 1.
+pub const SOURCE_LINE: &str = "source.line";
 /// How often the stage tried, as decimal digits.
 pub const ATTEMPTS: &str = "attempts";
 /// When the stage gave up, RFC 3339.

@@ -51,7 +51,9 @@ pub struct Topics {
     pub alerts: String,
     /// Decisions for callers that wait; the partition is the waiting instance's.
     pub replies: String,
-    /// Transactions that the scorer gave up.
+    /// Objects that are, or were, imported: what was asked for, and how far it came.
+    pub imports: String,
+    /// Transactions that ingest or the scorer gave up.
     pub transactions_dlq: String,
     /// Decisions that persistence gave up.
     pub decisions_dlq: String,
@@ -68,6 +70,7 @@ impl Topics {
             decisions: format!("{prefix}decisions"),
             alerts: format!("{prefix}alerts"),
             replies: format!("{prefix}replies"),
+            imports: format!("{prefix}imports"),
             transactions_dlq: format!("{prefix}transactions.dlq"),
             decisions_dlq: format!("{prefix}decisions.dlq"),
             alerts_dlq: format!("{prefix}alerts.dlq"),
@@ -76,12 +79,13 @@ impl Topics {
 
     /// All of them, in the order of the flow.
     #[must_use]
-    pub fn all(&self) -> [&str; 7] {
+    pub fn all(&self) -> [&str; 8] {
         [
             &self.transactions,
             &self.decisions,
             &self.alerts,
             &self.replies,
+            &self.imports,
             &self.transactions_dlq,
             &self.decisions_dlq,
             &self.alerts_dlq,

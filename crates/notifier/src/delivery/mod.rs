@@ -1,19 +1,23 @@
-//! One sink's bulkhead: its queue, its concurrency, its retries. What happens here delays no other sink.
+//! One sink's bulkhead: its queue, its pace, its concurrency, its retries. What happens here delays no other sink.
 //!
 //! Invariant: an alert's ticket is resolved only after the ledger knows that the sink has it, or after its record was
 //! handed to the dead letters. A sink that is down is no reason to give an alert up: it is tried until the shutdown.
 //! An alert that fails again and again, while the sink takes others, is.
 
 mod claims;
+mod pace;
 mod sink_metrics;
 #[cfg(test)]
 mod tests;
 
+use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use anyhow::Context as _;
 use claims::Claims;
+use pace::Pace;
 use sink_metrics::SinkMetrics;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::task::JoinSet;
@@ -31,6 +35,8 @@ use crate::sinks::{Failure, Sink};
 
 /// Tickets of one batch for one sink.
 pub(crate) type Load = Vec<Ticket>;
+/// A place among the messages that are under way.
+type Place = Option<OwnedSemaphorePermit>;
 
 /// How far a shutdown has come.
 #[derive(Debug, Clone)]
@@ -53,6 +59,7 @@ pub(crate) struct Means {
 pub(crate) struct SinkWorker {
     name: String,
     concurrency: usize,
+    pace: Pace,
     sink: Sink,
     means: Means,
     claims: Claims,
@@ -60,7 +67,10 @@ pub(crate) struct SinkWorker {
     dependency: Dependency,
 }
 
-/// What became of an attempt to settle an alert.
+/// An alert, and the ticket that is resolved when the sink has it.
+type Owed = (Arc<Alert>, Ticket);
+
+/// What became of an attempt to settle a message.
 enum Fate {
     Delivered,
     Refused {
@@ -68,7 +78,7 @@ enum Fate {
     },
     /// The shutdown came first.
     Abandoned,
-    /// The partition went, and the alert with it.
+    /// A partition went, and its alerts with it.
     Revoked,
 }
 
@@ -78,6 +88,7 @@ impl SinkWorker {
         Self {
             metrics: SinkMetrics::new(&spec.name),
             dependency: Dependency::new(&dependency, limits, None),
+            pace: Pace::a_minute(spec.messages_per_minute),
             name: spec.name,
             concurrency: limits.concurrency,
             sink,
@@ -99,29 +110,29 @@ impl SinkWorker {
         // In the order of the log, and held until the ledger knows: what a crash may send twice is bounded by it.
         let places = Arc::new(Semaphore::new(self.concurrency));
         let mut deliveries = JoinSet::new();
-        loop {
+        let mut waiting: VecDeque<Owed> = VecDeque::new();
+        let mut open = true;
+        while open || !waiting.is_empty() || !deliveries.is_empty() {
             tokio::select! {
-                load = queue.recv() => match load {
-                    Some(load) => self.take(load, &places, &mut deliveries).await?,
-                    None => break,
+                load = queue.recv(), if open && waiting.len() < self.pace.room() => match load {
+                    Some(load) => self.take(load, &mut waiting).await?,
+                    None => open = false,
                 },
+                (place, number) = self.turn(&places, waiting.len()), if !waiting.is_empty() => {
+                    let message: Vec<Owed> = waiting.drain(..number.min(waiting.len())).collect();
+                    let number = u32::try_from(message.len()).map_or(f64::MAX, f64::from);
+                    self.metrics.queued.decrement(number);
+                    deliveries.spawn(Arc::clone(&self).settle(message, place));
+                }
                 Some(ended) = deliveries.join_next() => ended.context("a delivery has panicked")?,
             }
-        }
-        while let Some(ended) = deliveries.join_next().await {
-            ended.context("a delivery has panicked")?;
         }
         Ok(())
     }
 
-    /// Starts the deliveries of a batch, as far as the sink does not have its alerts.
-    async fn take(
-        self: &Arc<Self>,
-        load: Load,
-        places: &Arc<Semaphore>,
-        deliveries: &mut JoinSet<()>,
-    ) -> Result<(), DatabaseError> {
-        let claimed: Vec<(Arc<Alert>, Ticket)> = load
+    /// Claims the alerts of a batch, as far as the sink does not have them.
+    async fn take(&self, load: Load, waiting: &mut VecDeque<Owed>) -> Result<(), DatabaseError> {
+        let claimed: Vec<Owed> = load
             .into_iter()
             .filter_map(|ticket| {
                 let alert = Arc::clone(ticket.alert()?);
@@ -143,9 +154,8 @@ impl SinkWorker {
                     self.resolve(&alert.key, ticket);
                 }
                 Some(_) => {
-                    let place = Arc::clone(places).acquire_owned().await;
-                    let Ok(place) = place else { continue };
-                    deliveries.spawn(Arc::clone(self).settle(alert, ticket, place));
+                    waiting.push_back((alert, ticket));
+                    continue;
                 }
             }
             self.metrics.queued.decrement(1.0);
@@ -153,65 +163,116 @@ impl SinkWorker {
         Ok(())
     }
 
-    async fn settle(
-        self: Arc<Self>,
-        alert: Arc<Alert>,
-        mut ticket: Ticket,
-        _place: OwnedSemaphorePermit,
-    ) {
-        loop {
-            let (attempts, fate) = self.deliver(&alert, &ticket).await;
+    /// Waits until a message may be sent. Its place, and how many of those that wait go with it.
+    async fn turn(&self, places: &Arc<Semaphore>, waiting: usize) -> (Place, usize) {
+        // It is never closed.
+        let place = Arc::clone(places).acquire_owned().await.ok();
+        tokio::select! {
+            number = self.pace.next(waiting) => (place, number),
+            // Nothing is sent any more, so nothing is waited for.
+            () = self.means.drain.late.cancelled() => (place, waiting),
+        }
+    }
+
+    /// Settles a message: every alert in it is delivered, dead-lettered, or no longer this process's.
+    async fn settle(self: Arc<Self>, message: Vec<Owed>, _place: Place) {
+        let mut open = vec![message];
+        // The first one's turn was waited for.
+        let mut paid = true;
+        while let Some(mut message) = open.pop() {
+            let (attempts, fate) = self.deliver(&message, std::mem::take(&mut paid)).await;
             match fate {
                 Fate::Delivered => {
-                    // Where the ledger's writer has died, the service goes down, and the ticket with it.
-                    if self.means.ledger.record(&self.name, &alert.key).await {
-                        self.resolve(&alert.key, ticket);
+                    let keys = message.iter().map(|(alert, _)| &alert.key);
+                    // Where the ledger's writer has died, the service goes down, and the tickets with it.
+                    if self.means.ledger.record(&self.name, keys).await {
+                        for (alert, ticket) in message {
+                            self.resolve(&alert.key, ticket);
+                        }
                     }
-                    return;
+                }
+                // One of them is at fault: the halves tell which.
+                Fate::Refused { .. } if message.len() > 1 => {
+                    let second = message.split_off(message.len() / 2);
+                    open.extend([second, message]);
                 }
                 Fate::Refused { reason } => {
-                    self.metrics.refused.increment(1);
-                    let letter = Letter {
-                        ticket,
-                        kind: "refused",
-                        reason: format!("sink {}: {reason}", self.name),
-                        attempts,
-                    };
-                    self.means.letters.send(letter).await;
-                    for follower in self.claims.settle(&alert.key) {
-                        follower.resolve();
+                    for owed in message {
+                        self.give_up(owed, attempts, &reason).await;
                     }
-                    return;
                 }
-                Fate::Abandoned => return drop(self.claims.settle(&alert.key)),
-                Fate::Revoked => match self.claims.pass_on(&alert.key) {
-                    Some(next) => ticket = next,
-                    None => return,
-                },
+                Fate::Abandoned => {
+                    for (alert, _) in message {
+                        drop(self.claims.settle(&alert.key));
+                    }
+                }
+                Fate::Revoked => {
+                    let left: Vec<Owed> = message
+                        .into_iter()
+                        .filter_map(|(alert, ticket)| {
+                            if !ticket.revoked().is_cancelled() {
+                                return Some((alert, ticket));
+                            }
+                            let next = self.claims.pass_on(&alert.key)?;
+                            Some((alert, next))
+                        })
+                        .collect();
+                    if !left.is_empty() {
+                        open.push(left);
+                    }
+                }
             }
         }
     }
 
-    /// Tries until the sink has the alert or refuses it. The attempts, and what came of them.
-    async fn deliver(&self, alert: &Arc<Alert>, ticket: &Ticket) -> (u32, Fate) {
+    /// To the dead letters.
+    async fn give_up(&self, (alert, ticket): Owed, attempts: u32, reason: &str) {
+        self.metrics.refused.increment(1);
+        let letter = Letter {
+            ticket,
+            kind: "refused",
+            reason: format!("sink {}: {reason}", self.name),
+            attempts,
+        };
+        self.means.letters.send(letter).await;
+        for follower in self.claims.settle(&alert.key) {
+            follower.resolve();
+        }
+    }
+
+    /// Tries until the sink has the message or refuses it. The attempts, and what came of them.
+    async fn deliver(&self, message: &[Owed], paid: bool) -> (u32, Fate) {
         let begun = Instant::now();
         let Drain { stop, late } = &self.means.drain;
+        let alerts: Vec<Arc<Alert>> = message.iter().map(|(alert, _)| Arc::clone(alert)).collect();
+        let revoked = revocations(message);
         let patience = Patience::endless()
-            .pointless_with(ticket.revoked().clone())
             .pointless_with(late.clone())
             .over_with(stop.token());
-        let call = self.dependency.call(patience, || self.sink.deliver(alert));
+        let patience = revoked.iter().fold(patience, |patience, token| {
+            patience.pointless_with(token.clone())
+        });
+        let paid = AtomicBool::new(paid);
+        let call = self.dependency.call(patience, || async {
+            // Each attempt is a message too.
+            if !paid.swap(false, Ordering::Relaxed) {
+                self.pace.wait().await;
+            }
+            self.sink.deliver(&alerts).await
+        });
         let (attempts, result) = call.await;
         let fate = match result {
             Ok(()) => {
-                self.metrics.delivered_after(begun.elapsed());
+                self.metrics.delivered_after(begun.elapsed(), message.len());
                 Fate::Delivered
             }
             Err(Unserved::Failed(Failure::Refuse { reason })) => Fate::Refused { reason },
             Err(Unserved::Failed(Failure::Retry { reason, .. })) => Fate::Refused {
                 reason: format!("it fails while others are taken: {reason}"),
             },
-            Err(Unserved::GivenUp(_)) if ticket.revoked().is_cancelled() => Fate::Revoked,
+            Err(Unserved::GivenUp(_)) if revoked.iter().any(CancellationToken::is_cancelled) => {
+                Fate::Revoked
+            }
             Err(Unserved::GivenUp(_)) => Fate::Abandoned,
         };
         (attempts, fate)
@@ -225,4 +286,15 @@ impl SinkWorker {
             follower.resolve();
         }
     }
+}
+
+/// What tells that a partition went, for each assignment that the alerts are of: mostly there is one.
+fn revocations(message: &[Owed]) -> Vec<CancellationToken> {
+    let mut tokens: Vec<CancellationToken> = Vec::new();
+    for (_, ticket) in message {
+        if !tokens.iter().any(|token| token == ticket.revoked()) {
+            tokens.push(ticket.revoked().clone());
+        }
+    }
+    tokens
 }

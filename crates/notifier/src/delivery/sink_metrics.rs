@@ -29,9 +29,9 @@ impl SinkMetrics {
         metrics
     }
 
-    /// The sink has an alert, so long after the first attempt.
-    pub(crate) fn delivered_after(&self, time: Duration) {
-        self.duration.record(time);
-        self.delivered.increment(1);
+    /// The sink has so many alerts, so long after the first attempt.
+    pub(crate) fn delivered_after(&self, time: Duration, alerts: usize) {
+        self.duration.record_many(time, alerts);
+        self.delivered.increment(alerts as u64);
     }
 }

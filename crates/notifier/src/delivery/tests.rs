@@ -92,7 +92,9 @@ impl Pipeline {
         config.breaker.open_ms = 10;
         let spec = config.validate().unwrap().remove(0);
         let limits = config.limits(&spec);
-        let sink = Sink::open(&spec, &console).await.unwrap();
+        let sink = Sink::open(&spec, &console, &crate::Cloud::default())
+            .await
+            .unwrap();
         let means = Means {
             ledger,
             letters: letters.clone(),

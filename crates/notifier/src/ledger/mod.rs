@@ -118,15 +118,27 @@ impl Ledger {
         }
     }
 
-    /// Remembers that the sink has the alert. Whether it is on disk; if not, the writer has ended.
-    pub(crate) async fn record(&self, sink: &str, key: &AlertKey) -> bool {
-        let (recorded, done) = oneshot::channel();
-        let entry = Entry {
-            sink: sink.to_owned(),
-            key: key.clone(),
-            recorded,
-        };
-        self.entries.send(entry).await.is_ok() && done.await.is_ok()
+    /// Remembers that the sink has the alerts. Whether all are on disk; if not, the writer has ended.
+    pub(crate) async fn record(&self, sink: &str, keys: impl Iterator<Item = &AlertKey>) -> bool {
+        let mut written = Vec::new();
+        for key in keys {
+            let (recorded, done) = oneshot::channel();
+            let entry = Entry {
+                sink: sink.to_owned(),
+                key: key.clone(),
+                recorded,
+            };
+            if self.entries.send(entry).await.is_err() {
+                return false;
+            }
+            written.push(done);
+        }
+        for done in written {
+            if done.await.is_err() {
+                return false;
+            }
+        }
+        true
     }
 }
 

@@ -2,6 +2,8 @@
 
 mod console;
 mod file;
+#[cfg(feature = "oci")]
+mod oci;
 mod webhook;
 
 use std::sync::Arc;
@@ -15,7 +17,11 @@ use crate::config::{SinkKind, SinkSpec};
 pub use console::ConsoleOut;
 use console::ConsoleSink;
 use file::FileSink;
+#[cfg(feature = "oci")]
+use oci::OciSink;
 use webhook::WebhookSink;
+
+use crate::Cloud;
 
 /// What to do about an alert that was not delivered.
 #[derive(Debug, thiserror::Error)]
@@ -68,10 +74,16 @@ pub(crate) enum Sink {
     Console(ConsoleSink),
     File(FileSink),
     Webhook(WebhookSink),
+    #[cfg(feature = "oci")]
+    Oci(OciSink),
 }
 
 impl Sink {
-    pub(crate) async fn open(spec: &SinkSpec, console: &ConsoleOut) -> Result<Self, ConfigError> {
+    pub(crate) async fn open(
+        spec: &SinkSpec,
+        console: &ConsoleOut,
+        cloud: &Cloud,
+    ) -> Result<Self, ConfigError> {
         match &spec.kind {
             SinkKind::Console => Ok(Self::Console(ConsoleSink::new(console.clone()))),
             SinkKind::File(path) => {
@@ -88,16 +100,32 @@ impl Sink {
                     ConfigError::invalid(spec.setting.clone(), reason)
                 })
             }
+            #[cfg(feature = "oci")]
+            SinkKind::Oci(spec) => Ok(Self::Oci(OciSink::new(spec, cloud))),
+            #[cfg(not(feature = "oci"))]
+            SinkKind::Oci(_) => {
+                let _ = cloud;
+                let reason = tollgate_runtime::cloud::NOT_BUILT;
+                Err(ConfigError::invalid(
+                    format!("{}.kind", spec.setting),
+                    reason,
+                ))
+            }
         }
     }
 
-    /// Returns when the sink has the alert for good.
-    pub(crate) async fn deliver(&self, alert: &Arc<Alert>) -> Result<(), Failure> {
-        match self {
-            Self::Console(sink) => sink.deliver(alert).await,
-            Self::File(sink) => sink.deliver(alert).await,
-            Self::Webhook(sink) => sink.deliver(alert).await,
+    /// Returns when the sink has the alerts of a message for good. Sinks without a limit to messages get one in each.
+    pub(crate) async fn deliver(&self, alerts: &[Arc<Alert>]) -> Result<(), Failure> {
+        for alert in alerts {
+            match self {
+                Self::Console(sink) => sink.deliver(alert).await?,
+                Self::File(sink) => sink.deliver(alert).await?,
+                Self::Webhook(sink) => sink.deliver(alert).await?,
+                #[cfg(feature = "oci")]
+                Self::Oci(sink) => return sink.deliver(alerts).await,
+            }
         }
+        Ok(())
     }
 }
 

@@ -16,7 +16,7 @@ use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::message::Headers as _;
 use rdkafka::{ClientConfig, Message as _};
 use tempfile::TempDir;
-use tollgate_notifier::{ConsoleOut, Notifier, NotifierConfig, SinkConfig};
+use tollgate_notifier::{Cloud, ConsoleOut, Notifier, NotifierConfig, SinkConfig};
 use tollgate_runtime::kafka::{Acks, Kafka, KafkaConfig, Outgoing, Producer};
 use tollgate_runtime::{Secret, Shutdown};
 
@@ -104,10 +104,15 @@ impl World {
 
     pub(crate) async fn start_with(&self, config: NotifierConfig, console: ConsoleOut) -> Running {
         let shutdown = Shutdown::default();
-        let notifier =
-            tollgate_notifier::start(config, self.kafka.clone(), shutdown.clone(), console)
-                .await
-                .unwrap();
+        let notifier = tollgate_notifier::start(
+            config,
+            self.kafka.clone(),
+            shutdown.clone(),
+            console,
+            &Cloud::default(),
+        )
+        .await
+        .unwrap();
         Running { notifier, shutdown }
     }
 

@@ -1,6 +1,6 @@
 //! A setting that cannot be used is named, with what would do.
 
-use tollgate_notifier::{ConsoleOut, NotifierConfig, SinkConfig};
+use tollgate_notifier::{Cloud, ConsoleOut, NotifierConfig, SinkConfig};
 use tollgate_runtime::Shutdown;
 use tollgate_runtime::config::Settings;
 
@@ -161,6 +161,7 @@ async fn what_only_a_start_can_tell_is_answered_with_the_setting_too() {
             world.kafka.clone(),
             Shutdown::default(),
             ConsoleOut::stdout(),
+            &Cloud::default(),
         );
         started.await.unwrap_err().to_string()
     };

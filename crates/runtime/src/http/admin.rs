@@ -10,7 +10,7 @@ use serde_json::json;
 use super::Bound;
 use crate::Shutdown;
 use crate::health::Health;
-use crate::telemetry::metrics_handle;
+use crate::telemetry::metrics_text;
 
 /// Answers probes and scrapes until `shutdown`, which is given when the service has drained, not when it begins to:
 /// a service that drains is alive, and says that it is not ready.
@@ -41,11 +41,9 @@ async fn readyz(State(health): State<Health>) -> Response {
 }
 
 async fn prometheus() -> Response {
-    let handle = metrics_handle();
-    handle.run_upkeep();
     (
         [(header::CONTENT_TYPE, "text/plain; version=0.0.4")],
-        handle.render(),
+        metrics_text(),
     )
         .into_response()
 }

@@ -3,10 +3,13 @@
 //! Keys are 256 random bits, so a plain hash cannot be reversed by guessing; comparison takes the same time whatever
 //! is wrong. No configured key means that nobody is asked for one, which only a loopback address may do.
 
+use std::borrow::Cow;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
 use axum::http::{HeaderMap, header};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
@@ -50,6 +53,21 @@ pub struct ApiKeyConfig {
 /// Who calls.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Caller(pub Arc<str>);
+
+/// The key in an `Authorization` header. The scheme's case does not matter: RFC 9110, section 11.1.
+fn authorization(value: &[u8]) -> Option<Cow<'_, [u8]>> {
+    let end = value.iter().position(|byte| *byte == b' ')?;
+    let (scheme, rest) = (&value[..end], value[end..].trim_ascii());
+    if scheme.eq_ignore_ascii_case(b"bearer") {
+        return Some(Cow::Borrowed(rest));
+    }
+    if scheme.eq_ignore_ascii_case(b"basic") {
+        let pair = STANDARD.decode(rest).ok()?;
+        let colon = pair.iter().position(|byte| *byte == b':')?;
+        return Some(Cow::Owned(pair[colon + 1..].to_vec()));
+    }
+    None
+}
 
 /// Why a caller is turned away.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -110,7 +128,8 @@ impl ApiKeys {
             .map(|keys| Self(keys.into()))
     }
 
-    /// Who sends this request, by `Authorization: Bearer …` or `X-API-Key: …`.
+    /// Who sends this request, by `Authorization: Bearer …`, `X-API-Key: …`, or as the password of `Authorization: Basic …`,
+    /// which is all that a Notifications subscription can send.
     ///
     /// # Errors
     /// Where nobody known does, or one who may not.
@@ -118,14 +137,13 @@ impl ApiKeys {
         if self.0.is_empty() {
             return Ok(Caller("anonymous".into()));
         }
-        let bearer = headers
+        let given = headers
             .get(header::AUTHORIZATION)
-            .and_then(|value| value.as_bytes().split_at_checked(b"bearer ".len()))
-            // The scheme's case does not matter: RFC 9110, section 11.1.
-            .filter(|(scheme, _)| scheme.eq_ignore_ascii_case(b"bearer "))
-            .map(|(_, key)| key);
-        let given = bearer
-            .or_else(|| headers.get("x-api-key").map(|value| value.as_bytes()))
+            .and_then(|value| authorization(value.as_bytes()))
+            .or_else(|| {
+                let value = headers.get("x-api-key")?;
+                Some(Cow::Borrowed(value.as_bytes()))
+            })
             .ok_or(Denied::Unknown)?;
         let hash: [u8; 32] = Sha256::digest(given.trim_ascii()).into();
         // Every key is compared, so that the time tells nothing.
@@ -196,6 +214,8 @@ mod tests {
             with("authorization", "Bearer k1"),
             with("authorization", "bearer k1"),
             with("x-api-key", "k1"),
+            // me:k1
+            with("authorization", "Basic bWU6azE="),
         ] {
             assert_eq!(
                 keys.identify(&headers, Scope::DecisionsRead),

@@ -72,6 +72,9 @@ impl IntoResponse for Problem {
         }
         if self.status == StatusCode::UNAUTHORIZED.as_u16() {
             headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+            // What Oracle's Notifications looks for before it sends the password of its URL.
+            let basic = HeaderValue::from_static("Basic realm=\"tollgate\"");
+            headers.append(header::WWW_AUTHENTICATE, basic);
         }
         response
     }

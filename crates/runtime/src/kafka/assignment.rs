@@ -16,6 +16,7 @@ use rdkafka::{Offset, TopicPartitionList};
 
 use super::consumer::{Assignment, Event};
 use super::histories::CommitNote;
+use super::reports::Reports;
 use super::restore::{Found, Start};
 use super::shared::{Shared, lock};
 use super::{ASK, KafkaError};
@@ -272,6 +273,7 @@ impl Shared {
 /// The client library's callbacks.
 pub(crate) struct Assigner {
     pub(crate) shared: Arc<Shared>,
+    pub(super) reports: Reports,
 }
 
 impl ClientContext for Assigner {
@@ -299,7 +301,7 @@ impl ClientContext for Assigner {
         if error.rdkafka_error_code() == Some(RDKafkaErrorCode::PartitionEOF) {
             return;
         }
-        tracing::warn!(%error, reason, "the log's client reports");
+        self.reports.tell(&error, reason);
     }
 }
 

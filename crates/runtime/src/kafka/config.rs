@@ -148,6 +148,20 @@ const RESERVED: &[(&str, &str)] = &[
     ),
 ];
 
+/// Largest request to OCI Streaming, in bytes, which says 1 MB and not which one.
+const OCI_REQUEST_BYTES: u64 = 1_000_000;
+
+/// How OCI Streaming is read: at most 5 requests a second for each partition and group. A request waits for a quarter of
+/// a second unless 1 MB is there, and after one that brought something the next one is held back as long. That is
+/// 4 MB/s a partition, four times what may be written to it, and up to so much later that a record is read.
+const OCI_READING: &[(&str, &str)] = &[
+    ("fetch.wait.max.ms", "250"),
+    ("fetch.min.bytes", "1000000"),
+    ("max.partition.fetch.bytes", "1048576"),
+    ("queued.min.messages", "1"),
+    ("fetch.queue.backoff.ms", "250"),
+];
+
 impl KafkaConfig {
     /// The profile in force.
     #[must_use]
@@ -178,7 +192,8 @@ impl KafkaConfig {
             Profile::Kafka | Profile::OciStreaming if self.brokers.is_empty() => {
                 return invalid("brokers", "must be set to host:port,… for this profile");
             }
-            Profile::Embedded | Profile::Kafka | Profile::OciStreaming => {}
+            Profile::OciStreaming => self.validate_oci_streaming()?,
+            Profile::Embedded | Profile::Kafka => {}
         }
         if !["none", "lz4", "zstd", "gzip", "snappy"].contains(&self.compression.as_str()) {
             return invalid("compression", "must be none, lz4, zstd, gzip or snappy");
@@ -199,6 +214,67 @@ impl KafkaConfig {
             .create_native_config()
             .map(drop)
             .map_err(|error| ConfigError::invalid("kafka.properties", error.to_string()))
+    }
+
+    /// What OCI Streaming needs, and what it does not know: <https://docs.oracle.com/iaas/Content/Streaming/Tasks/kafkacompatibility.htm>.
+    fn validate_oci_streaming(&self) -> Result<(), ConfigError> {
+        let invalid = |setting: &str, reason: &str| {
+            Err(ConfigError::invalid(format!("kafka.{setting}"), reason))
+        };
+        let oci = &self.oci;
+        let own_user = self.properties.contains_key("sasl.username");
+        for (setting, missing) in [
+            ("oci.tenancy", oci.tenancy.is_empty() && !own_user),
+            ("oci.user", oci.user.is_empty() && !own_user),
+            ("oci.stream_pool", oci.stream_pool.is_empty() && !own_user),
+            (
+                "oci.auth_token",
+                oci.auth_token.is_empty() && !self.properties.contains_key("sasl.password"),
+            ),
+        ] {
+            if missing {
+                return invalid(setting, "must be set for the profile oci-streaming");
+            }
+        }
+        let is_true = |name: &str| {
+            self.properties
+                .get(name)
+                .is_some_and(|value| value == "true")
+        };
+        if is_true("enable.idempotence") {
+            return invalid(
+                "properties.enable.idempotence",
+                "is not to be set: OCI Streaming has no idempotent producer",
+            );
+        }
+        for name in ["message.max.bytes", "batch.size"] {
+            let given = self
+                .properties
+                .get(name)
+                .and_then(|value| value.parse().ok());
+            if given.is_some_and(|bytes: u64| bytes > OCI_REQUEST_BYTES) {
+                return invalid(
+                    &format!("properties.{name}"),
+                    &format!(
+                        "must be at most {OCI_REQUEST_BYTES}: OCI Streaming takes requests of 1 MB"
+                    ),
+                );
+            }
+        }
+        Ok(())
+    }
+
+    /// As [`KafkaConfig::client_config`], for a client that reads.
+    pub(crate) fn consumer_config(&self, brokers: &str) -> ClientConfig {
+        let mut config = self.client_config(brokers);
+        if self.profile() == Profile::OciStreaming {
+            for (name, value) in OCI_READING {
+                if !self.properties.contains_key(*name) {
+                    config.set(*name, *value);
+                }
+            }
+        }
+        config
     }
 
     pub(crate) fn client_config(&self, brokers: &str) -> ClientConfig {
@@ -223,6 +299,9 @@ impl KafkaConfig {
                 .set("sasl.mechanism", "PLAIN")
                 .set("sasl.username", user.join("/"))
                 .set("sasl.password", oci.auth_token.expose())
+                // The system's certificates: the OpenSSL in here has none of its own.
+                .set("ssl.ca.location", "probe")
+                .set("message.max.bytes", OCI_REQUEST_BYTES.to_string())
                 .set("reconnect.backoff.max.ms", "10000");
         }
         for (name, value) in &self.properties {
@@ -292,6 +371,75 @@ mod tests {
             .insert("fetch.wait.maxi.ms".into(), "5".into());
         let message = config.validate().unwrap_err().to_string();
         assert!(message.contains("fetch.wait.maxi.ms"), "{message}");
+    }
+
+    fn oci_streaming(change: impl FnOnce(&mut KafkaConfig)) -> KafkaConfig {
+        let mut config = KafkaConfig {
+            profile: Some(Profile::OciStreaming),
+            brokers: "cell-1.streaming.eu-frankfurt-1.oci.oraclecloud.com:9092".into(),
+            oci: OciStreamingConfig {
+                tenancy: "acme".into(),
+                user: "payments".into(),
+                stream_pool: "ocid1.streampool.oc1..x".into(),
+                auth_token: Secret::new("token"),
+                ..OciStreamingConfig::default()
+            },
+            ..KafkaConfig::default()
+        };
+        change(&mut config);
+        config
+    }
+
+    #[test]
+    fn the_user_name_of_oci_streaming_has_three_parts_or_with_a_domain_four() {
+        let user = |config: &KafkaConfig| {
+            let client = config.client_config("b:1");
+            client.get("sasl.username").unwrap().to_owned()
+        };
+        let plain = oci_streaming(|_| {});
+        assert!(plain.validate().is_ok());
+        assert_eq!(user(&plain), "acme/payments/ocid1.streampool.oc1..x");
+        let domain = oci_streaming(|config| config.oci.domain = "Default".into());
+        assert_eq!(
+            user(&domain),
+            "acme/Default/payments/ocid1.streampool.oc1..x"
+        );
+    }
+
+    #[test]
+    fn what_oci_streaming_lacks_or_misses_is_refused_by_its_name() {
+        type Change = fn(&mut KafkaConfig);
+        let cases: [(&str, Change); 4] = [
+            ("kafka.oci.tenancy", |c| c.oci.tenancy.clear()),
+            ("kafka.oci.auth_token", |c| {
+                c.oci.auth_token = Secret::default()
+            }),
+            ("kafka.properties.enable.idempotence", |c| {
+                c.properties
+                    .insert("enable.idempotence".into(), "true".into());
+            }),
+            ("kafka.properties.message.max.bytes", |c| {
+                c.properties
+                    .insert("message.max.bytes".into(), "2000000".into());
+            }),
+        ];
+        for (setting, change) in cases {
+            let message = oci_streaming(change).validate().unwrap_err().to_string();
+            assert!(message.starts_with(&format!("{setting}: ")), "{message}");
+        }
+    }
+
+    #[test]
+    fn oci_streaming_is_read_seldom_unless_a_property_says_otherwise() {
+        let config = oci_streaming(|config| {
+            config
+                .properties
+                .insert("fetch.wait.max.ms".into(), "500".into());
+        });
+        let reading = config.consumer_config("b:1");
+        assert_eq!(reading.get("fetch.wait.max.ms"), Some("500"));
+        assert_eq!(reading.get("fetch.min.bytes"), Some("1000000"));
+        assert_eq!(config.client_config("b:1").get("fetch.min.bytes"), None);
     }
 
     #[test]

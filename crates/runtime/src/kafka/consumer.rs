@@ -17,6 +17,7 @@ use tokio::sync::oneshot;
 use tollgate_types::Stage;
 
 use super::assignment::Assigner;
+use super::reports::Reports;
 use super::shared::Shared;
 use super::{Batch, Histories, Kafka, KafkaError, MarkEvery, Position, Profile};
 use crate::Shutdown;
@@ -136,7 +137,7 @@ impl Kafka {
         let (senders, lanes) = (0..count).map(|_| mpsc::unbounded_channel()).unzip();
         let topic = self.topics().input_of(options.stage).to_owned();
         let shared = Arc::new(Shared::new(topic, senders, options, health.clone()));
-        let mut config = self.client_config();
+        let mut config = self.consumer_config();
         let properties = &self.config().properties;
         config
             .set("group.id", self.group(shared.options.stage))
@@ -158,6 +159,7 @@ impl Kafka {
         }
         let assigner = Assigner {
             shared: Arc::clone(&shared),
+            reports: Reports::default(),
         };
         let consumer: BaseConsumer<Assigner> = config
             .create_with_context(assigner)

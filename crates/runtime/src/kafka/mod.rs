@@ -13,6 +13,7 @@ mod histories;
 mod ledger;
 mod producer;
 mod reader;
+mod reports;
 mod restore;
 mod shared;
 mod topics;
@@ -34,7 +35,7 @@ pub use config::{KafkaConfig, OciStreamingConfig, Profile};
 pub use consumer::{
     Assignment, Batching, ConsumerHandle, ConsumerOptions, Event, Lane, Lanes, StartingPosition,
 };
-pub use dead_letter::DeadLetter;
+pub use dead_letter::{DeadLetter, Origin, RejectedRow};
 pub use embedded::EmbeddedLog;
 pub use histories::{Histories, MarkEvery, Position, Wanted};
 pub use producer::{Acks, DeliveryFailure, Outgoing, Producer, SendError};
@@ -192,6 +193,12 @@ impl Kafka {
     #[must_use]
     pub fn client_config(&self) -> ClientConfig {
         self.config.client_config(&self.brokers())
+    }
+
+    /// As [`Kafka::client_config`], for a client that consumes.
+    #[must_use]
+    pub fn consumer_config(&self) -> ClientConfig {
+        self.config.consumer_config(&self.brokers())
     }
 
     /// Number of partitions of each given topic; a topic that does not exist is left out.

@@ -13,6 +13,7 @@ use rdkafka::error::{KafkaError as ClientError, RDKafkaErrorCode};
 use rdkafka::message::{DeliveryResult, Header, OwnedHeaders};
 use rdkafka::producer::{BaseRecord, Producer as _, ProducerContext, ThreadedProducer};
 
+use super::reports::Reports;
 use super::{EmbeddedLog, Kafka, KafkaError};
 
 /// A record to write.
@@ -159,13 +160,13 @@ impl Acks {
 }
 
 /// What the client calls back into.
-#[derive(Debug)]
-struct Context;
+#[derive(Debug, Default)]
+struct Context(Reports);
 
 impl ClientContext for Context {
     fn error(&self, error: ClientError, reason: &str) {
-        // Brokers come and go; the client reconnects by itself, and what it cannot deliver is told by its delivery.
-        tracing::warn!(%error, reason, "the log's client reports");
+        // What cannot be delivered is told by its delivery.
+        self.0.tell(&error, reason);
     }
 }
 
@@ -239,7 +240,7 @@ impl Kafka {
                 client.set(name, value);
             }
         }
-        let client = ThreadedProducer::from_config_and_context(&client, Context)
+        let client = ThreadedProducer::from_config_and_context(&client, Context::default())
             .map_err(KafkaError::client("cannot make a producer"))?;
         Ok(Producer {
             client: Arc::new(client),

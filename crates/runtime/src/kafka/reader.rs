@@ -9,7 +9,8 @@ use rdkafka::error::{KafkaError as ClientError, RDKafkaErrorCode};
 use rdkafka::message::{Headers as _, Message as _};
 use rdkafka::{Offset, TopicPartitionList};
 
-use super::{ASK, Kafka, KafkaError};
+use super::reports::Reports;
+use super::{ASK, Kafka, KafkaError, Profile};
 
 /// One record, as it stands in the log.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -50,13 +51,14 @@ pub struct TopicReader {
 }
 
 /// What the client calls back into.
-struct ReaderContext;
+#[derive(Default)]
+struct ReaderContext(Reports);
 
 impl ClientContext for ReaderContext {
     fn error(&self, error: ClientError, reason: &str) {
         // The end of a partition is told by the poll too.
         if error.rdkafka_error_code() != Some(RDKafkaErrorCode::PartitionEOF) {
-            tracing::warn!(%error, reason, "the log's client reports");
+            self.0.tell(&error, reason);
         }
     }
 }
@@ -76,15 +78,17 @@ impl Kafka {
     /// # Errors
     /// Where the topics do not exist, or no broker answers.
     pub fn reader(&self, topics: &[&str]) -> Result<TopicReader, KafkaError> {
-        let mut config = self.client_config();
+        let mut config = self.consumer_config();
         // The client library wants a name; nothing is committed under it.
         config
             .set("group.id", "tollgate-reader")
             .set("enable.auto.commit", "false")
-            .set("enable.partition.eof", "true")
-            .set("fetch.wait.max.ms", "10");
+            .set("enable.partition.eof", "true");
+        if self.config().profile() != Profile::OciStreaming {
+            config.set("fetch.wait.max.ms", "10");
+        }
         let consumer: BaseConsumer<ReaderContext> = config
-            .create_with_context(ReaderContext)
+            .create_with_context(ReaderContext::default())
             .map_err(KafkaError::client("cannot make a consumer"))?;
         let counts = self.partition_counts(topics)?;
         let mut list = TopicPartitionList::new();

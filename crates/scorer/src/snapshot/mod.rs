@@ -5,8 +5,6 @@
 //! snapshot never knows a transaction whose decision may yet be written a second time.
 
 mod format;
-mod open;
-mod signing;
 mod store;
 
 use std::collections::HashMap;
@@ -23,7 +21,6 @@ use tollgate_runtime::kafka::{Histories, Position, Wanted};
 use crate::config::{Mode, ScorerConfig};
 use crate::{Engine, UnreadableHistory, UserHasher};
 use format::{FORMAT, Header};
-pub(crate) use open::open;
 use store::SnapshotStore;
 
 /// Snapshots that are read at the same time.

@@ -9,11 +9,11 @@ use futures_util::TryStreamExt as _;
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt as _, PutMode, PutPayload};
 use tokio_util::sync::CancellationToken;
+use tollgate_runtime::objects;
 use tollgate_runtime::resilience::{
     BreakerConfig, CallError, Circuit, Dependency, Limits, Patience, RetryConfig, Unserved,
 };
 
-use super::open::open;
 use crate::config::ScorerConfig;
 
 const SUFFIX: &str = ".snapshot";
@@ -80,7 +80,7 @@ impl fmt::Debug for SnapshotStore {
 impl SnapshotStore {
     /// The store of the settings, which have been checked.
     pub(crate) fn open(config: &ScorerConfig, topic: &str) -> anyhow::Result<Self> {
-        let (store, prefix) = open(&config.snapshots, &config.snapshot_options)?;
+        let (store, prefix) = objects::open(config.snapshot_store())?;
         Ok(Self {
             store,
             dependency: Dependency::new("snapshots", &limits(), None),

@@ -1,4 +1,6 @@
-//! From a URL in the settings to an object store.
+//! From a URL in the settings to an object store: a directory, or a bucket over the S3 protocol.
+
+mod signing;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -6,19 +8,32 @@ use std::sync::Arc;
 use object_store::aws::AmazonS3Builder;
 use object_store::path::Path;
 use object_store::{ObjectStore, RetryConfig};
-use tollgate_runtime::config::ConfigError;
-use tollgate_runtime::secret::Secret;
+use signing::Signing;
 use url::Url;
 
-use super::signing::Signing;
+use crate::Secret;
+use crate::config::ConfigError;
 
-/// Opens the store of setting `scorer.snapshots`: `file://`, `s3://` or `memory://`, and the path in it. `options` are
-/// those of the crate `object_store`, such as `aws_endpoint`; they come before the environment's `AWS_*`.
-pub(crate) fn open(
-    url: &str,
-    options: &BTreeMap<String, Secret>,
-) -> Result<(Arc<dyn ObjectStore>, Path), ConfigError> {
-    let invalid = |reason: String| ConfigError::invalid("scorer.snapshots", reason);
+/// A store as the settings name it.
+#[derive(Debug, Clone, Copy)]
+pub struct StoreSettings<'a> {
+    /// `file://`, `s3://` or `memory://`.
+    pub url: &'a str,
+    /// The setting of the URL.
+    pub url_setting: &'a str,
+    /// Options of the crate `object_store`, such as `aws_endpoint`; they come before the environment's `AWS_*`.
+    pub options: &'a BTreeMap<String, Secret>,
+    /// The setting of the options.
+    pub options_setting: &'a str,
+}
+
+/// Opens a store. Gives it, and the path in it.
+///
+/// # Errors
+/// Names the setting at fault.
+pub fn open(settings: StoreSettings<'_>) -> Result<(Arc<dyn ObjectStore>, Path), ConfigError> {
+    let url = settings.url;
+    let invalid = |reason: String| ConfigError::invalid(settings.url_setting, reason);
     let parsed = Url::parse(url).map_err(|error| {
         invalid(format!(
             "must be a URL such as file:///var/lib/tollgate/snapshots or s3://bucket/prefix: {error}"
@@ -31,7 +46,7 @@ pub(crate) fn open(
         "file" | "memory" => {}
         "s3" => {
             let path = Path::parse(parsed.path()).map_err(|error| invalid(error.to_string()))?;
-            return Ok((s3(url, options)?, path));
+            return Ok((s3(settings)?, path));
         }
         scheme => {
             let reason = format!("must begin with file://, s3:// or memory://, not {scheme}://");
@@ -43,25 +58,25 @@ pub(crate) fn open(
     Ok((Arc::from(store), path))
 }
 
-fn s3(url: &str, options: &BTreeMap<String, Secret>) -> Result<Arc<dyn ObjectStore>, ConfigError> {
+fn s3(settings: StoreSettings<'_>) -> Result<Arc<dyn ObjectStore>, ConfigError> {
     let mut builder = AmazonS3Builder::from_env()
-        .with_url(url)
+        .with_url(settings.url)
         .with_crypto_provider(Arc::new(Signing))
         // Requests are made again in one place, by whoever makes them.
         .with_retry(RetryConfig {
             max_retries: 0,
             ..RetryConfig::default()
         });
-    for (name, value) in options {
+    for (name, value) in settings.options {
         let key = name.to_lowercase().parse().map_err(|_| {
             let reason = "is no option of an S3 store; aws_endpoint and aws_region are such";
-            ConfigError::invalid(format!("scorer.snapshot_options.{name}"), reason)
+            ConfigError::invalid(format!("{}.{name}", settings.options_setting), reason)
         })?;
         builder = builder.with_config(key, value.expose());
     }
     let store = builder
         .build()
-        .map_err(|error| ConfigError::invalid("scorer.snapshots", error.to_string()))?;
+        .map_err(|error| ConfigError::invalid(settings.url_setting, error.to_string()))?;
     Ok(Arc::new(store))
 }
 
@@ -69,14 +84,21 @@ fn s3(url: &str, options: &BTreeMap<String, Secret>) -> Result<Arc<dyn ObjectSto
 mod tests {
     use super::*;
 
-    fn refused(url: &str, options: &[(&str, &str)]) -> String {
+    fn opened(url: &str, options: &[(&str, &str)]) -> Result<Path, ConfigError> {
         let options = options
             .iter()
             .map(|(name, value)| ((*name).to_owned(), Secret::new(*value)));
-        open(url, &options.collect())
-            .map(drop)
-            .unwrap_err()
-            .to_string()
+        let settings = StoreSettings {
+            url,
+            url_setting: "scorer.snapshots",
+            options: &options.collect(),
+            options_setting: "scorer.snapshot_options",
+        };
+        open(settings).map(|(_, path)| path)
+    }
+
+    fn refused(url: &str, options: &[(&str, &str)]) -> String {
+        opened(url, options).unwrap_err().to_string()
     }
 
     #[test]
@@ -92,9 +114,7 @@ mod tests {
 
     #[test]
     fn a_bucket_and_the_prefix_in_it_are_read_from_the_url() {
-        let options = [("aws_region", "eu-frankfurt-1")]
-            .map(|(name, value)| (name.to_owned(), Secret::new(value)));
-        let (_, path) = open("s3://bucket/a/b", &BTreeMap::from(options)).unwrap();
+        let path = opened("s3://bucket/a/b", &[("aws_region", "eu-frankfurt-1")]).unwrap();
         assert_eq!(path.as_ref(), "a/b");
     }
 }

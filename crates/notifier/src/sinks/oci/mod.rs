@@ -1,0 +1,46 @@
+//! A message to a topic of Oracle's Notifications, for one alert or for many.
+
+mod digest;
+
+use std::sync::Arc;
+
+use tollgate_oci::{Cloud, Notifications, OciFailure};
+
+use super::Failure;
+use crate::alert::Alert;
+use crate::config::OciSpec;
+
+#[derive(Debug)]
+pub(crate) struct OciSink {
+    notifications: Notifications,
+    topic: String,
+    decisions_url: String,
+}
+
+impl OciSink {
+    pub(super) fn new(spec: &OciSpec, cloud: &Cloud) -> Self {
+        Self {
+            notifications: cloud.notifications(),
+            topic: spec.topic.clone(),
+            decisions_url: spec.decisions_url.clone(),
+        }
+    }
+
+    /// A message whose answer was lost is sent again: the API has no idempotency token.
+    pub(super) async fn deliver(&self, alerts: &[Arc<Alert>]) -> Result<(), Failure> {
+        let (title, body) = match alerts {
+            [alert] => digest::single(alert),
+            many => digest::of(many, &self.decisions_url),
+        };
+        let published = self.notifications.publish(&self.topic, &title, &body).await;
+        published.map(drop).map_err(|failure: OciFailure| {
+            if failure.is_refusal() {
+                Failure::Refuse {
+                    reason: failure.to_string(),
+                }
+            } else {
+                Failure::retry(failure.to_string())
+            }
+        })
+    }
+}

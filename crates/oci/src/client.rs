@@ -1,0 +1,128 @@
+//! Signed calls to one service.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use oci_rust_sdk::auth::provider::AuthProvider;
+use oci_rust_sdk::core::client::http_client::OciClient;
+use oci_rust_sdk::core::{OciError, Retrier, RetryConfiguration};
+use serde::Serialize;
+use serde_json::Value;
+use serde_json::value::to_raw_value;
+
+use crate::OciFailure;
+use crate::credentials::{Credentials, Signing};
+
+/// Where a service is.
+#[derive(Debug, Clone)]
+pub(crate) enum Endpoint {
+    /// As the settings say.
+    Given(String),
+    /// `https://HOST.REGION.DOMAIN`, in the region of the credentials.
+    Regional { host: &'static str, domain: String },
+}
+
+/// Calls a service, with the key of the moment.
+pub struct Client {
+    credentials: Arc<Credentials>,
+    endpoint: Endpoint,
+    timeout: Duration,
+    /// The SDK's client for the key it was made with.
+    held: Mutex<Option<(Arc<Signing>, Arc<OciClient>)>>,
+}
+
+impl std::fmt::Debug for Client {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Client").field(&self.endpoint).finish()
+    }
+}
+
+impl Client {
+    pub(crate) const fn new(
+        credentials: Arc<Credentials>,
+        endpoint: Endpoint,
+        timeout: Duration,
+    ) -> Self {
+        Self {
+            credentials,
+            endpoint,
+            timeout,
+            held: Mutex::new(None),
+        }
+    }
+
+    /// Posts JSON, once; a key that is not accepted is renewed, and the call made once more with the new one, which is
+    /// safe: nobody acts on a request that he does not know the sender of. An answer that is empty reads as null.
+    ///
+    /// # Errors
+    /// What the service says.
+    pub async fn post(&self, path: &str, body: &impl Serialize) -> Result<Value, OciFailure> {
+        let signing = self.credentials.current().await?;
+        match self.send(&signing, path, body).await {
+            Err(failure) if failure.is_unauthenticated() => {
+                tracing::info!(%failure, "the key was not accepted; it is renewed");
+                self.credentials.invalidate(&signing).await;
+                let renewed = self.credentials.current().await?;
+                self.send(&renewed, path, body).await
+            }
+            result => result,
+        }
+    }
+
+    async fn send(
+        &self,
+        signing: &Arc<Signing>,
+        path: &str,
+        body: &impl Serialize,
+    ) -> Result<Value, OciFailure> {
+        let endpoint = match &self.endpoint {
+            Endpoint::Given(url) => url.clone(),
+            Endpoint::Regional { host, domain } => {
+                format!(
+                    "https://{host}.{}.{domain}",
+                    self.credentials.region().await?
+                )
+            }
+        };
+        let client = self.client_for(signing, endpoint)?;
+        // Written out here, so that whatever the SDK cannot read is the answer.
+        let body =
+            to_raw_value(body).map_err(|error| OciFailure::Unreachable(error.to_string()))?;
+        match client.post::<_, Value>(path, Some(&body)).await {
+            Ok(answer) => Ok(answer.body),
+            // 2xx without JSON: it was done.
+            Err(OciError::SerdeError(_)) => Ok(Value::Null),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn client_for(
+        &self,
+        signing: &Arc<Signing>,
+        endpoint: String,
+    ) -> Result<Arc<OciClient>, OciFailure> {
+        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((key, client)) = &*held
+            && Arc::ptr_eq(key, signing)
+        {
+            return Ok(Arc::clone(client));
+        }
+        let client = Arc::new(sdk_client(signing, endpoint, self.timeout)?);
+        *held = Some((Arc::clone(signing), Arc::clone(&client)));
+        Ok(client)
+    }
+}
+
+/// A client of the SDK, which tries each request once: whether it is made again is decided in one place.
+pub(crate) fn sdk_client(
+    signing: &Arc<Signing>,
+    endpoint: String,
+    timeout: Duration,
+) -> Result<OciClient, OciFailure> {
+    let provider = Arc::clone(signing) as Arc<dyn AuthProvider>;
+    let once = Retrier::with_config(RetryConfiguration {
+        max_attempts: 1,
+        ..RetryConfiguration::default()
+    });
+    Ok(OciClient::with_timeout(provider, endpoint, timeout)?.with_retrier(once))
+}

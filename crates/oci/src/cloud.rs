@@ -1,0 +1,96 @@
+//! What a service's `main` needs of this crate.
+
+use std::sync::Arc;
+
+use serde::{Serialize, Serializer};
+use tollgate_runtime::Shutdown;
+use tollgate_runtime::config::{ConfigError, Settings};
+
+use crate::client::Endpoint;
+use crate::config::OciConfig;
+use crate::credentials::Credentials;
+use crate::{Client, Notifications, monitoring};
+
+/// Oracle Cloud as it is configured. Clones share their keys.
+#[derive(Debug, Clone)]
+pub struct Cloud {
+    config: Arc<OciConfig>,
+    credentials: Arc<Credentials>,
+}
+
+impl Default for Cloud {
+    fn default() -> Self {
+        Self::new(OciConfig::default())
+    }
+}
+
+impl Serialize for Cloud {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.config.serialize(serializer)
+    }
+}
+
+impl Cloud {
+    fn new(config: OciConfig) -> Self {
+        Self {
+            credentials: Arc::new(Credentials::new(&config)),
+            config: Arc::new(config),
+        }
+    }
+
+    /// The cloud of these settings.
+    ///
+    /// # Errors
+    /// Names the setting at fault.
+    pub fn of(config: OciConfig) -> Result<Self, ConfigError> {
+        config.validate()?;
+        Ok(Self::new(config))
+    }
+
+    /// Oracle's Notifications.
+    #[must_use]
+    pub fn notifications(&self) -> Notifications {
+        Notifications::new(self.client(&self.config.notifications_endpoint, "notification"))
+    }
+
+    /// How long one request may take.
+    #[must_use]
+    pub fn timeout(&self) -> std::time::Duration {
+        self.config.timeout()
+    }
+
+    fn client(&self, given: &str, host: &'static str) -> Client {
+        let endpoint = match given {
+            "" => Endpoint::Regional {
+                host,
+                domain: self.config.domain.clone(),
+            },
+            given => Endpoint::Given(given.to_owned()),
+        };
+        let credentials = Arc::clone(&self.credentials);
+        Client::new(credentials, endpoint, self.config.timeout())
+    }
+}
+
+impl tollgate_runtime::cloud::Cloud for Cloud {
+    fn read(settings: &Settings) -> Result<Self, ConfigError> {
+        Self::of(settings.section("oci")?)
+    }
+
+    /// Where `oci.monitoring` asks for it, posts the process's metrics.
+    async fn beside<T>(&self, service: &'static str, run: impl Future<Output = T>) -> T {
+        if !self.config.monitoring.is_on() {
+            return run.await;
+        }
+        let client = self.client(&self.config.monitoring_endpoint, "telemetry-ingestion");
+        let ended = Shutdown::default();
+        let config = OciConfig::clone(&self.config);
+        let posting = tokio::spawn(monitoring::run(client, config, service, ended.clone()));
+        let result = run.await;
+        ended.begin();
+        if let Err(error) = posting.await {
+            tracing::warn!(%error, "what posts metrics has panicked");
+        }
+        result
+    }
+}

@@ -1,0 +1,205 @@
+//! Batches on their way to Monitoring: 50 streams a call, few calls a second, and nothing lost while it is away for
+//! less than two hours, beyond which it takes no point any more.
+
+use std::collections::VecDeque;
+use std::num::NonZeroU32;
+use std::time::{Duration, Instant};
+
+use governor::clock::Clock as _;
+use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
+use metrics::counter;
+use serde::{Deserialize, Serialize};
+use tokio_util::sync::CancellationToken;
+use tollgate_runtime::resilience::{
+    BreakerConfig, Dependency, Limits, Patience, RetryConfig, Unserved,
+};
+
+use super::streams::Points;
+use super::text::Labels;
+use crate::config::OciConfig;
+use crate::{Client, OciFailure};
+
+/// Unique streams that a call may hold.
+const STREAMS_A_CALL: usize = 50;
+/// Points older than two hours are refused; the rest is for the way.
+const KEPT: Duration = Duration::from_secs(110 * 60);
+const PATH: &str = "/20180401/metrics";
+
+/// <https://docs.oracle.com/iaas/api/#/en/monitoring/20180401/datatypes/MetricDataDetails>
+#[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct MetricData {
+    namespace: String,
+    compartment_id: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    resource_group: String,
+    name: &'static str,
+    dimensions: Labels,
+    metadata: Metadata,
+    datapoints: Vec<Datapoint>,
+}
+
+#[derive(Debug, Clone, Serialize)]
+struct Metadata {
+    unit: &'static str,
+}
+
+#[derive(Debug, Clone, Serialize)]
+struct Datapoint {
+    timestamp: String,
+    value: f64,
+    count: u64,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Details<'a> {
+    metric_data: &'a [MetricData],
+    /// One stream that is refused does not take the others with it.
+    batch_atomicity: &'static str,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct Answer {
+    failed_metrics_count: u64,
+    failed_metrics: Vec<Failed>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Failed {
+    message: String,
+}
+
+struct Batch {
+    data: Vec<MetricData>,
+    made: Instant,
+}
+
+/// Sends batches in their order.
+pub(super) struct Poster {
+    client: Client,
+    dependency: Dependency,
+    pace: DefaultDirectRateLimiter,
+    queue: VecDeque<Batch>,
+    config: OciConfig,
+    service: &'static str,
+}
+
+impl Poster {
+    pub(super) fn new(client: Client, config: &OciConfig, service: &'static str) -> Self {
+        let calls = NonZeroU32::new(config.monitoring.calls_per_second).unwrap_or(NonZeroU32::MIN);
+        let limits = Limits {
+            timeout: config.timeout() + Duration::from_secs(1),
+            concurrency: 1,
+            retry: RetryConfig::default(),
+            poison_after: None,
+            breaker: BreakerConfig::default(),
+        };
+        Self {
+            client,
+            dependency: Dependency::new("oci monitoring", &limits, None),
+            // No burst: Monitoring counts calls a second over the whole tenancy.
+            pace: RateLimiter::direct(Quota::per_second(calls).allow_burst(NonZeroU32::MIN)),
+            queue: VecDeque::new(),
+            config: config.clone(),
+            service,
+        }
+    }
+
+    /// Queues the points of one look.
+    pub(super) fn add(&mut self, points: Vec<Points>) {
+        let settings = &self.config.monitoring;
+        let now = chrono::Utc::now().to_rfc3339_opts(chrono::SecondsFormat::Millis, true);
+        let data: Vec<MetricData> = points
+            .into_iter()
+            .map(|points| {
+                let mut dimensions = points.dimensions;
+                dimensions.insert("service".to_owned(), self.service.to_owned());
+                MetricData {
+                    namespace: settings.namespace.clone(),
+                    compartment_id: settings.compartment.clone(),
+                    resource_group: settings.resource_group.clone(),
+                    name: points.name,
+                    dimensions,
+                    metadata: Metadata { unit: points.unit },
+                    datapoints: points
+                        .points
+                        .into_iter()
+                        .map(|(value, count)| Datapoint {
+                            timestamp: now.clone(),
+                            value,
+                            count,
+                        })
+                        .collect(),
+                }
+            })
+            .collect();
+        self.queue
+            .extend(data.chunks(STREAMS_A_CALL).map(|chunk| Batch {
+                data: chunk.to_vec(),
+                made: Instant::now(),
+            }));
+    }
+
+    /// Sends what is queued, until Monitoring does not answer and `over` is cancelled.
+    pub(super) async fn send(&mut self, over: &CancellationToken) {
+        while let Some(batch) = self.queue.front() {
+            let streams = batch.data.len() as u64;
+            if batch.made.elapsed() > KEPT {
+                tracing::warn!(streams, "metrics for Oracle Cloud are too old to be sent");
+                count("dropped", streams);
+                self.queue.pop_front();
+                continue;
+            }
+            let details = Details {
+                metric_data: &batch.data,
+                batch_atomicity: "NON_ATOMIC",
+            };
+            let patience = Patience::endless().pointless_with(over.clone());
+            let call = self.dependency.call(patience, || async {
+                self.wait_for_turn().await;
+                self.client.post(PATH, &details).await
+            });
+            match call.await.1 {
+                Ok(answer) => told(streams, serde_json::from_value(answer).unwrap_or_default()),
+                Err(Unserved::Failed(failure)) => refused(streams, &failure),
+                // It is sent at the next look.
+                Err(Unserved::GivenUp(_)) => return,
+            }
+            self.queue.pop_front();
+        }
+    }
+
+    async fn wait_for_turn(&self) {
+        while let Err(early) = self.pace.check() {
+            let wait = early.wait_time_from(self.pace.clock().now());
+            tokio::time::sleep(wait).await;
+        }
+    }
+}
+
+/// A 2xx may hold refusals. Sent again they would be refused again, so they are told and counted.
+fn told(streams: u64, answer: Answer) {
+    let failed = answer.failed_metrics_count.min(streams);
+    count("posted", streams - failed);
+    if failed > 0 {
+        let reason = answer.failed_metrics.into_iter().next().unwrap_or_default();
+        tracing::warn!(
+            failed,
+            reason = reason.message,
+            "metrics were refused by Oracle Cloud"
+        );
+        count("refused", failed);
+    }
+}
+
+fn refused(streams: u64, failure: &OciFailure) {
+    tracing::warn!(%failure, streams, "metrics were refused by Oracle Cloud");
+    count("refused", streams);
+}
+
+fn count(outcome: &'static str, streams: u64) {
+    counter!("tollgate_oci_metric_streams_total", "outcome" => outcome).increment(streams);
+}

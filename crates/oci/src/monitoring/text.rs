@@ -1,0 +1,96 @@
+//! Reads what `/metrics` shows: what goes to Monitoring is what everybody else sees. Pure.
+//!
+//! <https://prometheus.io/docs/instrumenting/exposition_formats/>, as far as our own exporter writes it.
+
+use std::collections::BTreeMap;
+
+/// Labels of a sample, in the order of their names.
+pub(super) type Labels = BTreeMap<String, String>;
+
+/// A line of the text.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Sample {
+    pub(super) name: String,
+    pub(super) labels: Labels,
+    pub(super) value: f64,
+}
+
+/// The samples of a text; lines that are none are passed over.
+pub(super) fn samples(text: &str) -> impl Iterator<Item = Sample> {
+    text.lines().filter_map(sample)
+}
+
+fn sample(line: &str) -> Option<Sample> {
+    if line.starts_with('#') {
+        return None;
+    }
+    let (series, value) = match line.find('{') {
+        Some(_) => {
+            let end = line.rfind('}')?;
+            (&line[..=end], line[end + 1..].trim())
+        }
+        None => line.split_once(' ')?,
+    };
+    let (name, labels) = match series.split_once('{') {
+        Some((name, rest)) => (name, labels(rest.strip_suffix('}')?)?),
+        None => (series, Labels::new()),
+    };
+    Some(Sample {
+        name: name.to_owned(),
+        labels,
+        value: value.split(' ').next()?.parse().ok()?,
+    })
+}
+
+/// `a="1",b="say \"2\""`
+fn labels(mut text: &str) -> Option<Labels> {
+    let mut labels = Labels::new();
+    while !text.is_empty() {
+        let (name, rest) = text.split_once("=\"")?;
+        let mut value = String::new();
+        let mut escaped = false;
+        let mut end = None;
+        for (at, c) in rest.char_indices() {
+            match (escaped, c) {
+                (false, '\\') => escaped = true,
+                (false, '"') => {
+                    end = Some(at);
+                    break;
+                }
+                (true, 'n') => value.push('\n'),
+                (_, other) => value.push(other),
+            }
+            escaped = !escaped && c == '\\';
+        }
+        labels.insert(name.trim_start_matches(',').to_owned(), value);
+        text = &rest[end? + 1..];
+    }
+    Some(labels)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn samples_are_read_with_their_labels_and_nothing_else_is() {
+        let text = "# TYPE a_total counter\na_total{status=\"blocked\"} 7\n\nb 1.5\nc{x=\"a\\\"b,}\\\\\",y=\"2\"} +Inf\nnonsense\n";
+        let found: Vec<Sample> = samples(text).collect();
+        let expected = |name: &str, labels: &[(&str, &str)], value| Sample {
+            name: name.to_owned(),
+            labels: labels
+                .iter()
+                .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+                .collect(),
+            value,
+        };
+        assert_eq!(
+            found,
+            [
+                expected("a_total", &[("status", "blocked")], 7.0),
+                expected("b", &[], 1.5),
+                expected("c", &[("x", "a\"b,}\\"), ("y", "2")], f64::INFINITY),
+            ]
+        );
+    }
+}

@@ -1,0 +1,157 @@
+locals {
+  auth_token = oci_identity_auth_token.this.token
+  brokers    = oci_streaming_stream_pool.this.kafka_settings[0].bootstrap_servers
+  registry   = "${local.region_key}.ocir.io"
+  # compact() leaves out the domain where there is none.
+  sasl_username     = join("/", compact([local.tenancy_name, var.identity_domain, oci_identity_user.this.name, oci_streaming_stream_pool.this.id]))
+  registry_username = join("/", compact([local.bucket_namespace, var.identity_domain, oci_identity_user.this.name]))
+  s3_endpoint       = "https://${local.bucket_namespace}.compat.objectstorage.${var.region}.oraclecloud.com"
+
+  # Tollgate's own settings under their own names, and what deploy/oci-deploy.sh needs for itself.
+  env = {
+    OCI_REGION         = var.region
+    OKE_CLUSTER_ID     = var.cluster_id
+    OCIR_REPOSITORY    = "${local.registry}/${local.bucket_namespace}/${var.name}"
+    OCIR_USERNAME      = local.registry_username
+    OCIR_PASSWORD      = local.auth_token
+    POSTGRES_CA_BASE64 = base64encode(local.postgres_ca)
+
+    TOLLGATE_KAFKA__PROFILE          = "oci-streaming"
+    TOLLGATE_KAFKA__BROKERS          = local.brokers
+    TOLLGATE_KAFKA__PARTITIONS       = tostring(var.partitions.transactions)
+    TOLLGATE_KAFKA__RETENTION_HOURS  = tostring(local.retention_hours)
+    TOLLGATE_KAFKA__OCI__TENANCY     = local.tenancy_name
+    TOLLGATE_KAFKA__OCI__DOMAIN      = var.identity_domain == null ? "" : var.identity_domain
+    TOLLGATE_KAFKA__OCI__USER        = oci_identity_user.this.name
+    TOLLGATE_KAFKA__OCI__STREAM_POOL = oci_streaming_stream_pool.this.id
+    TOLLGATE_KAFKA__OCI__AUTH_TOKEN  = local.auth_token
+
+    TOLLGATE_OCI__AUTH                    = "workload-identity"
+    TOLLGATE_OCI__REGION                  = var.region
+    TOLLGATE_OCI__MONITORING__COMPARTMENT = var.compartment_id
+
+    TOLLGATE_PERSISTENCE__DATABASE_URL = local.postgres_url
+    TOLLGATE_NOTIFIER__LEDGER_URL      = local.postgres_url
+    TOLLGATE_NOTIFIER__SINKS           = jsonencode([{ kind = "oci", topic = oci_ons_notification_topic.alerts.topic_id }])
+    TOLLGATE_SCORER__SNAPSHOTS         = "s3://${oci_objectstorage_bucket.snapshots.name}/scorer"
+
+    AWS_ENDPOINT          = local.s3_endpoint
+    AWS_REGION            = var.region
+    AWS_ACCESS_KEY_ID     = oci_identity_customer_secret_key.this.id
+    AWS_SECRET_ACCESS_KEY = oci_identity_customer_secret_key.this.key
+
+    # APM takes metrics beside, not below, the path of traces, so each has a URL of its own.
+    OTEL_EXPORTER_OTLP_PROTOCOL         = "http/protobuf"
+    OTEL_EXPORTER_OTLP_TRACES_ENDPOINT  = "${local.apm_endpoint}/20200101/opentelemetry/private/v1/traces"
+    OTEL_EXPORTER_OTLP_METRICS_ENDPOINT = "${local.apm_endpoint}/20200101/opentelemetry/v1/metrics"
+    OTEL_EXPORTER_OTLP_HEADERS          = "Authorization=dataKey%20${local.apm_data_key}"
+  }
+}
+
+output "env_file" {
+  description = "Everything for deploy/oci-deploy.sh --terraform-outputs: NAME=value lines, with secrets."
+  value       = "${join("\n", [for name, value in local.env : "${name}=${value}"])}\n"
+  sensitive   = true
+
+  precondition {
+    condition     = alltrue([for value in values(local.env) : !strcontains(value, "\n")])
+    error_message = "A value has more than one line, which NAME=value cannot hold."
+  }
+}
+
+output "bootstrap_servers" {
+  description = "The stream pool's Kafka listener."
+  value       = local.brokers
+}
+
+output "stream_pool_id" {
+  description = "OCID of the stream pool."
+  value       = oci_streaming_stream_pool.this.id
+}
+
+output "sasl_username" {
+  description = "User name for SASL/PLAIN: tenancy/[domain/]user/stream pool."
+  value       = local.sasl_username
+}
+
+output "auth_token" {
+  description = "Password for SASL/PLAIN, and for pulling images."
+  value       = local.auth_token
+  sensitive   = true
+}
+
+output "alerts_topic_id" {
+  description = "OCID of the Notifications topic of alerts. Subscribe people to it."
+  value       = oci_ons_notification_topic.alerts.topic_id
+}
+
+output "notifications_endpoint" {
+  description = "Where that topic takes messages."
+  value       = oci_ons_notification_topic.alerts.api_endpoint
+}
+
+output "imports_topic_id" {
+  description = "OCID of the Notifications topic that tells of new objects."
+  value       = oci_ons_notification_topic.imports.topic_id
+}
+
+output "apm_data_upload_endpoint" {
+  description = "Where APM takes traces and metrics."
+  value       = local.apm_endpoint
+}
+
+output "apm_data_key" {
+  description = "Private data key of APM: Authorization: dataKey KEY."
+  value       = local.apm_data_key
+  sensitive   = true
+}
+
+output "postgres_host" {
+  description = "Name of the database's primary endpoint. Its certificate holds this name, not an address."
+  value       = local.postgres_endpoint.fqdn
+}
+
+output "postgres_port" {
+  description = "Port of the database's primary endpoint."
+  value       = local.postgres_endpoint.port
+}
+
+output "postgres_ca_certificate" {
+  description = "Certificate of the private CA that signs the database's, PEM."
+  value       = local.postgres_ca
+}
+
+output "bucket_namespace" {
+  description = "Object Storage namespace of the tenancy."
+  value       = local.bucket_namespace
+}
+
+output "imports_bucket" {
+  description = "Objects put here are imported."
+  value       = oci_objectstorage_bucket.imports.name
+}
+
+output "snapshots_bucket" {
+  description = "The scorer's snapshots."
+  value       = oci_objectstorage_bucket.snapshots.name
+}
+
+output "s3_endpoint" {
+  description = "S3-compatible endpoint of both buckets, path style."
+  value       = local.s3_endpoint
+}
+
+output "s3_access_key_id" {
+  description = "Access key of the Customer Secret Key; the secret is in the vault."
+  value       = oci_identity_customer_secret_key.this.id
+}
+
+output "image_repository" {
+  description = "What comes before /SERVICE:TAG in the names of the images."
+  value       = local.env.OCIR_REPOSITORY
+}
+
+output "vault_secret_ids" {
+  description = "OCIDs of the secrets in the vault, for External Secrets and its like."
+  value       = { for name, secret in oci_vault_secret.this : name => secret.id }
+}
