@@ -14,7 +14,7 @@ use metrics::{counter, gauge, histogram};
 use tollgate_runtime::Shutdown;
 use tollgate_runtime::health::Health;
 use tollgate_runtime::http::{ApiKeys, Problem};
-use tollgate_runtime::kafka::Producer;
+use tollgate_runtime::kafka::{Kafka, Producer};
 use tollgate_runtime::resilience::Dependency;
 use tower_http::catch_panic::CatchPanicLayer;
 use utoipa::OpenApi as _;
@@ -23,10 +23,12 @@ use utoipa_axum::routes;
 use utoipa_swagger_ui::SwaggerUi;
 
 use crate::IngestConfig;
+use crate::events::Confirmations;
+use crate::imports::Imports;
 use crate::limits::Limits;
 use crate::openapi::ApiDoc;
 use crate::replies::Replies;
-use crate::transactions;
+use crate::{events, functions, transactions};
 
 /// What the handlers share.
 #[derive(Debug)]
@@ -36,6 +38,10 @@ pub(crate) struct App {
     /// The topic of transactions.
     pub(crate) topic: String,
     pub(crate) producer: Producer,
+    pub(crate) kafka: Kafka,
+    pub(crate) imports: Imports,
+    /// For subscriptions that are to be confirmed.
+    pub(crate) confirmations: Confirmations,
     /// What is known of whether it writes.
     pub(crate) log: Dependency,
     pub(crate) limits: Limits,
@@ -48,6 +54,8 @@ pub(crate) struct App {
 pub(crate) fn router(app: Arc<App>) -> Router {
     let (routes, openapi) = OpenApiRouter::with_openapi(ApiDoc::openapi())
         .routes(routes!(transactions::submit))
+        .routes(routes!(events::submit))
+        .routes(routes!(functions::submit))
         .split_for_parts();
     let routes = routes
         .with_state(app)

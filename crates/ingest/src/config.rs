@@ -9,6 +9,8 @@ use tollgate_runtime::config::ConfigError;
 use tollgate_runtime::http::{ApiKeyConfig, ApiKeys};
 use tollgate_runtime::kafka::KafkaConfig;
 
+use crate::imports::SourceConfig;
+
 /// Most that key, headers and framing add to a transaction on the log, in bytes.
 const RECORD_OVERHEAD: usize = 4 * 1024;
 /// librdkafka's own limit of a record, where `kafka.properties` sets no other.
@@ -40,6 +42,16 @@ pub struct IngestConfig {
     pub rate_limit: RateLimitConfig,
     /// Who may send. None: nobody is asked, which only a loopback address may do.
     pub api_keys: Vec<ApiKeyConfig>,
+    /// How long a batch at `/v1/functions/streaming` waits for its decisions, in milliseconds, unless it prefers otherwise.
+    pub functions_wait_ms: u64,
+    /// Hosts, with all below them, whose subscriptions are confirmed.
+    pub confirmation_hosts: Vec<String>,
+    /// Where objects are that events tell of. None: no object is read.
+    pub sources: Vec<SourceConfig>,
+    /// Objects that are read side by side.
+    pub parallel_imports: usize,
+    /// Rows of objects that go to the log in a second; 0 is no limit.
+    pub import_rows_per_second: u32,
 }
 
 /// Section `ingest.rate_limit`: a bucket of transactions for each API key.
@@ -66,6 +78,11 @@ impl Default for IngestConfig {
             acknowledge_timeout_ms: 5_000,
             rate_limit: RateLimitConfig::default(),
             api_keys: Vec::new(),
+            functions_wait_ms: 5_000,
+            confirmation_hosts: vec!["oraclecloud.com".to_owned()],
+            sources: Vec::new(),
+            parallel_imports: 2,
+            import_rows_per_second: 0,
         }
     }
 }
@@ -81,6 +98,7 @@ impl IngestConfig {
             ("max_items", self.max_items),
             ("max_transaction_bytes", self.max_transaction_bytes),
             ("max_in_flight", self.max_in_flight),
+            ("parallel_imports", self.parallel_imports),
         ];
         if let Some((setting, _)) = positive.iter().find(|(_, value)| *value == 0) {
             return invalid(setting, "must be at least 1");
@@ -92,6 +110,12 @@ impl IngestConfig {
             if !(1..=600_000).contains(&ms) {
                 return invalid(setting, "must lie between 1 and 600000");
             }
+        }
+        if self.functions_wait_ms > 30_000 {
+            return invalid("functions_wait_ms", "must be at most 30000");
+        }
+        for (index, source) in self.sources.iter().enumerate() {
+            source.open(&format!("ingest.sources[{index}]"))?;
         }
         if self.max_in_flight > tokio::sync::Semaphore::MAX_PERMITS {
             return invalid("max_in_flight", "is more than can be counted");

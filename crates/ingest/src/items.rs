@@ -58,12 +58,16 @@ pub(crate) enum Unreadable {
     },
     #[error("expected a transaction as a JSON object, or an array of them")]
     NoTransactions,
+    #[error("expected an array of messages, or an object whose member `messages` is one")]
+    NoBatch,
+    #[error("expected an event as a JSON object, or an array of them")]
+    NoEvents,
     #[error("the request holds more than {0} transactions")]
     TooMany(usize),
 }
 
 impl Unreadable {
-    fn not_json(error: &serde_json::Error) -> Self {
+    pub(crate) fn not_json(error: &serde_json::Error) -> Self {
         let text = error.to_string();
         let what = text.split(" at line ").next().unwrap_or_default();
         Self::NotJson {

@@ -7,6 +7,10 @@ mod api;
 mod availability;
 mod body;
 mod config;
+mod events;
+mod functions;
+mod imports;
+mod intake;
 mod items;
 mod limits;
 mod openapi;
@@ -20,4 +24,5 @@ mod transactions;
 mod waiters;
 
 pub use config::{IngestConfig, RateLimitConfig};
+pub use imports::{FormatSetting, SourceConfig};
 pub use service::{Ingest, run, start};

@@ -14,6 +14,11 @@ const MAX_WAIT: Duration = Duration::from_secs(30);
 pub(crate) struct Wait(Duration);
 
 impl Wait {
+    /// So long, at most what is granted to anybody.
+    pub(crate) fn of_millis(millis: u64) -> Self {
+        Self(Duration::from_millis(millis).min(MAX_WAIT))
+    }
+
     /// What the request prefers. Of several, the first counts, as the RFC says.
     pub(crate) fn of(headers: &HeaderMap) -> Option<Self> {
         headers

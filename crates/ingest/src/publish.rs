@@ -1,4 +1,4 @@
-//! Writing the accepted transactions of a request to the log, and waiting until it has them.
+//! Writing what a request brought to the log, and waiting until it has it.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -6,26 +6,32 @@ use std::time::{Duration, Instant};
 use axum::http::StatusCode;
 use tokio::sync::oneshot;
 use tollgate_runtime::http::Problem;
-use tollgate_runtime::kafka::{Acks, Outgoing, Producer, SendError};
+use tollgate_runtime::kafka::{Acks, Outgoing, RejectedRow, SendError};
 use tollgate_runtime::resilience::{
-    BreakerConfig, CallError, Dependency, Limits, Patience, RetryConfig, Unserved,
+    BreakerConfig, CallError, Limits, Patience, RetryConfig, Unserved,
 };
 use tollgate_types::Transaction;
 use tollgate_types::headers::{REPLY_TO, TRACEPARENT, TRACESTATE};
 
 use crate::IngestConfig;
+use crate::api::App;
+use crate::imports::Entry;
 use crate::trace::TraceContext;
 
 /// When to send again what was not acknowledged.
 const RETRY: Duration = Duration::from_secs(2);
 
-/// What all records of one request have in common.
-#[derive(Debug)]
-pub(crate) struct Envelope<'a> {
-    pub(crate) topic: &'a str,
-    pub(crate) trace: &'a TraceContext,
+/// What one request writes.
+#[derive(Debug, Default)]
+pub(crate) struct Batch<'a> {
+    /// In their order, each with the trace it belongs to.
+    pub(crate) transactions: Vec<(&'a TraceContext, &'a Transaction<'a>)>,
     /// The partition of `replies` on which the request waits, if it does.
     pub(crate) reply_to: Option<i32>,
+    /// What no transaction could be made of, where nobody reads the answer that says so.
+    pub(crate) rejected: Vec<RejectedRow<'a>>,
+    /// Objects to import.
+    pub(crate) imports: Vec<Entry>,
 }
 
 /// Why a request is not on the log.
@@ -48,6 +54,15 @@ impl CallError for PublishError {
     }
 }
 
+impl From<SendError> for PublishError {
+    fn from(error: SendError) -> Self {
+        match error {
+            SendError::Full | SendError::Failed(_) => Self::Unacknowledged(error.to_string()),
+            SendError::TooLarge => Self::TooLarge(error),
+        }
+    }
+}
+
 /// How the log is called: the client itself sends again what was not acknowledged, until the deadline. A log that has
 /// let several requests in a row down gets no more of them until one of the next has come through.
 pub(crate) fn limits(config: &IngestConfig) -> Limits {
@@ -60,20 +75,15 @@ pub(crate) fn limits(config: &IngestConfig) -> Limits {
     }
 }
 
-/// Writes the transactions in their order. When this returns, the log has them all.
+/// Writes everything in its order. When this returns, the log has it all.
 ///
 /// # Errors
 /// 503 where it may not have one of them: the caller sends all again, and their ids keep them from counting twice.
-pub(crate) async fn publish(
-    log: &Dependency,
-    producer: &Producer,
-    envelope: &Envelope<'_>,
-    transactions: &[(usize, Transaction<'_>)],
-    deadline: Instant,
-) -> Result<(), Problem> {
-    let call = log.call(Patience::none(), || {
-        write(producer, envelope, transactions, deadline)
-    });
+pub(crate) async fn publish(app: &App, batch: &Batch<'_>) -> Result<(), Problem> {
+    let deadline = Instant::now() + app.config.acknowledge_timeout();
+    let call = app
+        .log
+        .call(Patience::none(), || write(app, batch, deadline));
     let (_, result) = call.await;
     result.map_err(|error| match error {
         Unserved::Failed(error @ PublishError::TooLarge(_)) => {
@@ -92,40 +102,39 @@ pub(crate) async fn publish(
     })
 }
 
-async fn write(
-    producer: &Producer,
-    envelope: &Envelope<'_>,
-    transactions: &[(usize, Transaction<'_>)],
-    deadline: Instant,
-) -> Result<(), PublishError> {
-    let reply_to = envelope.reply_to.map(|partition| partition.to_string());
-    let headers: Vec<(&str, Option<&[u8]>)> = [
-        (TRACEPARENT, envelope.trace.parent.as_deref()),
-        (TRACESTATE, envelope.trace.state.as_deref()),
-        (REPLY_TO, reply_to.as_deref()),
-    ]
-    .into_iter()
-    .filter_map(|(name, value)| Some((name, Some(value?.as_bytes()))))
-    .collect();
-
+async fn write(app: &App, batch: &Batch<'_>, deadline: Instant) -> Result<(), PublishError> {
+    let reply_to = batch.reply_to.map(|partition| partition.to_string());
     let (done, acknowledged) = oneshot::channel();
     let acks = Acks::new(move |result| {
         // The request may have ended at its deadline, or its caller have gone.
         let _ = done.send(result);
     });
-    for (_, transaction) in transactions {
+    for (trace, transaction) in &batch.transactions {
+        let headers: Vec<(&str, Option<&[u8]>)> = [
+            (TRACEPARENT, trace.parent.as_deref()),
+            (TRACESTATE, trace.state.as_deref()),
+            (REPLY_TO, reply_to.as_deref()),
+        ]
+        .into_iter()
+        .filter_map(|(name, value)| Some((name, Some(value?.as_bytes()))))
+        .collect();
         let line = transaction.one_line();
         let record = Outgoing {
             headers: &headers,
-            ..Outgoing::new(
-                envelope.topic,
-                transaction.user_id.as_bytes(),
-                line.as_bytes(),
-            )
+            ..Outgoing::new(&app.topic, transaction.user_id.as_bytes(), line.as_bytes())
         };
-        send(producer, &record, &acks, deadline).await?;
+        send(app, &record, &acks, deadline).await?;
         // Thousands of sends that never wait would keep other requests from this thread.
         tokio::task::consume_budget().await;
+    }
+    for row in &batch.rejected {
+        row.send(&app.kafka, &app.producer, &acks, || true)?;
+    }
+    for entry in &batch.imports {
+        let payload = entry.to_json();
+        let topic = &app.kafka.topics().imports;
+        let record = Outgoing::new(topic, entry.id().as_bytes(), &payload);
+        send(app, &record, &acks, deadline).await?;
     }
     acks.seal();
     match tokio::time::timeout_at(deadline.into(), acknowledged).await {
@@ -137,16 +146,12 @@ async fn write(
 }
 
 async fn send(
-    producer: &Producer,
+    app: &App,
     record: &Outgoing<'_>,
     acks: &Arc<Acks>,
     deadline: Instant,
 ) -> Result<(), PublishError> {
-    match producer.send_until(record, acks, deadline).await {
-        Ok(()) => Ok(()),
-        Err(error @ (SendError::Full | SendError::Failed(_))) => Err(unacknowledged(error)),
-        Err(error @ SendError::TooLarge) => Err(PublishError::TooLarge(error)),
-    }
+    Ok(app.producer.send_until(record, acks, deadline).await?)
 }
 
 fn unacknowledged(reason: impl ToString) -> PublishError {

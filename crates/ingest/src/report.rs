@@ -7,6 +7,8 @@ use serde_json::value::RawValue;
 use tollgate_types::{Rejection, Transaction};
 use utoipa::ToSchema;
 
+use crate::trace::TraceContext;
+
 /// Up to so many items, each has its result; beyond, only those that were rejected.
 const ALL_RESULTS: usize = 100;
 
@@ -52,6 +54,25 @@ impl<'a> ItemResult<'a> {
         }
     }
 
+    /// Which item of the request it is.
+    pub(crate) const fn index(&self) -> usize {
+        self.index
+    }
+
+    /// The item's id, where it has one that can be made out.
+    pub(crate) fn transaction_id(&self) -> Option<&str> {
+        self.transaction_id.as_deref()
+    }
+
+    /// What is wrong with a rejected item: the member, and the reason.
+    pub(crate) fn why(&self) -> String {
+        let reason = self.reason.as_deref().unwrap_or_default();
+        match self.field.flatten() {
+            Some(field) => format!("{field}: {reason}"),
+            None => reason.to_owned(),
+        }
+    }
+
     /// A rejected item; its id is looked for in its text.
     pub(crate) fn rejected(index: usize, item: &[u8], rejection: Rejection) -> Self {
         Self {
@@ -71,6 +92,19 @@ pub(crate) struct Sorted<'a> {
     pub(crate) accepted: Vec<(usize, Transaction<'a>)>,
     /// In the order of their index.
     pub(crate) rejected: Vec<ItemResult<'static>>,
+}
+
+impl<'a> Sorted<'a> {
+    /// The accepted ones, all under one trace.
+    pub(crate) fn with<'s>(
+        &'s self,
+        trace: &'s TraceContext,
+    ) -> Vec<(&'s TraceContext, &'s Transaction<'a>)> {
+        let accepted = self.accepted.iter();
+        accepted
+            .map(|(_, transaction)| (trace, transaction))
+            .collect()
+    }
 }
 
 impl Sorted<'_> {

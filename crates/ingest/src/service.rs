@@ -14,6 +14,8 @@ use tollgate_runtime::resilience::Dependency;
 
 use crate::IngestConfig;
 use crate::api::{App, router};
+use crate::events::Confirmations;
+use crate::imports::{self, Imports};
 use crate::limits::Limits;
 use crate::replies::Replies;
 use crate::{availability, publish, replies};
@@ -80,14 +82,18 @@ pub async fn start(
     let drained = Shutdown::new(shutdown.grace());
     let producer = kafka.producer()?;
     let (replies, replies_ended) = Replies::start(&kafka, &health, &drained)?;
+    let (imports, imports_ended) = Imports::start(&config, &kafka, &health, &shutdown)?;
     let watch = availability::watch(kafka.clone(), health.clone(), drained.clone());
     let app = Arc::new(App {
         limits: Limits::new(&config),
         log: Dependency::new("log", &publish::limits(&config), None),
+        confirmations: Confirmations::new(&config)?,
+        imports,
         config,
         keys,
         topic: kafka.topics().transactions.clone(),
         producer: producer.clone(),
+        kafka,
         replies,
         health: health.clone(),
         shutdown: shutdown.clone(),
@@ -97,6 +103,7 @@ pub async fn start(
         admin: tokio::spawn(serve_admin(admin, health.clone(), drained.clone())),
         watch: tokio::spawn(watch),
         replies_ended,
+        imports_ended,
         producer,
         health: health.clone(),
         shutdown,
@@ -134,6 +141,7 @@ struct Parts {
     admin: JoinHandle<anyhow::Result<()>>,
     watch: JoinHandle<anyhow::Result<()>>,
     replies_ended: oneshot::Receiver<()>,
+    imports_ended: imports::Ended,
     producer: Producer,
     health: Health,
     shutdown: Shutdown,
@@ -149,6 +157,7 @@ impl Parts {
             result = &mut self.public => Err(ended("the listener", flat(result))),
             result = &mut self.admin => Err(ended("the admin listener", flat(result))),
             result = &mut self.watch => Err(ended("the watch over the log", flat(result))),
+            () = importer_ended(&mut self.imports_ended) => Err(ended("the importer", Ok(()))),
             _ = &mut self.replies_ended => Err(ended("the reader of replies", Ok(()))),
         };
         self.health.not_ready("shutdown", "draining");
@@ -158,6 +167,14 @@ impl Parts {
             Err(_) if self.public.is_finished() => Ok(()),
             _ => flat(self.public.await),
         };
+        // What is on its way there is written by a producer of its own; another instance goes on with the rest.
+        let left = stop_at.saturating_duration_since(Instant::now());
+        if self.imports_ended.is_some() {
+            let ended = importer_ended(&mut self.imports_ended);
+            if tokio::time::timeout(left, ended).await.is_err() {
+                tracing::warn!("imports were cut off at the end of the grace period");
+            }
+        }
         let flushed = flush(self.producer, stop_at).await;
         self.drained.begin();
         if died.is_ok() || !self.admin.is_finished() {
@@ -178,6 +195,18 @@ async fn flush(producer: Producer, stop_at: Instant) -> anyhow::Result<()> {
         tracing::warn!(%error, "records without an answer were left behind");
     }
     Ok(())
+}
+
+/// The end of what imports; never, where there is none.
+async fn importer_ended(ended: &mut imports::Ended) {
+    match ended {
+        Some(receiver) => {
+            // Its sender is dropped where it panics.
+            let _ = receiver.await;
+            *ended = None;
+        }
+        None => std::future::pending().await,
+    }
 }
 
 fn flat(result: Result<anyhow::Result<()>, tokio::task::JoinError>) -> anyhow::Result<()> {

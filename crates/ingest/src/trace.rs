@@ -40,6 +40,16 @@ impl TraceContext {
     }
 }
 
+impl TraceContext {
+    /// The context of an event that carries one itself.
+    pub(crate) fn of_parent(parent: &str) -> Option<Self> {
+        is_parent(parent).then(|| Self {
+            parent: Some(parent.to_owned()),
+            state: None,
+        })
+    }
+}
+
 /// `version-trace_id-parent_id-flags`, lower case hexadecimal, ids not zero; a later version may go on behind a dash.
 fn is_parent(text: &str) -> bool {
     let mut parts = text.splitn(5, '-');

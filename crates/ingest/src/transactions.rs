@@ -9,18 +9,17 @@ use axum::extract::{Request, State};
 use axum::http::request::Parts;
 use axum::http::{HeaderName, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use tollgate_runtime::http::{Caller, Denied, Problem, Scope};
+use serde_json::value::RawValue;
+use tollgate_runtime::http::Problem;
 
 use crate::api::App;
-use crate::availability::require_log;
-use crate::body;
-use crate::items::{self, Format, Rules, Unreadable};
+use crate::intake::{self, Waited};
+use crate::items::{self, Format, Unreadable};
 use crate::openapi;
 use crate::prefer::Wait;
-use crate::publish::{Envelope, publish};
-use crate::report::{Decided, ItemResult, Report, Sorted};
+use crate::publish::Batch;
+use crate::report::{Decided, Report, Sorted};
 use crate::trace::TraceContext;
-use crate::waiters::AwaitedDecisions;
 
 const PREFERENCE_APPLIED: HeaderName = HeaderName::from_static("preference-applied");
 
@@ -68,89 +67,35 @@ const PREFERENCE_APPLIED: HeaderName = HeaderName::from_static("preference-appli
         (status = 500, description = "A defect of this service.", body = openapi::Problem, content_type = "application/problem+json"),
         (status = 503, description = "Too much is under way, or the log has not acknowledged. Send again with the same ids after `Retry-After`.", body = openapi::Problem, content_type = "application/problem+json", headers(("Retry-After" = u64, description = "Seconds."))),
     ),
-    security((), ("bearer" = []), ("api_key" = [])),
+    security((), ("bearer" = []), ("api_key" = []), ("basic" = [])),
 )]
 pub(crate) async fn submit(State(app): State<Arc<App>>, request: Request) -> Response {
-    let (parts, mut body) = request.into_parts();
-    match answer(&app, &parts, &mut body).await {
-        Ok(response) => response,
-        Err(problem) => {
-            // A caller that asked whether to send its body at all has not begun to.
-            if !parts.headers.contains_key(header::EXPECT) {
-                body::discard(&mut body).await;
-            }
-            problem.into_response()
-        }
-    }
+    intake::answered(request, async |parts, body| answer(&app, parts, body).await).await
 }
 
 async fn answer(app: &App, parts: &Parts, body: &mut Body) -> Result<Response, Problem> {
     let started = Instant::now();
-    let caller = identify(app, parts)?;
+    let caller = intake::identify(app, parts)?;
     let format = format_of(parts)?;
-    require_log(&app.health)?;
-    let _place = app.limits.enter()?;
-    let config = &app.config;
-    let received = body::receive(
-        body,
-        config.max_body_bytes,
-        config.request_timeout(),
-        &app.limits,
-    )
-    .await?;
-    let items = items::split(format, received.bytes(), config.max_items);
+    let admitted = intake::admit(app, body).await?;
+    let items = items::split(format, admitted.body.bytes(), app.config.max_items);
     app.limits
         .charge(&caller, items.as_ref().map_or(1, Vec::len))?;
     let items = items.map_err(unreadable)?;
-    let sorted = sort(&items, config.max_transaction_bytes).await;
+    let sorted = intake::sort(app, items.iter().copied()).await;
     if sorted.accepted.is_empty() {
         return Err(all_rejected(&sorted));
     }
-
-    // Without replies to read nobody can wait, and RFC 7240 lets a preference be ignored.
-    let wait = Wait::of(&parts.headers).zip(app.replies.partition());
-    // Registered before anything is produced: a decision may be faster than the acknowledgement.
-    let awaited = wait.map(|_| {
-        let accepted = sorted.accepted.iter();
-        let ids = accepted.map(|(_, item)| (item.user_id.as_ref(), item.transaction_id.as_ref()));
-        app.replies.waiters.register(ids)
-    });
-    let envelope = Envelope {
-        topic: &app.topic,
-        trace: &TraceContext::of(&parts.headers),
-        reply_to: wait.map(|(_, partition)| partition),
+    let trace = TraceContext::of(&parts.headers);
+    let batch = Batch {
+        transactions: sorted.with(&trace),
+        ..Batch::default()
     };
-    let deadline = Instant::now() + config.acknowledge_timeout();
-    publish(
-        &app.log,
-        &app.producer,
-        &envelope,
-        &sorted.accepted,
-        deadline,
-    )
-    .await?;
-    metrics::counter!("tollgate_ingest_transactions_total", "outcome" => "accepted")
-        .increment(sorted.accepted.len() as u64);
-    match wait.zip(awaited) {
-        None => Ok(accepted(&sorted, None)),
-        Some(((wait, _), awaited)) => Ok(decided(app, &sorted, wait, awaited, started).await),
-    }
-}
-
-fn identify(app: &App, parts: &Parts) -> Result<Caller, Problem> {
-    let identified = app.keys.identify(&parts.headers, Scope::TransactionsWrite);
-    identified.map_err(|denied| match denied {
-        Denied::Unknown => Problem::new(
-            StatusCode::UNAUTHORIZED,
-            "send a known API key as `Authorization: Bearer …` or `X-API-Key: …`",
-        ),
-        Denied::OutOfScope => Problem::new(
-            StatusCode::FORBIDDEN,
-            format!(
-                "this key lacks the scope {}",
-                Scope::TransactionsWrite.name()
-            ),
-        ),
+    let wait = Wait::of(&parts.headers);
+    let waited = intake::settle(app, batch, wait, started).await?;
+    Ok(match waited.zip(wait) {
+        None => accepted(&sorted, None),
+        Some((waited, wait)) => decided(&sorted, wait, waited),
     })
 }
 
@@ -176,47 +121,19 @@ fn format_of(parts: &Parts) -> Result<Format, Problem> {
         })
 }
 
-fn unreadable(why: Unreadable) -> Problem {
+pub(crate) fn unreadable(why: Unreadable) -> Problem {
     let detail = why.to_string();
     match why {
         Unreadable::TooMany(_) => Problem::new(StatusCode::PAYLOAD_TOO_LARGE, detail),
         Unreadable::NotJson { line, column, .. } => Problem::new(StatusCode::BAD_REQUEST, detail)
             .with("line", line)
             .with("column", column),
-        Unreadable::Empty | Unreadable::NotUtf8(_) | Unreadable::NoTransactions => {
-            Problem::new(StatusCode::BAD_REQUEST, detail)
-        }
+        Unreadable::Empty
+        | Unreadable::NotUtf8(_)
+        | Unreadable::NoTransactions
+        | Unreadable::NoBatch
+        | Unreadable::NoEvents => Problem::new(StatusCode::BAD_REQUEST, detail),
     }
-}
-
-async fn sort<'a>(items: &[&'a [u8]], max_bytes: usize) -> Sorted<'a> {
-    let now_micros = items::now_micros();
-    let rules = Rules {
-        max_bytes,
-        now_micros,
-    };
-    let mut sorted = Sorted::default();
-    for (index, item) in items.iter().enumerate() {
-        match items::check(item, rules) {
-            Ok(transaction) => sorted.accepted.push((index, transaction)),
-            Err(rejection) => {
-                let field = if rejection.field.is_empty() {
-                    "item"
-                } else {
-                    rejection.field
-                };
-                metrics::counter!("tollgate_ingest_rejections_total", "field" => field)
-                    .increment(1);
-                let result = ItemResult::rejected(index, item, rejection);
-                sorted.rejected.push(result);
-            }
-        }
-        // A body of megabytes would keep other requests from this thread.
-        tokio::task::consume_budget().await;
-    }
-    metrics::counter!("tollgate_ingest_transactions_total", "outcome" => "rejected")
-        .increment(sorted.rejected.len() as u64);
-    sorted
 }
 
 fn all_rejected(sorted: &Sorted<'_>) -> Problem {
@@ -227,10 +144,7 @@ fn all_rejected(sorted: &Sorted<'_>) -> Problem {
         .with("results", &sorted.rejected)
 }
 
-fn accepted(
-    sorted: &Sorted<'_>,
-    decisions: Option<Vec<Box<serde_json::value::RawValue>>>,
-) -> Response {
+fn accepted(sorted: &Sorted<'_>, decisions: Option<Vec<Box<RawValue>>>) -> Response {
     let report = Report {
         accepted: sorted.accepted.len(),
         rejected: sorted.rejected.len(),
@@ -240,23 +154,9 @@ fn accepted(
     (StatusCode::ACCEPTED, Json(report)).into_response()
 }
 
-async fn decided(
-    app: &App,
-    sorted: &Sorted<'_>,
-    wait: Wait,
-    mut awaited: AwaitedDecisions,
-    started: Instant,
-) -> Response {
-    let deadline = started + wait.duration();
-    let complete = tokio::select! {
-        complete = awaited.all_by(deadline) => complete,
-        // The answer must be out before the grace period is over.
-        () = app.shutdown.begun() => {
-            awaited.all_by(deadline.min(Instant::now() + app.shutdown.grace() / 2)).await
-        }
-    };
-    let decisions = awaited.take();
-    let mut response = if complete {
+fn decided(sorted: &Sorted<'_>, wait: Wait, waited: Waited) -> Response {
+    let decisions: Vec<Box<RawValue>> = waited.decisions.into_iter().flatten().collect();
+    let mut response = if waited.complete {
         let results = sorted.rejected.clone();
         Json(Decided { decisions, results }).into_response()
     } else {

@@ -121,12 +121,9 @@ impl AwaitedDecisions {
         true
     }
 
-    /// The decisions that are there, in the order of their transactions.
-    pub(crate) fn take(&mut self) -> Vec<Box<RawValue>> {
+    /// The decisions that are there, each at the place of its transaction.
+    pub(crate) fn take(&mut self) -> Vec<Option<Box<RawValue>>> {
         std::mem::take(&mut self.found)
-            .into_iter()
-            .flatten()
-            .collect()
     }
 }
 
@@ -165,8 +162,9 @@ mod tests {
         Instant::now() + Duration::from_secs(5)
     }
 
-    fn texts(decisions: Vec<Box<RawValue>>) -> Vec<String> {
-        decisions.iter().map(|raw| raw.get().to_owned()).collect()
+    fn texts(decisions: Vec<Option<Box<RawValue>>>) -> Vec<String> {
+        let there = decisions.iter().flatten();
+        there.map(|raw| raw.get().to_owned()).collect()
     }
 
     #[tokio::test]

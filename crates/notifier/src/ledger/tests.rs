@@ -82,7 +82,7 @@ async fn concurrent_records_are_all_there_when_they_say_so(url: &str) {
     for key in keys.clone() {
         let ledger = ledger.clone();
         tasks.spawn(async move {
-            assert!(ledger.record("x", &key).await);
+            assert!(ledger.record("x", std::iter::once(&key)).await);
             assert_eq!(ledger.known("x", &[&key]).await.unwrap().unwrap().len(), 1);
         });
     }

@@ -156,12 +156,13 @@ fn plain_http_will_do_on_a_loopback_host() {
 async fn what_only_a_start_can_tell_is_answered_with_the_setting_too() {
     let world = crate::common::World::new();
     let start = async |config| {
+        let cloud = Cloud::default();
         let started = tollgate_notifier::start(
             config,
             world.kafka.clone(),
             Shutdown::default(),
             ConsoleOut::stdout(),
-            &Cloud::default(),
+            &cloud,
         );
         started.await.unwrap_err().to_string()
     };

@@ -1,0 +1,227 @@
+//! An event out of its envelope: CloudEvents 1.0, structured or binary, and the envelope of OCI Events, which is of
+//! CloudEvents 0.1. Pure.
+//!
+//! <https://github.com/cloudevents/spec/blob/v1.0.2/cloudevents/spec.md>,
+//! <https://docs.oracle.com/iaas/Content/Events/Reference/eventenvelopereference.htm>
+
+use std::borrow::Cow;
+
+use axum::http::HeaderMap;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use tollgate_types::Rejection;
+
+/// What an event says, whichever envelope it came in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Event<'a> {
+    pub(super) id: Cow<'a, str>,
+    /// Such as `com.oraclecloud.objectstorage.createobject`.
+    pub(super) kind: Cow<'a, str>,
+    pub(super) source: Cow<'a, str>,
+    /// JSON text.
+    pub(super) data: Cow<'a, [u8]>,
+    /// The extension for distributed tracing.
+    pub(super) traceparent: Option<Cow<'a, str>>,
+}
+
+/// The members of both envelopes, unread.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Members<'a> {
+    #[serde(borrow)]
+    specversion: Option<&'a RawValue>,
+    #[serde(borrow)]
+    id: Option<&'a RawValue>,
+    #[serde(borrow, rename = "type")]
+    kind: Option<&'a RawValue>,
+    #[serde(borrow)]
+    source: Option<&'a RawValue>,
+    #[serde(borrow)]
+    data: Option<&'a RawValue>,
+    #[serde(borrow)]
+    data_base64: Option<&'a RawValue>,
+    #[serde(borrow)]
+    traceparent: Option<&'a RawValue>,
+    #[serde(borrow, rename = "cloudEventsVersion")]
+    oci_version: Option<&'a RawValue>,
+    #[serde(borrow, rename = "eventID")]
+    oci_id: Option<&'a RawValue>,
+    #[serde(borrow, rename = "eventType")]
+    oci_kind: Option<&'a RawValue>,
+}
+
+/// An event that is a JSON object.
+pub(super) fn structured(raw: &RawValue) -> Result<Event<'_>, Rejection> {
+    if !raw.get().starts_with('{') {
+        return Err(Rejection::new("", "expected an event as a JSON object"));
+    }
+    let members: Members<'_> = serde_json::from_str(raw.get())
+        .map_err(|_| Rejection::new("", "a member of the envelope stands in it twice"))?;
+    let oci = members.oci_version.is_some() && members.specversion.is_none();
+    let event = if oci {
+        version("cloudEventsVersion", members.oci_version, "0.1")?;
+        Event {
+            id: text("eventID", members.oci_id)?,
+            kind: text("eventType", members.oci_kind)?,
+            source: text("source", members.source)?,
+            data: data(members.data, None)?,
+            traceparent: None,
+        }
+    } else {
+        version("specversion", members.specversion, "1.0")?;
+        Event {
+            id: text("id", members.id)?,
+            kind: text("type", members.kind)?,
+            source: text("source", members.source)?,
+            data: data(members.data, members.data_base64)?,
+            traceparent: text("traceparent", members.traceparent).ok(),
+        }
+    };
+    Ok(event)
+}
+
+/// Whether a request is an event in binary mode.
+pub(super) fn is_binary(headers: &HeaderMap) -> bool {
+    headers.contains_key("ce-specversion")
+}
+
+/// An event whose attributes are headers, and whose data is the body.
+pub(super) fn binary<'a>(headers: &'a HeaderMap, body: &'a [u8]) -> Result<Event<'a>, Rejection> {
+    let header = |name: &'static str| {
+        let value = headers.get(name).and_then(|value| value.to_str().ok());
+        let value = value.filter(|text| !text.is_empty());
+        value.ok_or_else(|| Rejection::new(name, "must be there, as text"))
+    };
+    if header("ce-specversion")? != "1.0" {
+        return Err(Rejection::new("ce-specversion", "must be 1.0"));
+    }
+    Ok(Event {
+        id: header("ce-id")?.into(),
+        kind: header("ce-type")?.into(),
+        source: header("ce-source")?.into(),
+        data: body.into(),
+        traceparent: header("ce-traceparent").ok().map(Cow::Borrowed),
+    })
+}
+
+fn version(
+    field: &'static str,
+    found: Option<&RawValue>,
+    expected: &'static str,
+) -> Result<(), Rejection> {
+    match text(field, found) {
+        Ok(found) if found == expected => Ok(()),
+        _ => Err(Rejection::new(field, format!("must be \"{expected}\""))),
+    }
+}
+
+fn text<'a>(field: &'static str, value: Option<&'a RawValue>) -> Result<Cow<'a, str>, Rejection> {
+    #[derive(Deserialize)]
+    struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
+    let read = value.and_then(|value| serde_json::from_str::<Text<'_>>(value.get()).ok());
+    match read {
+        Some(Text(text)) if !text.is_empty() => Ok(text),
+        _ => Err(Rejection::new(
+            field,
+            "must be there, as text that is not empty",
+        )),
+    }
+}
+
+fn data<'a>(
+    data: Option<&'a RawValue>,
+    coded: Option<&'a RawValue>,
+) -> Result<Cow<'a, [u8]>, Rejection> {
+    if let Some(coded) = coded {
+        let coded = text("data_base64", Some(coded))?;
+        let decoded = STANDARD.decode(coded.as_bytes());
+        return decoded
+            .map(Cow::Owned)
+            .map_err(|_| Rejection::new("data_base64", "is not base64"));
+    }
+    let data = data.ok_or_else(|| Rejection::new("data", "must be there"))?;
+    // JSON that was put into a string, as for a data content type that its sender did not trust.
+    if data.get().starts_with('"') {
+        return Ok(match text("data", Some(data))? {
+            Cow::Borrowed(text) => Cow::Borrowed(text.as_bytes()),
+            Cow::Owned(text) => Cow::Owned(text.into_bytes()),
+        });
+    }
+    Ok(Cow::Borrowed(data.get().as_bytes()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(text: &str) -> Result<(String, String, String), Rejection> {
+        let raw: &RawValue = serde_json::from_str(text).unwrap();
+        let event = structured(raw)?;
+        let data = String::from_utf8_lossy(&event.data).into_owned();
+        Ok((event.id.into_owned(), event.kind.into_owned(), data))
+    }
+
+    #[test]
+    fn both_envelopes_say_the_same() {
+        let expected = ("1".to_owned(), "t".to_owned(), "{\"a\":1}".to_owned());
+        for text in [
+            r#"{"specversion":"1.0","id":"1","type":"t","source":"s","data":{"a":1},"more":[]}"#,
+            r#"{"specversion":"1.0","id":"1","type":"t","source":"s","data_base64":"eyJhIjoxfQ=="}"#,
+            r#"{"specversion":"1.0","id":"1","type":"t","source":"s","data":"{\"a\":1}"}"#,
+            r#"{"cloudEventsVersion":"0.1","eventID":"1","eventType":"t","source":"s","data":{"a":1},"extensions":{}}"#,
+        ] {
+            assert_eq!(read(text).unwrap(), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_missing_is_named() {
+        for (text, field) in [
+            (r#"{"id":"1"}"#, "specversion"),
+            (
+                r#"{"specversion":"0.3","id":"1","type":"t","source":"s","data":1}"#,
+                "specversion",
+            ),
+            (
+                r#"{"specversion":"1.0","type":"t","source":"s","data":1}"#,
+                "id",
+            ),
+            (
+                r#"{"specversion":"1.0","id":7,"type":"t","source":"s","data":1}"#,
+                "id",
+            ),
+            (
+                r#"{"specversion":"1.0","id":"1","type":"","source":"s","data":1}"#,
+                "type",
+            ),
+            (
+                r#"{"specversion":"1.0","id":"1","type":"t","source":"s"}"#,
+                "data",
+            ),
+            (
+                r#"{"specversion":"1.0","id":"1","type":"t","source":"s","data_base64":"!"}"#,
+                "data_base64",
+            ),
+            (
+                r#"{"cloudEventsVersion":"0.1","eventType":"t","source":"s","data":1}"#,
+                "eventID",
+            ),
+            ("7", ""),
+        ] {
+            assert_eq!(read(text).unwrap_err().field, field, "{text}");
+        }
+    }
+
+    #[test]
+    fn in_binary_mode_headers_are_the_envelope() {
+        let mut headers = HeaderMap::new();
+        for (name, value) in [("ce-specversion", "1.0"), ("ce-id", "1"), ("ce-type", "t")] {
+            headers.insert(name, value.parse().unwrap());
+        }
+        assert_eq!(binary(&headers, b"{}").unwrap_err().field, "ce-source");
+        headers.insert("ce-source", "s".parse().unwrap());
+        assert_eq!(binary(&headers, b"{}").unwrap().kind, "t");
+    }
+}

@@ -1,0 +1,228 @@
+//! What the topic `imports` says: which objects were asked for, how far each came, how it ended. Pure.
+//!
+//! The log is the only memory of an import. Whoever gets a partition reads it from the beginning and knows what is left
+//! to do, and from which row on. A request whose import is known already changes nothing.
+
+use std::borrow::Cow;
+use std::collections::HashMap;
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
+
+/// A record of the topic, under the import's id as its key.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "import", rename_all = "lowercase")]
+pub(crate) enum Entry {
+    /// An event told of the object.
+    Requested(Request),
+    /// So many rows are on the log, or among the dead letters.
+    Progress(Progress),
+    /// All of them are.
+    Done(Progress),
+    /// It will never be read.
+    Failed { id: String, reason: String },
+}
+
+/// An object to read.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Request {
+    pub(crate) id: String,
+    pub(crate) bucket: String,
+    pub(crate) object: String,
+    /// The event that asked for it first.
+    pub(crate) event_id: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) traceparent: Option<String>,
+}
+
+impl Request {
+    /// An import is one version of one object: another version is another one.
+    pub(crate) fn new(bucket: &str, object: &str, version: &str, event_id: &str) -> Self {
+        let mut hash = Sha256::new();
+        for part in [bucket, object, version] {
+            hash.update((part.len() as u64).to_le_bytes());
+            hash.update(part);
+        }
+        let hex = hash.finalize()[..12]
+            .iter()
+            .fold(String::new(), |hex, byte| hex + &format!("{byte:02x}"));
+        Self {
+            id: format!("import_{hex}"),
+            bucket: bucket.to_owned(),
+            object: object.to_owned(),
+            event_id: event_id.to_owned(),
+            traceparent: None,
+        }
+    }
+}
+
+/// How far an import came.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Progress {
+    pub(crate) id: String,
+    /// Rows that are settled, from the beginning of the object.
+    pub(crate) rows: u64,
+    pub(crate) accepted: u64,
+    pub(crate) rejected: u64,
+    /// The store's own word for the object's version, once it was opened.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) version: Option<String>,
+}
+
+impl Entry {
+    pub(crate) fn id(&self) -> &str {
+        match self {
+            Self::Requested(request) => &request.id,
+            Self::Progress(progress) | Self::Done(progress) => &progress.id,
+            Self::Failed { id, .. } => id,
+        }
+    }
+
+    pub(crate) fn to_json(&self) -> Vec<u8> {
+        // Text and numbers can always be written.
+        serde_json::to_vec(self).unwrap_or_default()
+    }
+}
+
+/// What is known of one partition.
+#[derive(Debug, Default)]
+pub(super) struct Journal {
+    imports: HashMap<String, State>,
+    /// In the order in which they were asked for.
+    open: Vec<String>,
+}
+
+#[derive(Debug)]
+enum State {
+    Open(Request, Progress),
+    Ended,
+}
+
+impl Journal {
+    /// Takes a record of the partition, in the order of the log.
+    pub(super) fn apply(&mut self, payload: &[u8]) -> Result<(), Cow<'static, str>> {
+        let entry: Entry = serde_json::from_slice(payload)
+            .map_err(|error| format!("no import: {:?} error", error.classify()))?;
+        let id = entry.id().to_owned();
+        match (entry, self.imports.get_mut(&id)) {
+            (Entry::Requested(request), None) => {
+                let progress = Progress {
+                    id: id.clone(),
+                    ..Progress::default()
+                };
+                self.open.push(id.clone());
+                self.imports.insert(id, State::Open(request, progress));
+            }
+            // An owner that does not know yet that it is none may be behind.
+            (Entry::Progress(new), Some(State::Open(_, progress))) if new.rows > progress.rows => {
+                *progress = new;
+            }
+            (Entry::Done(_) | Entry::Failed { .. }, _) => {
+                self.open.retain(|open| *open != id);
+                self.imports.insert(id, State::Ended);
+            }
+            (Entry::Requested(_) | Entry::Progress(_), _) => {}
+        }
+        Ok(())
+    }
+
+    /// What is to be done, oldest first, and how far it is.
+    pub(super) fn open(&self) -> impl Iterator<Item = (&Request, &Progress)> {
+        self.open
+            .iter()
+            .filter_map(|id| match self.imports.get(id)? {
+                State::Open(request, progress) => Some((request, progress)),
+                State::Ended => None,
+            })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn request(object: &str) -> Request {
+        Request::new("b", object, "v", "e")
+    }
+
+    fn progress(object: &str, rows: u64) -> Progress {
+        Progress {
+            id: request(object).id,
+            rows,
+            ..Progress::default()
+        }
+    }
+
+    fn journal(entries: &[Entry]) -> Journal {
+        let mut journal = Journal::default();
+        for entry in entries {
+            journal.apply(&entry.to_json()).unwrap();
+        }
+        journal
+    }
+
+    fn open(journal: &Journal) -> Vec<(String, u64)> {
+        journal
+            .open()
+            .map(|(request, progress)| (request.object.clone(), progress.rows))
+            .collect()
+    }
+
+    #[test]
+    fn an_import_goes_on_from_its_last_row_until_it_ends() {
+        let mut entries = vec![
+            Entry::Requested(request("a")),
+            Entry::Requested(request("b")),
+            Entry::Progress(progress("b", 1_000)),
+            Entry::Requested(request("b")),
+            Entry::Progress(progress("b", 500)),
+        ];
+        assert_eq!(
+            open(&journal(&entries)),
+            [("a".to_owned(), 0), ("b".to_owned(), 1_000)]
+        );
+        entries.push(Entry::Done(progress("b", 1_500)));
+        entries.push(Entry::Requested(request("b")));
+        assert_eq!(open(&journal(&entries)), [("a".to_owned(), 0)]);
+    }
+
+    #[test]
+    fn another_version_of_an_object_is_another_import() {
+        let id = |version| Request::new("b", "o", version, "e").id;
+        assert_ne!(id("1"), id("2"));
+        assert_eq!(id("1"), Request::new("b", "o", "1", "another event").id);
+        assert_ne!(
+            Request::new("bo", "x", "", "").id,
+            Request::new("b", "ox", "", "").id
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_was_written_twice_an_ended_import_stays_ended(
+            entries in prop::collection::vec((0..4_u8, 0..3_u8, 0..50_u64), 0..60)
+        ) {
+            let entries: Vec<Entry> = entries
+                .into_iter()
+                .map(|(kind, object, rows)| {
+                    let object = object.to_string();
+                    match kind {
+                        0 => Entry::Requested(request(&object)),
+                        1 => Entry::Progress(progress(&object, rows)),
+                        2 => Entry::Done(progress(&object, rows)),
+                        _ => Entry::Failed { id: request(&object).id, reason: "r".to_owned() },
+                    }
+                })
+                .collect();
+            let journal = journal(&entries);
+            for (request, _) in journal.open() {
+                let ended = entries.iter().any(|entry| {
+                    entry.id() == request.id && matches!(entry, Entry::Done(_) | Entry::Failed { .. })
+                });
+                prop_assert!(!ended);
+            }
+        }
+    }
+}
