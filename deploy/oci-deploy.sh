@@ -228,7 +228,8 @@ if $dry_run; then
 fi
 
 forward() { # SERVICE PORT: sets $port
-  "${kube[@]}" port-forward "service/$1" ":$2" >"$work/$1.forward" 2>&1 &
+  : >"$work/$1.forward"
+  "${kube[@]}" port-forward "service/$1" ":$2" >>"$work/$1.forward" 2>&1 &
   forwards+=($!)
   until port=$(sed -n 's/^Forwarding from 127\.0\.0\.1:\([0-9]*\) .*/\1/p' "$work/$1.forward") && [ -n "$port" ]; do
     if ! kill -0 $! 2>/dev/null || [ $SECONDS -ge $deadline ]; then die "port-forward to $1: $(cat "$work/$1.forward")"; fi

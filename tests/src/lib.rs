@@ -9,6 +9,7 @@ pub mod faults;
 pub mod generate;
 pub mod kafka;
 pub mod load;
+pub mod oci;
 pub mod offline;
 pub mod postgres;
 pub mod process;

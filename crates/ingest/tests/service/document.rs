@@ -30,12 +30,12 @@ async fn the_document_is_openapi_3_1_and_lists_every_status_and_both_media_types
     assert_eq!(media, ["application/json", "application/x-ndjson"]);
     assert_eq!(
         post["security"],
-        json!([{}, {"bearer": []}, {"api_key": []}])
+        json!([{}, {"bearer": []}, {"api_key": []}, {"basic": []}])
     );
     let schemes = answer.body["components"]["securitySchemes"]
         .as_object()
         .unwrap();
-    assert_eq!(schemes.len(), 2);
+    assert_eq!(schemes.len(), 3);
     service.stop().await;
 }
 

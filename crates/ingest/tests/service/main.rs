@@ -5,6 +5,9 @@
 mod answers;
 mod bad_input;
 mod document;
+mod events;
+mod functions;
+mod imports;
 mod keys_and_limits;
 mod lifecycle;
 mod stress;

@@ -13,7 +13,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tollgate_ingest::{Ingest, IngestConfig};
 use tollgate_runtime::Shutdown;
-use tollgate_runtime::kafka::{Acks, Kafka, KafkaConfig, Outgoing};
+use tollgate_runtime::kafka::{Acks, Kafka, KafkaConfig, LogRecord, Outgoing};
 
 pub(crate) const JSON: &str = "application/json";
 pub(crate) const NDJSON: &str = "application/x-ndjson";
@@ -128,6 +128,36 @@ impl Service {
             records.extend(reader.next());
         }
         records
+    }
+
+    pub(crate) async fn post_to(
+        &self,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: impl Into<reqwest::Body>,
+    ) -> Answer {
+        let mut request = self.client.post(format!("{}{path}", self.url)).body(body);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        Answer::of(request.send().await.unwrap()).await
+    }
+
+    /// Everything that is on a topic now.
+    pub(crate) fn all(&self, topic: &str) -> Vec<LogRecord> {
+        let mut found = Vec::new();
+        let mut reader = self.kafka.reader(&[topic]).unwrap();
+        let read = reader.read_all(|record| {
+            found.push(record);
+            Ok::<(), tollgate_runtime::kafka::KafkaError>(())
+        });
+        read.unwrap();
+        found
+    }
+
+    /// What ingest gave up.
+    pub(crate) fn letters(&self) -> Vec<LogRecord> {
+        self.all(&self.kafka.topics().transactions_dlq)
     }
 
     pub(crate) async fn stop(self) {

@@ -1,0 +1,238 @@
+//! Objects that events tell of, in a directory of the test's own.
+
+use std::collections::BTreeMap;
+use std::io::Write as _;
+use std::path::Path;
+
+use flate2::Compression;
+use flate2::write::GzEncoder;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tollgate_ingest::{IngestConfig, SourceConfig};
+
+use crate::support::{Service, config, embedded, eventually, start, start_with, transaction};
+
+fn source(directory: &Path) -> SourceConfig {
+    SourceConfig {
+        bucket: "payments".into(),
+        url: format!("file://{}", directory.display()),
+        ..SourceConfig::default()
+    }
+}
+
+fn with_source(directory: &TempDir) -> impl FnOnce(&mut IngestConfig) {
+    let source = source(directory.path());
+    |config| config.sources = vec![source]
+}
+
+/// As Object Storage tells of an object.
+fn created(object: &str, version: &str) -> String {
+    json!({
+        "eventType": "com.oraclecloud.objectstorage.createobject", "cloudEventsVersion": "0.1", "eventTypeVersion": "2.0",
+        "source": "ObjectStorage", "eventTime": "2026-01-21T16:26:30.849Z", "contentType": "application/json",
+        "data": {
+            "resourceName": object, "resourceId": format!("/n/ns/b/payments/o/{object}"),
+            "additionalDetails": {"bucketName": "payments", "namespace": "ns", "eTag": version, "archivalState": "Available"},
+        },
+        "eventID": format!("event-{object}-{version}"), "extensions": {"compartmentId": "c"},
+    })
+    .to_string()
+}
+
+/// The import that the event asks for.
+async fn tell(service: &Service, event: String) -> String {
+    let answer = service.post_to("/v1/events", &[], event).await;
+    assert_eq!(answer.status, 202, "{}", answer.text);
+    answer.body["results"][0]["import"]
+        .as_str()
+        .unwrap()
+        .to_owned()
+}
+
+/// The last word of the topic on an import.
+fn last_word(service: &Service, import: &str) -> Value {
+    let mut entries = service.all(&service.kafka.topics().imports);
+    entries.retain(|record| record.key.as_deref() == Some(import.as_bytes()));
+    entries
+        .last()
+        .map(|record| serde_json::from_slice(&record.payload).unwrap())
+        .unwrap_or_default()
+}
+
+async fn ended(service: &Service, import: &str) -> Value {
+    let mut last = Value::Null;
+    eventually("the import ends", async || {
+        last = last_word(service, import);
+        ["done", "failed"].iter().any(|end| last["import"] == *end)
+    })
+    .await;
+    last
+}
+
+/// How often each id is on the topic of transactions.
+fn ids(service: &Service) -> BTreeMap<String, usize> {
+    let mut counts = BTreeMap::new();
+    for record in service.all(&service.kafka.topics().transactions) {
+        let transaction: Value = serde_json::from_slice(&record.payload).unwrap();
+        let id = transaction["transaction_id"].as_str().unwrap().to_owned();
+        *counts.entry(id).or_default() += 1;
+    }
+    counts
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_row_of_an_object_is_on_the_log_once_however_often_its_event_comes() {
+    let directory = tempfile::tempdir().unwrap();
+    let rows: Vec<String> = (0..2_500)
+        .map(|n| transaction(&format!("t{n}"), &format!("u{}", n % 7)))
+        .collect();
+    std::fs::write(directory.path().join("day.ndjson"), rows.join("\n")).unwrap();
+    let service = start(with_source(&directory)).await;
+    let first = tell(&service, created("day.ndjson", "v1")).await;
+    assert_eq!(tell(&service, created("day.ndjson", "v1")).await, first);
+    let end = ended(&service, &first).await;
+    assert_eq!(
+        (&end["import"], &end["accepted"]),
+        (&json!("done"), &json!(2_500))
+    );
+    assert_eq!(tell(&service, created("day.ndjson", "v1")).await, first);
+    // Whatever comes behind it has been seen when another import is done.
+    let other = tell(&service, created("day.ndjson", "v2")).await;
+    assert_ne!(other, first);
+    ended(&service, &other).await;
+    let counts = ids(&service);
+    assert_eq!(counts.len(), 2_500);
+    assert!(counts.values().all(|count| *count == 2));
+    let metrics = service.metrics().await;
+    assert!(metrics.contains("tollgate_import_rows_total{outcome=\"accepted\"}"));
+    assert!(metrics.contains("tollgate_import_remaining_bytes 0"));
+    service.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn packed_csv_is_read_by_its_columns_and_bad_rows_are_dead_lettered_with_their_lines() {
+    let directory = tempfile::tempdir().unwrap();
+    let csv = "Txn;Customer;Amount;When;Lat;Lon;Shop\n\
+               t1;u;12.50;2026-03-01T12:00:00Z;52.5;13.4;a\n\
+               t2;u;nonsense;2026-03-01T12:00:00Z;;;\n\
+               t3;u;1;2026-03-01T12:00:00Z\n\
+               t4;u;4;2026-03-01T12:00:00Z;;;b\n";
+    std::fs::create_dir(directory.path().join("in")).unwrap();
+    let file = std::fs::File::create(directory.path().join("in/march.csv.gz")).unwrap();
+    let mut packed = GzEncoder::new(file, Compression::fast());
+    packed.write_all(csv.as_bytes()).unwrap();
+    packed.finish().unwrap();
+    let columns = [
+        ("transaction_id", "Txn"),
+        ("user_id", "Customer"),
+        ("amount", "Amount"),
+        ("timestamp", "When"),
+        ("latitude", "Lat"),
+        ("longitude", "Lon"),
+        ("merchant_id", "Shop"),
+    ];
+    let source = SourceConfig {
+        prefix: "in/".into(),
+        delimiter: Some(';'),
+        columns: columns
+            .map(|(member, column)| (member.to_owned(), column.to_owned()))
+            .into(),
+        ..source(directory.path())
+    };
+    let service = start(|config| config.sources = vec![source]).await;
+    let import = tell(&service, created("in/march.csv.gz", "v1")).await;
+    let end = ended(&service, &import).await;
+    assert_eq!(
+        (&end["import"], &end["accepted"], &end["rejected"]),
+        (&json!("done"), &json!(2), &json!(2))
+    );
+
+    let first: Value = serde_json::from_str(&service.records(2)[0].payload).unwrap();
+    let expected = json!({
+        "transaction_id": "t1", "user_id": "u", "amount": "12.50", "timestamp": "2026-03-01T12:00:00Z",
+        "location": {"latitude": 52.5, "longitude": 13.4}, "merchant_id": "a",
+    });
+    assert_eq!(first, expected);
+    let letters = service.letters();
+    let url = format!("file://{}/in/march.csv.gz", directory.path().display());
+    let told: Vec<(Option<&str>, Option<&str>)> = letters
+        .iter()
+        .map(|letter| {
+            assert_eq!(letter.header("source.object"), Some(url.as_str()));
+            (letter.header("source.line"), letter.header("error.reason"))
+        })
+        .collect();
+    assert_eq!(told.len(), 2);
+    assert!(
+        told.contains(&(Some("4"), Some("has 4 fields, and the header 7"))),
+        "{told:?}"
+    );
+    let (_, reason) = told.iter().find(|(line, _)| *line == Some("3")).unwrap();
+    assert!(reason.unwrap().starts_with("amount: "), "{reason:?}");
+    service.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_import_that_was_interrupted_goes_on_behind_its_last_acknowledged_row() {
+    let directory = tempfile::tempdir().unwrap();
+    let rows: Vec<String> = (0..6_000)
+        .map(|n| transaction(&format!("t{n}"), "u"))
+        .collect();
+    std::fs::write(directory.path().join("day.jsonl"), rows.join("\n")).unwrap();
+    let kafka = embedded();
+    let mut slow = config();
+    slow.sources = vec![source(directory.path())];
+    slow.import_rows_per_second = 1_500;
+    let service = start_with(kafka.clone(), slow.clone()).await;
+    eventually("ready", async || service.readiness().await.status == 200).await;
+    let import = tell(&service, created("day.jsonl", "v1")).await;
+    eventually("the first rows are there", async || {
+        last_word(&service, &import)["rows"].as_u64() >= Some(2_000)
+    })
+    .await;
+    service.stop().await;
+
+    slow.import_rows_per_second = 0;
+    let service = start_with(kafka, slow).await;
+    let end = ended(&service, &import).await;
+    assert_eq!(
+        (&end["import"], &end["rows"]),
+        (&json!("done"), &json!(6_000))
+    );
+    let counts = ids(&service);
+    assert_eq!(counts.len(), 6_000);
+    let repeated = counts.values().filter(|count| **count > 1).count();
+    // What was on its way when it was interrupted, and no more.
+    assert!(
+        repeated <= 1_000 && counts["t0"] == 1,
+        "{repeated} rows came twice"
+    );
+    service.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_object_that_cannot_be_read_ends_its_import_with_the_reason_and_holds_no_other_up() {
+    let directory = tempfile::tempdir().unwrap();
+    std::fs::write(directory.path().join("columns.csv"), "id,who\n1,2\n").unwrap();
+    std::fs::write(
+        directory.path().join("damaged.csv"),
+        [0x1f, 0x8b, 8, 0, 1, 2, 3, 4, 5, 6, 7],
+    )
+    .unwrap();
+    std::fs::write(directory.path().join("good.ndjson"), transaction("t", "u")).unwrap();
+    let service = start(with_source(&directory)).await;
+    for (object, reason) in [
+        ("gone.csv", "not found"),
+        ("columns.csv", "no column transaction_id"),
+        ("damaged.csv", "damaged"),
+    ] {
+        let import = tell(&service, created(object, "v1")).await;
+        let end = ended(&service, &import).await;
+        assert_eq!(end["import"], "failed");
+        let told = end["reason"].as_str().unwrap().to_lowercase();
+        assert!(told.contains(reason), "{object}: {told}");
+    }
+    let import = tell(&service, created("good.ndjson", "v1")).await;
+    assert_eq!(ended(&service, &import).await["import"], "done");
+    service.stop().await;
+}
