@@ -10,7 +10,8 @@
         The same by a pod with workload identity.
     sdk.py --sign --key-id TENANCY/USER/FINGERPRINT --key-file FILE <request.json
         Signs the request {"method", "url", "headers", "body"} with the SDK's signer and prints {"authorization",
-        "signing_string", "headers"}. Put `date` into the headers: signatures are then the same each time.
+        "signing_string", "headers"}. Put `date` into the headers: signatures are then the same each time. Where the
+        request has "signed", a list of names, these are signed, in their order, instead of the SDK's own choice.
 
 Needs Python 3.9 and `pip install oci==2.189.0`. Ends with 1 where a check failed.
 """
@@ -241,6 +242,8 @@ def sign(args):
         signer = oci.auth.signers.SecurityTokenSigner(args.key_id.removeprefix("ST$"), key)
     else:
         signer = oci.signer.Signer(*args.key_id.split("/"), args.key_file)
+    if asked.get("signed"):
+        signer.create_signers(args.key_id, signer.private_key, asked["signed"], [])
     signed = signer(request)
     body_signed = request.method in ("POST", "PUT", "PATCH")
     names = (signer._body_signer if body_signed else signer._basic_signer).headers

@@ -53,6 +53,11 @@ impl Deployment {
             .push((format!("TOLLGATE_{name}"), value.into()));
     }
 
+    /// One more variable of every service that is started from here on, which is no setting.
+    pub fn environment(&mut self, name: &str, value: impl std::fmt::Display) {
+        self.further.push((name.to_owned(), value.to_string()));
+    }
+
     /// Starts one service: `ingest`, `scorer`, `persistence` or `notifier`. It may not be ready yet.
     ///
     /// # Errors

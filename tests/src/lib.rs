@@ -4,6 +4,7 @@
 //! Everything made here is gone when its owner is dropped. `tests/run` starts Kafka and PostgreSQL, and says where they
 //! are in `TEST_KAFKA_BROKERS`, `TEST_KAFKA_TOOL`, `TEST_KCAT` and `TEST_POSTGRES_URL`.
 
+pub mod alerts;
 pub mod deployment;
 pub mod faults;
 pub mod generate;

@@ -398,30 +398,44 @@ need_control() {
 
 moto_version=5.2.5
 
-# Sets $moto.
-moto_server() {
-  local dir=${XDG_CACHE_HOME:-$HOME/.cache}/tollgate/moto-$moto_version
-  moto=$dir/bin/moto_server
-  [ ! -x "$moto" ] || return 0
+# A Python environment that holds a package, made where it is not there: python_with NAME PACKAGE. Sets $python.
+python_with() {
+  local dir=${XDG_CACHE_HOME:-$HOME/.cache}/tollgate/$1
+  python=$dir/bin/python3
+  [ ! -e "$dir/complete" ] || return 0
   # Debian's Python makes no environments without this package.
   if ! python3 -c 'import ensurepip' 2>/dev/null; then apt_install python3-venv || return 1; fi
-  say "installing moto $moto_version with pip into $dir"
+  say "installing $2 with pip into $dir"
   rm -rf "$dir"
-  if ! { python3 -m venv "$dir" && "$dir/bin/pip" install -q "moto[server]==$moto_version"; } </dev/null >"$work/pip.log" 2>&1; then
-    REASON="pip install moto: $(tail -1 "$work/pip.log")"
+  if ! { python3 -m venv "$dir" && "$dir/bin/pip" install -q "$2"; } </dev/null >"$work/pip.log" 2>&1; then
+    REASON="pip install $2: $(tail -1 "$work/pip.log")"
     rm -rf "$dir"
     return 1
   fi
+  touch "$dir/complete"
 }
 
 need_s3() {
   if [ -n "${TEST_S3_ENDPOINT:-}" ]; then say "S3: the one at TEST_S3_ENDPOINT"; return 0; fi
-  local moto port
-  moto_server || return 1
+  local python port
+  python_with "moto-$moto_version" "moto[server]==$moto_version" || return 1
   port=$(free_port)
-  start moto "$port" 60 "$moto" -H 127.0.0.1 -p "$port" || return 1
+  start moto "$port" 60 "$python" -m moto.server -H 127.0.0.1 -p "$port" || return 1
   export TEST_S3_ENDPOINT=http://127.0.0.1:$port
   say "S3: moto $moto_version, on port $port"
+}
+
+# --- Oracle's SDK for Python --------------------------------------------------------------------------------------
+
+oci_sdk_version=2.189.0
+
+need_oci_sdk() {
+  if [ -z "${TEST_OCI_PYTHON:-}" ]; then
+    local python
+    python_with "oci-sdk-$oci_sdk_version" "oci==$oci_sdk_version" || return 1
+    export TEST_OCI_PYTHON=$python
+  fi
+  say "Oracle's SDK for Python: $oci_sdk_version, of $TEST_OCI_PYTHON"
 }
 
 # --- Toxiproxy ----------------------------------------------------------------------------------------------------

@@ -135,6 +135,9 @@ impl<'r> Rows<'r> {
                 let mut reader = csv::ReaderBuilder::new()
                     .delimiter(columns.delimiter)
                     .flexible(true)
+                    // Or a line that ends in two characters would be counted with the next one; the first of them is
+                    // trimmed off with other white space.
+                    .terminator(csv::Terminator::Any(b'\n'))
                     .from_reader(Limited::new(reader, max_bytes));
                 let header = reader.headers().map_err(csv_error)?;
                 let header: Vec<String> =

@@ -203,3 +203,108 @@ fn refused(streams: u64, failure: &OciFailure) {
 fn count(outcome: &'static str, streams: u64) {
     counter!("tollgate_oci_metric_streams_total", "outcome" => outcome).increment(streams);
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use axum::Router;
+    use axum::http::StatusCode;
+    use axum::response::IntoResponse;
+    use axum::routing::post;
+    use openssl::rsa::Rsa;
+    use serde_json::{Value, json};
+    use tollgate_runtime::Secret;
+
+    use super::*;
+    use crate::client::Endpoint;
+    use crate::config::Auth;
+    use crate::credentials::Credentials;
+
+    type Calls = Arc<Mutex<Vec<(Instant, Value)>>>;
+
+    /// Takes what comes, after as many answers of 503 as the test wants, and says of one stream a call that it was refused.
+    async fn monitoring(failures: usize) -> (String, Calls) {
+        let calls = Calls::default();
+        let seen = Arc::clone(&calls);
+        let app = Router::new().route(
+            PATH,
+            post(async move |body: String| {
+                let mut seen = seen.lock().unwrap();
+                seen.push((Instant::now(), serde_json::from_str(&body).unwrap()));
+                if seen.len() <= failures {
+                    return StatusCode::SERVICE_UNAVAILABLE.into_response();
+                }
+                let failed = json!({"failedMetricsCount": 1, "failedMetrics": [{"message": "no", "metricData": {}}]});
+                axum::Json(failed).into_response()
+            }),
+        );
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        tokio::spawn(async { axum::serve(listener, app).await });
+        (format!("http://{address}"), calls)
+    }
+
+    fn poster(endpoint: String) -> Poster {
+        let key = Rsa::generate(2048).unwrap().private_key_to_pem().unwrap();
+        let mut config = OciConfig {
+            auth: Auth::ApiKey,
+            private_key: Secret::new(String::from_utf8(key).unwrap()),
+            ..OciConfig::default()
+        };
+        config.monitoring.compartment = "c".to_owned();
+        config.monitoring.calls_per_second = 10;
+        let credentials = Arc::new(Credentials::new(&config));
+        let client = Client::new(credentials, Endpoint::Given(endpoint), config.timeout());
+        Poster::new(client, &config, "scorer")
+    }
+
+    fn points(number: usize) -> Vec<Points> {
+        (0..number)
+            .map(|index| Points {
+                name: "decisions",
+                unit: "count",
+                dimensions: Labels::from([("n".to_owned(), index.to_string())]),
+                points: vec![(1.0, 1)],
+            })
+            .collect()
+    }
+
+    fn streams(call: &Value) -> usize {
+        call["metricData"].as_array().unwrap().len()
+    }
+
+    #[tokio::test]
+    async fn no_call_holds_more_than_fifty_streams_and_none_comes_sooner_than_it_may() {
+        let (endpoint, calls) = monitoring(0).await;
+        let mut poster = poster(endpoint);
+        poster.add(points(220));
+        poster.send(&CancellationToken::new()).await;
+        let calls = calls.lock().unwrap();
+        let sizes: Vec<usize> = calls.iter().map(|(_, call)| streams(call)).collect();
+        // What was refused in a call that was answered well is not sent again.
+        assert_eq!(sizes, [50, 50, 50, 50, 20]);
+        let took = calls[4].0 - calls[0].0;
+        assert!(
+            took >= Duration::from_millis(390),
+            "{took:?} for 5 calls at 10 a second"
+        );
+    }
+
+    #[tokio::test]
+    async fn what_was_not_answered_is_sent_again_and_what_nobody_waits_for_at_the_next_look() {
+        let (endpoint, calls) = monitoring(2).await;
+        let mut poster = poster(endpoint);
+        poster.add(points(1));
+        let over = CancellationToken::new();
+        over.cancel();
+        poster.send(&over).await;
+        assert_eq!(poster.queue.len(), 1);
+        poster.add(points(2));
+        poster.send(&CancellationToken::new()).await;
+        assert!(poster.queue.is_empty());
+        let calls = calls.lock().unwrap();
+        let sizes: Vec<usize> = calls.iter().map(|(_, call)| streams(call)).collect();
+        assert_eq!(sizes, [1, 1, 1, 2]);
+    }
+}

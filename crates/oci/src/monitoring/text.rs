@@ -51,7 +51,8 @@ fn labels(mut text: &str) -> Option<Labels> {
         let mut escaped = false;
         let mut end = None;
         for (at, c) in rest.char_indices() {
-            match (escaped, c) {
+            let was_escaped = std::mem::take(&mut escaped);
+            match (was_escaped, c) {
                 (false, '\\') => escaped = true,
                 (false, '"') => {
                     end = Some(at);
@@ -60,7 +61,6 @@ fn labels(mut text: &str) -> Option<Labels> {
                 (true, 'n') => value.push('\n'),
                 (_, other) => value.push(other),
             }
-            escaped = !escaped && c == '\\';
         }
         labels.insert(name.trim_start_matches(',').to_owned(), value);
         text = &rest[end? + 1..];
