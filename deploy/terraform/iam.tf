@@ -27,6 +27,11 @@ resource "oci_identity_auth_token" "this" {
   provider    = oci.home
   user_id     = oci_identity_user.this.id
   description = var.name
+
+  # A user may have two, so a new one can be there before the old one goes.
+  lifecycle {
+    create_before_destroy = true
+  }
 }
 
 # Its id is the access key.
@@ -34,6 +39,10 @@ resource "oci_identity_customer_secret_key" "this" {
   provider     = oci.home
   user_id      = oci_identity_user.this.id
   display_name = var.name
+
+  lifecycle {
+    create_before_destroy = true
+  }
 }
 
 locals {

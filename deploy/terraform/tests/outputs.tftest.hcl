@@ -94,6 +94,10 @@ run "a_line_a_setting" {
     error_message = "The database is not asked for by name with its certificate verified."
   }
   assert {
+    condition     = strcontains(output.env_file, "\nTOLLGATE_NOTIFIER__SINKS=[{\"kind\":\"oci\",\"topic\":\"ocid1.onstopic.oc1..topic\"}]\n") && strcontains(output.env_file, "\nTOLLGATE_INGEST__SOURCES=[{\"bucket\":\"tollgate-imports\"}]\n")
+    error_message = "The topic of alerts or the bucket of imports is not handed on."
+  }
+  assert {
     condition     = strcontains(output.env_file, "=https://aaaa.apm-agt.eu-frankfurt-1.oci.oraclecloud.com/20200101/opentelemetry/private/v1/traces\n")
     error_message = "The URL of traces is wrong."
   }
