@@ -90,6 +90,12 @@ async fn what_was_decided_stands_in_monitoring_by_status_however_often_a_post_fa
         Ok((sum(&found) >= decisions as f64).then_some(()))
     })
     .await?;
+    // The client tells of it every five seconds.
+    wait::until(LIMIT, "lag in Monitoring", async || {
+        let found = cloud.metrics().iter().any(|metric| metric.name == "lag");
+        Ok(found.then_some(()))
+    })
+    .await?;
     let refused = scorer
         .metric("tollgate_oci_metric_streams_total{outcome=\"refused\"")
         .await?;
@@ -114,7 +120,6 @@ async fn what_was_decided_stands_in_monitoring_by_status_however_often_a_post_fa
     assert!(sum(&scores) >= total * 0.999, "{} of {total}", sum(&scores));
     assert!((sum(&totals(&metrics, "transactions", "outcome")) - 5_000.0).abs() < 0.5);
     assert!(totals(&metrics, "decision_latency", "service")["scorer"].1 > 0);
-    assert!(metrics.iter().any(|metric| metric.name == "lag"));
     assert!(
         metrics
             .iter()

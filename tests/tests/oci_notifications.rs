@@ -101,7 +101,9 @@ async fn each_alert_is_told_once_with_title_and_members_of_the_reference_and_not
     world.deployment.caught_up(Stage::Notifier, LIMIT).await?;
     notifier.stop().await?;
 
-    let messages = world.cloud.messages();
+    // They went side by side, so either may have come first.
+    let mut messages = world.cloud.messages();
+    messages.sort_by_key(|message| message.title.clone());
     let titles: Vec<&str> = messages
         .iter()
         .filter_map(|message| message.title.as_deref())

@@ -7,9 +7,7 @@ use axum::http::StatusCode;
 use tokio::sync::oneshot;
 use tollgate_runtime::http::Problem;
 use tollgate_runtime::kafka::{Acks, Outgoing, RejectedRow, SendError};
-use tollgate_runtime::resilience::{
-    BreakerConfig, CallError, Limits, Patience, RetryConfig, Unserved,
-};
+use tollgate_runtime::resilience::{CallError, Limits, Patience, Unserved};
 use tollgate_types::Transaction;
 use tollgate_types::headers::{REPLY_TO, TRACEPARENT, TRACESTATE};
 
@@ -66,13 +64,7 @@ impl From<SendError> for PublishError {
 /// How the log is called: the client itself sends again what was not acknowledged, until the deadline. A log that has
 /// let several requests in a row down gets no more of them until one of the next has come through.
 pub(crate) fn limits(config: &IngestConfig) -> Limits {
-    Limits {
-        timeout: config.acknowledge_timeout(),
-        concurrency: config.max_in_flight,
-        retry: RetryConfig::default(),
-        poison_after: None,
-        breaker: BreakerConfig::default(),
-    }
+    Limits::new(config.acknowledge_timeout(), config.max_in_flight)
 }
 
 /// Writes everything in its order. When this returns, the log has it all.

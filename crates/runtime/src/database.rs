@@ -4,7 +4,7 @@ use std::io;
 use std::str::FromStr;
 use std::time::Duration;
 
-use sqlx::migrate::{Migration, MigrationType, Migrator};
+use sqlx::migrate::{MigrateError, Migration, MigrationType, Migrator};
 use sqlx::pool::PoolConnection;
 use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
 use sqlx::sqlite::{
@@ -57,6 +57,15 @@ pub enum DatabaseError {
     /// Stop: the store is not the one this version works with.
     #[error("the store does not fit: {0}")]
     Broken(#[source] sqlx::Error),
+}
+
+impl From<MigrateError> for DatabaseError {
+    fn from(error: MigrateError) -> Self {
+        match error {
+            MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _) => error.into(),
+            other => Self::Broken(sqlx::Error::Migrate(Box::new(other))),
+        }
+    }
 }
 
 impl From<sqlx::Error> for DatabaseError {

@@ -9,9 +9,7 @@ use metrics::{Gauge, counter, gauge};
 use object_store::{GetOptions, GetRange, ObjectStoreExt as _};
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
-use tollgate_runtime::resilience::{
-    BreakerConfig, CallError, Dependency, Limits, Patience, RetryConfig, Unserved,
-};
+use tollgate_runtime::resilience::{CallError, Dependency, Limits, Patience, Unserved};
 
 use super::rows::RowsError;
 use super::source::Located;
@@ -53,13 +51,7 @@ impl CallError for StoreError {
 
 /// The stores of all sources, as one dependency.
 pub(super) fn dependency(parallel: usize) -> Dependency {
-    let limits = Limits {
-        timeout: TIMEOUT,
-        concurrency: parallel,
-        retry: RetryConfig::default(),
-        poison_after: None,
-        breaker: BreakerConfig::default(),
-    };
+    let limits = Limits::new(TIMEOUT, parallel);
     Dependency::new("objects", &limits, None)
 }
 

@@ -12,14 +12,11 @@ use std::collections::HashSet;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use sqlx::migrate::MigrateError;
 use tokio::sync::{mpsc, oneshot};
 use tollgate_runtime::Shutdown;
 use tollgate_runtime::database::{Database, DatabaseError};
 use tollgate_runtime::health::Health;
-use tollgate_runtime::resilience::{
-    BreakerConfig, Dependency, Limits, Patience, RetryConfig, Unserved,
-};
+use tollgate_runtime::resilience::{Dependency, Limits, Patience, RetryConfig, Unserved};
 
 use crate::alert::AlertKey;
 
@@ -69,14 +66,11 @@ pub(crate) fn open(
 ) -> (Ledger, LedgerWriter, Store) {
     let (sender, entries) = mpsc::channel(GROUP);
     let limits = Limits {
-        timeout: TIMEOUT,
-        concurrency: CONCURRENCY,
         retry: RetryConfig {
             cap_ms: 5_000,
             ..RetryConfig::default()
         },
-        poison_after: None,
-        breaker: BreakerConfig::default(),
+        ..Limits::new(TIMEOUT, CONCURRENCY)
     };
     let store = Store {
         database,
@@ -220,10 +214,7 @@ impl Store {
             Database::Postgres(pool) => postgres::migrate(pool).await,
             Database::Sqlite(pool) => sqlite::migrate(pool).await,
         };
-        migrated.map_err(|error| match error {
-            MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _) => error.into(),
-            other => DatabaseError::Broken(sqlx::Error::Migrate(Box::new(other))),
-        })
+        Ok(migrated?)
     }
 
     async fn record(

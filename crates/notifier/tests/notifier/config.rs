@@ -43,9 +43,27 @@ fn every_mistake_is_answered_with_the_setting_and_what_would_do() {
         |rest: &str| format!(r#"[{{"kind":"console"}},{{"kind":"webhook",{secret},{rest}}}]"#);
     let cases = [
         (
-            r#"[{"kind":"oci"}]"#.to_owned(),
+            r#"[{"kind":"pager"}]"#.to_owned(),
             "notifier.sinks[0].kind: ",
-            "known are console, file, webhook",
+            "known are console, file, webhook, oci",
+        ),
+        if cfg!(feature = "oci") {
+            (
+                r#"[{"kind":"oci","topic":"alerts"}]"#.to_owned(),
+                "notifier.sinks[0].topic: ",
+                "ocid1.onstopic.",
+            )
+        } else {
+            (
+                r#"[{"kind":"oci"}]"#.to_owned(),
+                "notifier.sinks[0].kind: ",
+                "--features oci",
+            )
+        },
+        (
+            r#"[{"kind":"console","messages_per_minute":5}]"#.to_owned(),
+            "notifier.sinks[0].messages_per_minute: ",
+            "no such setting",
         ),
         (r#"[{"path":"x"}]"#.to_owned(), "notifier.sinks[0]", "kind"),
         ("[]".to_owned(), "notifier.sinks: ", "at least one"),

@@ -10,9 +10,7 @@ use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 use metrics::counter;
 use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
-use tollgate_runtime::resilience::{
-    BreakerConfig, Dependency, Limits, Patience, RetryConfig, Unserved,
-};
+use tollgate_runtime::resilience::{Dependency, Limits, Patience, Unserved};
 
 use super::streams::Points;
 use super::text::Labels;
@@ -90,13 +88,7 @@ pub(super) struct Poster {
 impl Poster {
     pub(super) fn new(client: Client, config: &OciConfig, service: &'static str) -> Self {
         let calls = NonZeroU32::new(config.monitoring.calls_per_second).unwrap_or(NonZeroU32::MIN);
-        let limits = Limits {
-            timeout: config.timeout() + Duration::from_secs(1),
-            concurrency: 1,
-            retry: RetryConfig::default(),
-            poison_after: None,
-            breaker: BreakerConfig::default(),
-        };
+        let limits = Limits::new(config.timeout() + Duration::from_secs(1), 1);
         Self {
             client,
             dependency: Dependency::new("oci monitoring", &limits, None),

@@ -98,7 +98,7 @@ const STREAMS: [Stream; 8] = [
         "lag",
         "records",
         Kind::Gauge,
-        &["stage"],
+        &["topic"],
     ),
 ];
 
@@ -256,10 +256,10 @@ mod tests {
     #[test]
     fn counters_tell_what_was_counted_since_and_gauges_what_is() {
         let before = look(
-            "tollgate_scorer_decisions_total{status=\"blocked\"} 5\ntollgate_log_consumer_lag_records{stage=\"scorer\",partition=\"0\"} 9\n",
+            "tollgate_scorer_decisions_total{status=\"blocked\"} 5\ntollgate_log_consumer_lag_records{topic=\"t\",partition=\"0\"} 9\n",
         );
         let after = look(
-            "tollgate_scorer_decisions_total{status=\"blocked\"} 7\ntollgate_scorer_decisions_total{status=\"review\"} 2\ntollgate_log_consumer_lag_records{stage=\"scorer\",partition=\"0\"} 3\ntollgate_log_consumer_lag_records{stage=\"scorer\",partition=\"1\"} 4\nother 1\n",
+            "tollgate_scorer_decisions_total{status=\"blocked\"} 7\ntollgate_scorer_decisions_total{status=\"review\"} 2\ntollgate_log_consumer_lag_records{topic=\"t\",partition=\"0\"} 3\ntollgate_log_consumer_lag_records{topic=\"t\",partition=\"1\"} 4\nother 1\n",
         );
         let found: Vec<(&str, Vec<(f64, u64)>)> = after
             .since(&before)

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use sqlx::migrate::{MigrateError, Migrator};
+use sqlx::migrate::Migrator;
 use tollgate_runtime::database::{Database, DatabaseError};
 use tollgate_runtime::health::Health;
 use tollgate_runtime::resilience::{CallError as _, Dependency, Patience, Unserved};
@@ -133,14 +133,7 @@ impl Store {
             Database::Postgres(pool) => for_this_service(postgres::migrations()).run(pool).await,
             Database::Sqlite(pool) => for_this_service(sqlite::migrations()).run(pool).await,
         };
-        let call = patient.call(patience.clone(), async || {
-            migrate().await.map_err(|error| match error {
-                MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _) => {
-                    DatabaseError::from(error)
-                }
-                other => DatabaseError::Broken(sqlx::Error::Migrate(Box::new(other))),
-            })
-        });
+        let call = patient.call(patience.clone(), async || Ok(migrate().await?));
         call.await.1?;
         self.migrated.store(true, Ordering::Release);
         Ok(())

@@ -302,7 +302,8 @@ impl KafkaConfig {
                 // The system's certificates: the OpenSSL in here has none of its own.
                 .set("ssl.ca.location", "probe")
                 .set("message.max.bytes", OCI_REQUEST_BYTES.to_string())
-                .set("reconnect.backoff.max.ms", "10000");
+                // Connections are closed now and then to spread them anew: whoever waits for an answer cannot wait long.
+                .set("reconnect.backoff.max.ms", "1000");
         }
         for (name, value) in &self.properties {
             config.set(name, value);

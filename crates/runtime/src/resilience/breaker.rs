@@ -59,7 +59,7 @@ pub enum Circuit {
 
 /// The answer to a call that would go through.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Admission {
+pub(super) enum Admission {
     /// It may, and must be settled.
     Go(Permit),
     /// Not before this time.
@@ -70,13 +70,13 @@ pub enum Admission {
 
 /// A call that went through. One from before the circuit last changed says nothing of how it is now.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Permit {
+pub(super) struct Permit {
     round: u64,
 }
 
 /// How a call has ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Ended {
+pub(super) enum Ended {
     /// With an answer, whatever it says.
     Answered,
     /// With the dependency at fault.
@@ -94,7 +94,7 @@ enum State {
 
 /// The state of one dependency.
 #[derive(Debug)]
-pub struct Breaker {
+pub(super) struct Breaker {
     config: BreakerConfig,
     state: State,
     /// Counts changes of the state.
@@ -104,7 +104,7 @@ pub struct Breaker {
 impl Breaker {
     /// Closed.
     #[must_use]
-    pub const fn new(config: BreakerConfig) -> Self {
+    pub(super) const fn new(config: BreakerConfig) -> Self {
         Self {
             config,
             state: State::Closed { failures: 0 },
@@ -114,7 +114,7 @@ impl Breaker {
 
     /// What it does with calls.
     #[must_use]
-    pub const fn circuit(&self) -> Circuit {
+    pub(super) const fn circuit(&self) -> Circuit {
         match self.state {
             State::Closed { .. } => Circuit::Closed,
             State::Open { .. } => Circuit::Open,
@@ -123,7 +123,7 @@ impl Breaker {
     }
 
     /// Asks for a call to go through.
-    pub fn admit(&mut self, now: Instant) -> Admission {
+    pub(super) fn admit(&mut self, now: Instant) -> Admission {
         if let State::Open { until } = self.state {
             if now < until {
                 return Admission::NotBefore(until);
@@ -143,7 +143,7 @@ impl Breaker {
     }
 
     /// Tells how a call has ended.
-    pub fn settle(&mut self, permit: &Permit, ended: Ended, now: Instant) {
+    pub(super) fn settle(&mut self, permit: &Permit, ended: Ended, now: Instant) {
         if permit.round != self.round {
             return;
         }

@@ -18,7 +18,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 pub use backoff::RetryConfig;
-pub use breaker::{Admission, Breaker, BreakerConfig, Circuit, Ended, Permit};
+pub use breaker::{BreakerConfig, Circuit};
 pub use patience::Patience;
 
 use gate::{BreakerLayer, Gate};
@@ -69,6 +69,20 @@ pub struct Limits {
     pub poison_after: Option<u32>,
     /// When no call is made at all.
     pub breaker: BreakerConfig,
+}
+
+impl Limits {
+    /// These two, and for the rest what does for most.
+    #[must_use]
+    pub fn new(timeout: Duration, concurrency: usize) -> Self {
+        Self {
+            timeout,
+            concurrency,
+            retry: RetryConfig::default(),
+            poison_after: None,
+            breaker: BreakerConfig::default(),
+        }
+    }
 }
 
 /// Something outside this process. Clones share what is known of it.

@@ -10,9 +10,7 @@ use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt as _, PutMode, PutPayload};
 use tokio_util::sync::CancellationToken;
 use tollgate_runtime::objects;
-use tollgate_runtime::resilience::{
-    BreakerConfig, CallError, Circuit, Dependency, Limits, Patience, RetryConfig, Unserved,
-};
+use tollgate_runtime::resilience::{CallError, Circuit, Dependency, Limits, Patience, Unserved};
 
 use crate::config::ScorerConfig;
 
@@ -187,12 +185,6 @@ impl SnapshotStore {
 }
 
 fn limits() -> Limits {
-    Limits {
-        timeout: TIMEOUT,
-        // Partitions are restored side by side, and their snapshots held in memory.
-        concurrency: 4,
-        retry: RetryConfig::default(),
-        poison_after: None,
-        breaker: BreakerConfig::default(),
-    }
+    // Partitions are restored side by side, and their snapshots held in memory.
+    Limits::new(TIMEOUT, 4)
 }

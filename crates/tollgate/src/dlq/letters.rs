@@ -85,6 +85,8 @@ impl Letter {
                 headers::ATTEMPTS => last.attempts = text(value),
                 headers::FAILED_AT => last.failed_at = text(value),
                 headers::SOURCE_TOPIC => last.source = text(value),
+                headers::SOURCE_OBJECT => last.source = text(value),
+                headers::SOURCE_LINE => last.source += &format!(":{}", text(value)),
                 headers::SOURCE_PARTITION => last.source += &format!("/{}", text(value)),
                 headers::SOURCE_OFFSET => last.source += &format!("@{}", text(value)),
                 _ => {}
