@@ -9,7 +9,7 @@ use crate::kafka::TestLog;
 #[must_use]
 pub fn alert(id: &str, status: &str, fraud_score: f64) -> String {
     let transaction = json!({
-        "transaction_id": id, "user_id": "u", "amount": "4200.00", "timestamp": "2026-03-01T12:00:00Z",
+        "transaction_id": id, "user_id": "u", "amount": "4200", "timestamp": "2026-03-01T12:00:00Z",
     });
     json!({
         "transaction_id": id, "user_id": "u", "fraud_score": fraud_score, "fraud_indicators": ["high_amount"],

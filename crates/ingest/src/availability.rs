@@ -10,7 +10,7 @@ use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use tollgate_runtime::Shutdown;
 use tollgate_runtime::health::Health;
 use tollgate_runtime::http::Problem;
-use tollgate_runtime::kafka::Kafka;
+use tollgate_runtime::kafka::{Kafka, Quiet};
 
 /// The component that `/readyz` names.
 pub(crate) const COMPONENT: &str = "log";
@@ -27,7 +27,8 @@ const MISSES: u32 = 2;
 
 /// Asks for the topic again and again, until the shutdown.
 pub(crate) async fn watch(kafka: Kafka, health: Health, shutdown: Shutdown) -> anyhow::Result<()> {
-    let client: Arc<BaseConsumer> = Arc::new(kafka.client_config().create()?);
+    let client: Arc<BaseConsumer<Quiet>> =
+        Arc::new(kafka.client_config().create_with_context(Quiet)?);
     let mut misses = MISSES;
     while !shutdown.is_begun() {
         let (asked, topic) = (Arc::clone(&client), kafka.topics().transactions.clone());
@@ -56,7 +57,10 @@ pub(crate) async fn watch(kafka: Kafka, health: Health, shutdown: Shutdown) -> a
 }
 
 /// Why the topic cannot be written to; none where it can.
-fn ask(client: &BaseConsumer, topic: &str) -> Result<Option<String>, rdkafka::error::KafkaError> {
+fn ask(
+    client: &BaseConsumer<Quiet>,
+    topic: &str,
+) -> Result<Option<String>, rdkafka::error::KafkaError> {
     let metadata = client.fetch_metadata(Some(topic), ASK)?;
     let exists = metadata
         .topics()

@@ -16,7 +16,7 @@ use serde_json::value::RawValue;
 use tokio::sync::oneshot;
 use tollgate_runtime::Shutdown;
 use tollgate_runtime::health::Health;
-use tollgate_runtime::kafka::{Kafka, Profile};
+use tollgate_runtime::kafka::{Kafka, Profile, Quiet, reports};
 
 use crate::waiters::Waiters;
 
@@ -63,7 +63,7 @@ impl Replies {
             config.set("fetch.wait.max.ms", "5");
         }
         let reader = Reader {
-            consumer: config.create()?,
+            consumer: config.create_with_context(Quiet)?,
             topic: kafka.topics().replies.clone(),
             kafka: kafka.clone(),
             replies: replies.clone(),
@@ -88,7 +88,7 @@ impl Replies {
 }
 
 struct Reader {
-    consumer: BaseConsumer,
+    consumer: BaseConsumer<Quiet>,
     topic: String,
     kafka: Kafka,
     replies: Replies,
@@ -117,7 +117,7 @@ impl Reader {
                 None => {}
                 Some(Ok(message)) => self.deliver(&message),
                 // The client mends what it can by itself; until then callers get their 202.
-                Some(Err(error)) => tracing::warn!(%error, "replies cannot be read"),
+                Some(Err(error)) => reports::tell(&error, "replies cannot be read"),
             }
         }
     }

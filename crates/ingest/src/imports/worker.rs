@@ -10,6 +10,7 @@ use std::time::Duration;
 use metrics::{counter, gauge};
 use rdkafka::Message as _;
 use rdkafka::client::ClientContext;
+use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{BaseConsumer, Consumer as _, ConsumerContext, Rebalance};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::BorrowedMessage;
@@ -17,7 +18,7 @@ use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 use tollgate_runtime::Shutdown;
 use tollgate_runtime::health::Health;
-use tollgate_runtime::kafka::{Kafka, Profile};
+use tollgate_runtime::kafka::{Kafka, Profile, reports};
 use tollgate_runtime::resilience::Dependency;
 
 use super::feed::{End, Line, feed};
@@ -64,9 +65,12 @@ impl Partitions {
 }
 
 impl ClientContext for Partitions {
-    /// Told by the poll too, as far as it matters.
     fn error(&self, error: KafkaError, reason: &str) {
-        tracing::debug!(%error, reason, "the log's client reports");
+        reports::tell(&error, reason);
+    }
+
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, line: &str) {
+        reports::log(level, facility, line);
     }
 }
 
@@ -177,18 +181,17 @@ impl Worker {
                 self.health.warn(COMPONENT, None);
                 self.with(partition, |owned| owned.caught_up = true);
             }
-            Some(Err(error)) => {
-                let reason = match error.rdkafka_error_code() {
-                    Some(
-                        RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic,
-                    ) => {
-                        let topic = &self.kafka.topics().imports;
-                        format!("topic {topic} does not exist; `tollgate topics create` makes it")
-                    }
-                    _ => format!("imports wait for the log: {error}"),
-                };
-                self.health.warn(COMPONENT, Some(reason));
-            }
+            Some(Err(error)) => match error.rdkafka_error_code() {
+                Some(
+                    RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic,
+                ) => {
+                    let topic = &self.kafka.topics().imports;
+                    let reason =
+                        format!("topic {topic} does not exist; `tollgate topics create` makes it");
+                    self.health.warn(COMPONENT, Some(reason));
+                }
+                _ => reports::tell(&error, "imports are read"),
+            },
         }
     }
 

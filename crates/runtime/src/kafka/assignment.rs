@@ -8,18 +8,17 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rdkafka::client::ClientContext;
+use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{BaseConsumer, Consumer as _, ConsumerContext};
-use rdkafka::error::RDKafkaErrorCode;
 use rdkafka::statistics::Statistics;
 use rdkafka::types::RDKafkaRespErr;
 use rdkafka::{Offset, TopicPartitionList};
 
 use super::consumer::{Assignment, Event};
 use super::histories::CommitNote;
-use super::reports::Reports;
 use super::restore::{Found, Start};
 use super::shared::{Shared, lock};
-use super::{ASK, KafkaError};
+use super::{ASK, KafkaError, reports};
 
 /// How long partitions that are taken away may finish what is in hand.
 const REVOKE_GRACE: Duration = Duration::from_secs(5);
@@ -273,7 +272,6 @@ impl Shared {
 /// The client library's callbacks.
 pub(crate) struct Assigner {
     pub(crate) shared: Arc<Shared>,
-    pub(super) reports: Reports,
 }
 
 impl ClientContext for Assigner {
@@ -297,11 +295,11 @@ impl ClientContext for Assigner {
     }
 
     fn error(&self, error: rdkafka::error::KafkaError, reason: &str) {
-        // The end of a partition is news only while histories are rebuilt, and is told by the poll too.
-        if error.rdkafka_error_code() == Some(RDKafkaErrorCode::PartitionEOF) {
-            return;
-        }
-        self.reports.tell(&error, reason);
+        reports::tell(&error, reason);
+    }
+
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, line: &str) {
+        reports::log(level, facility, line);
     }
 }
 

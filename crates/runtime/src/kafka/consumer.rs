@@ -17,9 +17,8 @@ use tokio::sync::oneshot;
 use tollgate_types::Stage;
 
 use super::assignment::Assigner;
-use super::reports::Reports;
 use super::shared::Shared;
-use super::{Batch, Histories, Kafka, KafkaError, MarkEvery, Position, Profile};
+use super::{Batch, Histories, Kafka, KafkaError, MarkEvery, Position, Profile, reports};
 use crate::Shutdown;
 use crate::health::Health;
 
@@ -159,7 +158,6 @@ impl Kafka {
         }
         let assigner = Assigner {
             shared: Arc::clone(&shared),
-            reports: Reports::default(),
         };
         let consumer: BaseConsumer<Assigner> = config
             .create_with_context(assigner)
@@ -331,7 +329,7 @@ impl Reader {
                 ))(error));
             }
             // Everything else passes by itself: the client reconnects and rejoins.
-            other => tracing::warn!(error = %other, topic = self.shared.topic, "reading the log"),
+            other => reports::tell(&other, "reading the log"),
         }
         Ok(())
     }

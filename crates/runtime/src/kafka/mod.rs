@@ -13,7 +13,7 @@ mod histories;
 mod ledger;
 mod producer;
 mod reader;
-mod reports;
+pub mod reports;
 mod restore;
 mod shared;
 mod topics;
@@ -40,6 +40,7 @@ pub use embedded::EmbeddedLog;
 pub use histories::{Histories, MarkEvery, Position, Wanted};
 pub use producer::{Acks, DeliveryFailure, Outgoing, Producer, SendError};
 pub use reader::{LogRecord, TopicReader};
+pub use reports::Quiet;
 pub use topics::TopicOutcome;
 
 /// How long one question to the cluster may take.
@@ -206,9 +207,9 @@ impl Kafka {
     /// # Errors
     /// Where no broker answers.
     pub fn partition_counts(&self, topics: &[&str]) -> Result<HashMap<String, i32>, KafkaError> {
-        let client: BaseConsumer = self
+        let client: BaseConsumer<Quiet> = self
             .client_config()
-            .create()
+            .create_with_context(Quiet)
             .map_err(KafkaError::client("cannot make a Kafka client"))?;
         let mut counts = HashMap::new();
         for topic in topics {

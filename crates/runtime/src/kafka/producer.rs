@@ -8,13 +8,12 @@ use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::time::{Duration, Instant};
 
 use rdkafka::client::ClientContext;
-use rdkafka::config::FromClientConfigAndContext;
+use rdkafka::config::{FromClientConfigAndContext, RDKafkaLogLevel};
 use rdkafka::error::{KafkaError as ClientError, RDKafkaErrorCode};
 use rdkafka::message::{DeliveryResult, Header, OwnedHeaders};
 use rdkafka::producer::{BaseRecord, Producer as _, ProducerContext, ThreadedProducer};
 
-use super::reports::Reports;
-use super::{EmbeddedLog, Kafka, KafkaError};
+use super::{EmbeddedLog, Kafka, KafkaError, reports};
 
 /// A record to write.
 #[derive(Debug, Clone, Copy)]
@@ -160,13 +159,17 @@ impl Acks {
 }
 
 /// What the client calls back into.
-#[derive(Debug, Default)]
-struct Context(Reports);
+#[derive(Debug)]
+struct Context;
 
 impl ClientContext for Context {
     fn error(&self, error: ClientError, reason: &str) {
         // What cannot be delivered is told by its delivery.
-        self.0.tell(&error, reason);
+        reports::tell(&error, reason);
+    }
+
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, line: &str) {
+        reports::log(level, facility, line);
     }
 }
 
@@ -240,7 +243,7 @@ impl Kafka {
                 client.set(name, value);
             }
         }
-        let client = ThreadedProducer::from_config_and_context(&client, Context::default())
+        let client = ThreadedProducer::from_config_and_context(&client, Context)
             .map_err(KafkaError::client("cannot make a producer"))?;
         Ok(Producer {
             client: Arc::new(client),

@@ -3,14 +3,12 @@
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-use rdkafka::client::ClientContext;
-use rdkafka::consumer::{BaseConsumer, Consumer as _, ConsumerContext};
-use rdkafka::error::{KafkaError as ClientError, RDKafkaErrorCode};
+use rdkafka::consumer::{BaseConsumer, Consumer as _};
+use rdkafka::error::KafkaError as ClientError;
 use rdkafka::message::{Headers as _, Message as _};
 use rdkafka::{Offset, TopicPartitionList};
 
-use super::reports::Reports;
-use super::{ASK, Kafka, KafkaError, Profile};
+use super::{ASK, Kafka, KafkaError, Profile, Quiet};
 
 /// One record, as it stands in the log.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -47,23 +45,8 @@ impl LogRecord {
 /// Reads every partition of some topics from the beginning.
 pub struct TopicReader {
     kafka: Kafka,
-    consumer: BaseConsumer<ReaderContext>,
+    consumer: BaseConsumer<Quiet>,
 }
-
-/// What the client calls back into.
-#[derive(Default)]
-struct ReaderContext(Reports);
-
-impl ClientContext for ReaderContext {
-    fn error(&self, error: ClientError, reason: &str) {
-        // The end of a partition is told by the poll too.
-        if error.rdkafka_error_code() != Some(RDKafkaErrorCode::PartitionEOF) {
-            self.0.tell(&error, reason);
-        }
-    }
-}
-
-impl ConsumerContext for ReaderContext {}
 
 impl std::fmt::Debug for TopicReader {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -87,8 +70,8 @@ impl Kafka {
         if self.config().profile() != Profile::OciStreaming {
             config.set("fetch.wait.max.ms", "10");
         }
-        let consumer: BaseConsumer<ReaderContext> = config
-            .create_with_context(ReaderContext::default())
+        let consumer: BaseConsumer<Quiet> = config
+            .create_with_context(Quiet)
             .map_err(KafkaError::client("cannot make a consumer"))?;
         let counts = self.partition_counts(topics)?;
         let mut list = TopicPartitionList::new();

@@ -4,18 +4,69 @@
 //! itself. A line for each would be a storm that hides everything else.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{LazyLock, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use metrics::counter;
-use rdkafka::error::KafkaError;
+use rdkafka::client::ClientContext;
+use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::consumer::ConsumerContext;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 
-/// The same error is told again after so long, with how often it came meanwhile.
+/// The same is told again after so long, with how often it came meanwhile.
 const TOLD_AGAIN: Duration = Duration::from_secs(60);
 
-/// Errors of one client, by their kind.
+/// What the clients of this process have told, which are all of one log.
+static REPORTS: LazyLock<Reports> = LazyLock::new(Reports::default);
+
+/// A client has an error that it mends by itself.
+pub fn tell(error: &KafkaError, reason: &str) {
+    // The end of a partition is no error, and told by the poll to whoever asked for it.
+    if error.rdkafka_error_code() == Some(RDKafkaErrorCode::PartitionEOF) {
+        return;
+    }
+    let kind = error
+        .rdkafka_error_code()
+        .map_or_else(|| "other".to_owned(), |code| format!("{code:?}"));
+    counter!("tollgate_log_client_errors_total", "error" => kind.clone()).increment(1);
+    if let Some(suppressed) = REPORTS.due(kind, Instant::now()) {
+        tracing::warn!(%error, reason, suppressed, "the log's client reports");
+    }
+}
+
+/// A line of the client library's own log.
+pub fn log(level: RDKafkaLogLevel, facility: &str, line: &str) {
+    match level {
+        RDKafkaLogLevel::Notice | RDKafkaLogLevel::Info | RDKafkaLogLevel::Debug => {
+            tracing::debug!(facility, line, "the log's client says");
+        }
+        _ => {
+            if let Some(suppressed) = REPORTS.due(facility.to_owned(), Instant::now()) {
+                tracing::warn!(facility, line, suppressed, "the log's client says");
+            }
+        }
+    }
+}
+
+/// The callbacks of a client that needs no others.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Quiet;
+
+impl ClientContext for Quiet {
+    fn error(&self, error: KafkaError, reason: &str) {
+        tell(&error, reason);
+    }
+
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, line: &str) {
+        log(level, facility, line);
+    }
+}
+
+impl ConsumerContext for Quiet {}
+
+/// What was told when, by its kind.
 #[derive(Debug, Default)]
-pub(super) struct Reports(Mutex<HashMap<String, Told>>);
+struct Reports(Mutex<HashMap<String, Told>>);
 
 #[derive(Debug)]
 struct Told {
@@ -24,16 +75,6 @@ struct Told {
 }
 
 impl Reports {
-    pub(super) fn tell(&self, error: &KafkaError, reason: &str) {
-        let kind = error
-            .rdkafka_error_code()
-            .map_or_else(|| "other".to_owned(), |code| format!("{code:?}"));
-        counter!("tollgate_log_client_errors_total", "error" => kind.clone()).increment(1);
-        if let Some(suppressed) = self.due(kind, Instant::now()) {
-            tracing::warn!(%error, reason, suppressed, "the log's client reports");
-        }
-    }
-
     /// How many were kept back since the last, where one is to be told now.
     fn due(&self, kind: String, now: Instant) -> Option<u64> {
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);

@@ -1,10 +1,9 @@
 //! Making the topics of an installation.
 
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
-use rdkafka::client::DefaultClientContext;
 use rdkafka::error::RDKafkaErrorCode;
 
-use super::{ASK, Kafka, KafkaError};
+use super::{ASK, Kafka, KafkaError, Quiet};
 
 /// What became of one topic.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,9 +24,9 @@ impl Kafka {
     /// Where the cluster does not answer, or refuses.
     pub async fn create_topics(&self) -> Result<Vec<(String, TopicOutcome)>, KafkaError> {
         let config = self.config();
-        let client: AdminClient<DefaultClientContext> = self
+        let client: AdminClient<Quiet> = self
             .client_config()
-            .create()
+            .create_with_context(Quiet)
             .map_err(KafkaError::client("cannot make an admin client"))?;
         let retention = (u64::from(config.retention_hours) * 3_600_000).to_string();
         let names = self.topics().all();
