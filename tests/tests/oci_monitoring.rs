@@ -65,7 +65,7 @@ async fn what_was_decided_stands_in_monitoring_by_status_however_often_a_post_fa
     ] {
         deployment.set(setting, value);
     }
-    // The first posts fail, one of them after it was taken for good or bad: nobody knows.
+    // The first posts fail, and are made again.
     cloud
         .faults()
         .answer_next(Service::Monitoring, 3, 503, "ServiceUnavailable", None);

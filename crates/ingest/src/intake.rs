@@ -118,6 +118,9 @@ pub(crate) async fn settle(
     wait: Option<Wait>,
     started: Instant,
 ) -> Result<Option<Waited>, Problem> {
+    if batch.is_empty() {
+        return Ok(None);
+    }
     let wait = wait.zip(app.replies.partition());
     // Registered before anything is produced: a decision may be faster than the acknowledgement.
     let awaited = wait.map(|_| {

@@ -32,6 +32,13 @@ pub(crate) struct Batch<'a> {
     pub(crate) imports: Vec<Entry>,
 }
 
+impl Batch<'_> {
+    /// Whether there is nothing to write, and so nothing to learn of the log.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.transactions.is_empty() && self.rejected.is_empty() && self.imports.is_empty()
+    }
+}
+
 /// Why a request is not on the log.
 #[derive(Debug, thiserror::Error)]
 enum PublishError {
@@ -120,7 +127,15 @@ async fn write(app: &App, batch: &Batch<'_>, deadline: Instant) -> Result<(), Pu
         tokio::task::consume_budget().await;
     }
     for row in &batch.rejected {
-        row.send(&app.kafka, &app.producer, &acks, || true)?;
+        loop {
+            match row.send(&app.kafka, &app.producer, &acks, || true) {
+                Err(SendError::Full) if Instant::now() < deadline => {
+                    tokio::time::sleep(Duration::from_millis(1)).await;
+                }
+                sent => break sent?,
+            }
+        }
+        tokio::task::consume_budget().await;
     }
     for entry in &batch.imports {
         let payload = entry.to_json();

@@ -169,8 +169,8 @@ pub struct WebhookSpec {
     pub(crate) headers: HeaderMap,
 }
 
-/// Longer than requests for a key and for a message together, and than the time between two messages.
-const OCI_TIMEOUT: Duration = Duration::from_secs(120);
+/// Far longer than requests for a key and for a message may take, and the wait for the turn of a message.
+const OCI_TIMEOUT: Duration = Duration::from_secs(900);
 /// Beyond this a budget bounds nothing.
 const MAX_BUDGET: usize = 1 << 30;
 const KINDS: [&str; 4] = ["console", "file", "webhook", "oci"];

@@ -1,6 +1,6 @@
 //! Signed calls to one service.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use oci_rust_sdk::auth::provider::AuthProvider;
@@ -75,16 +75,7 @@ impl Client {
         path: &str,
         body: &impl Serialize,
     ) -> Result<Value, OciFailure> {
-        let endpoint = match &self.endpoint {
-            Endpoint::Given(url) => url.clone(),
-            Endpoint::Regional { host, domain } => {
-                format!(
-                    "https://{host}.{}.{domain}",
-                    self.credentials.region().await?
-                )
-            }
-        };
-        let client = self.client_for(signing, endpoint)?;
+        let client = self.client_for(signing).await?;
         // Written out here, so that whatever the SDK cannot read is the answer.
         let body =
             to_raw_value(body).map_err(|error| OciFailure::Unreachable(error.to_string()))?;
@@ -96,20 +87,27 @@ impl Client {
         }
     }
 
-    fn client_for(
-        &self,
-        signing: &Arc<Signing>,
-        endpoint: String,
-    ) -> Result<Arc<OciClient>, OciFailure> {
-        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((key, client)) = &*held
-            && Arc::ptr_eq(key, signing)
-        {
-            return Ok(Arc::clone(client));
+    async fn client_for(&self, signing: &Arc<Signing>) -> Result<Arc<OciClient>, OciFailure> {
+        let same = |held: &(Arc<Signing>, Arc<OciClient>)| {
+            Arc::ptr_eq(&held.0, signing).then(|| Arc::clone(&held.1))
+        };
+        if let Some(client) = self.lock().as_ref().and_then(same) {
+            return Ok(client);
         }
+        let endpoint = match &self.endpoint {
+            Endpoint::Given(url) => url.clone(),
+            Endpoint::Regional { host, domain } => {
+                let region = self.credentials.region().await?;
+                format!("https://{host}.{region}.{domain}")
+            }
+        };
         let client = Arc::new(sdk_client(signing, endpoint, self.timeout)?);
-        *held = Some((Arc::clone(signing), Arc::clone(&client)));
+        *self.lock() = Some((Arc::clone(signing), Arc::clone(&client)));
         Ok(client)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<(Arc<Signing>, Arc<OciClient>)>> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -53,12 +53,6 @@ impl Cloud {
         Notifications::new(self.client(&self.config.notifications_endpoint, "notification"))
     }
 
-    /// How long one request may take.
-    #[must_use]
-    pub fn timeout(&self) -> std::time::Duration {
-        self.config.timeout()
-    }
-
     fn client(&self, given: &str, host: &'static str) -> Client {
         let endpoint = match given {
             "" => Endpoint::Regional {
@@ -85,11 +79,13 @@ impl tollgate_runtime::cloud::Cloud for Cloud {
         let client = self.client(&self.config.monitoring_endpoint, "telemetry-ingestion");
         let ended = Shutdown::default();
         let config = OciConfig::clone(&self.config);
-        let posting = tokio::spawn(monitoring::run(client, config, service, ended.clone()));
+        let mut posting = tokio::spawn(monitoring::run(client, config, service, ended.clone()));
         let result = run.await;
         ended.begin();
-        if let Err(error) = posting.await {
-            tracing::warn!(%error, "what posts metrics has panicked");
+        match tokio::time::timeout(monitoring::FAREWELL, &mut posting).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::warn!(%error, "what posts metrics has panicked"),
+            Err(_) => posting.abort(),
         }
         result
     }

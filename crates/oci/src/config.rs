@@ -156,8 +156,8 @@ impl OciConfig {
                 }
             }
         }
-        if !(1..=300_000).contains(&self.timeout_ms) {
-            return invalid("timeout_ms", "must lie between 1 and 300000");
+        if !(1..=60_000).contains(&self.timeout_ms) {
+            return invalid("timeout_ms", "must lie between 1 and 60000");
         }
         self.monitoring.validate()
     }

@@ -35,6 +35,12 @@ impl OciFailure {
         matches!(self, Self::Answered { status: 401, .. })
     }
 
+    /// Whether the service has no room for it now.
+    #[must_use]
+    pub fn is_busy(&self) -> bool {
+        matches!(self, Self::Answered { status: 429, .. })
+    }
+
     /// Whether this very request will be refused again. A missing policy (403, 404), a quota and a busy service are
     /// matters of the installation: they say nothing of what was sent.
     #[must_use]

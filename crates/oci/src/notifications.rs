@@ -39,8 +39,11 @@ impl Notifications {
         body: &str,
     ) -> Result<String, OciFailure> {
         let answer = self.0.post(&path(topic), &Message { title, body }).await?;
+        // Whatever else answers well, a proxy's page for example, has told nobody.
         let id = answer.get("messageId").and_then(Value::as_str);
-        Ok(id.unwrap_or_default().to_owned())
+        id.map(str::to_owned).ok_or_else(|| {
+            OciFailure::Unreachable("the answer is not that of Notifications".to_owned())
+        })
     }
 
     /// Bytes of the request that would publish this.

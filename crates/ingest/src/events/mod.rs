@@ -124,6 +124,7 @@ async fn answer(app: &App, parts: &Parts, body: &mut Body) -> Result<Response, P
     let admitted = intake::admit(app, body).await?;
     let body = admitted.body.bytes();
     if let Some(url) = confirmation::asked(&parts.headers, body) {
+        app.limits.charge(&caller, 1)?;
         app.confirmations.confirm(&url).await?;
         return Ok(StatusCode::OK.into_response());
     }
@@ -151,7 +152,22 @@ async fn answer(app: &App, parts: &Parts, body: &mut Body) -> Result<Response, P
     let taken = results.iter().filter(|result| result.status == ACCEPTED);
     let accepted = taken.count();
     let rejected = results.len() - accepted;
-    if accepted == 0 {
+    for result in results
+        .iter()
+        .filter(|result| result.status != ACCEPTED)
+        .take(LOGGED)
+    {
+        let (id, reason) = (result.id.as_deref().map(cut), result.reason.as_deref());
+        tracing::warn!(
+            id,
+            field = result.field.flatten(),
+            reason,
+            "an event is rejected"
+        );
+    }
+    // Whoever sends through Notifications reads no answer, and would only be sent again what is wrong.
+    let unread = parts.headers.contains_key("x-oci-ns-messageid");
+    if accepted == 0 && !unread {
         let detail = "every event was rejected; `results` says why";
         return Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, detail)
             .with("accepted", 0)
@@ -169,6 +185,17 @@ async fn answer(app: &App, parts: &Parts, body: &mut Body) -> Result<Response, P
 }
 
 const ACCEPTED: &str = "accepted";
+/// Rejected events of a request that are logged, each by itself.
+const LOGGED: usize = 10;
+
+/// A text of a sender's, as far as it is passed on to logs and headers.
+fn cut(text: &str) -> &str {
+    let end = text
+        .char_indices()
+        .nth(256)
+        .map_or(text.len(), |(at, _)| at);
+    &text[..end]
+}
 
 /// The events of a request. Whichever way they came, JSON says what they are.
 fn split<'a>(
@@ -241,9 +268,6 @@ fn open<'a>(app: &App, event: &'a Result<Event<'a>, Rejection>) -> Opened<'a> {
         },
         Err(rejection) => Asks::Nothing(rejection),
     };
-    if let Asks::Nothing(rejection) = &asks {
-        tracing::warn!(%rejection, id = %event.id, "an event is rejected");
-    }
     let parent = event.traceparent.as_deref();
     Opened {
         id: Some(&event.id),
@@ -313,8 +337,8 @@ async fn settle(
                         reason,
                         payload: texts[rejected.index()],
                         origin: Origin::Message {
-                            stream: event.source,
-                            partition: event.id.unwrap_or_default(),
+                            stream: cut(event.source),
+                            partition: cut(event.id.unwrap_or_default()),
                             offset: &indices[rejected.index()],
                         },
                     });

@@ -15,7 +15,7 @@ use tollgate_runtime::kafka::{
 };
 use tollgate_types::headers::TRACEPARENT;
 
-use super::journal::{Entry, Progress, Request};
+use super::journal::{Entry, Failure, Progress, Request};
 use super::object::{Means, ObjectReader};
 use super::rows::{Row, Rows, RowsError};
 use super::source::Located;
@@ -34,7 +34,9 @@ const AGAIN: Duration = Duration::from_secs(1);
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum End {
     Done(Progress),
-    Failed(String),
+    Failed(Failure),
+    /// A defect of this program; the next owner tries it again.
+    Panicked,
     /// The partition went, or the service stops: another goes on.
     Cancelled,
 }
@@ -76,7 +78,11 @@ impl Line {
     fn write(&self, entry: &Entry, acks: &Arc<Acks>, means: &Means) -> Result<(), SendError> {
         let payload = entry.to_json();
         let topic = &self.kafka.topics().imports;
-        let record = Outgoing::new(topic, entry.id().as_bytes(), &payload);
+        let record = Outgoing {
+            // Where the request stands, however keys are spread now.
+            partition: Some(means.partition),
+            ..Outgoing::new(topic, entry.id().as_bytes(), &payload)
+        };
         self.producer
             .send_waiting(&record, acks, || means.cancel.is_cancelled())
     }
@@ -108,7 +114,9 @@ pub(super) fn feed(
             Ok(()) => break End::Done(progress),
             _ if means.cancel.is_cancelled() => return End::Cancelled,
             Err(Stopped::Cancelled) => return End::Cancelled,
-            Err(Stopped::Object(RowsError::Unusable(reason))) => break End::Failed(reason),
+            Err(Stopped::Object(RowsError::Unusable(reason))) => {
+                break End::Failed(Failure { reason, progress });
+            }
             Err(Stopped::Object(RowsError::Broken(error))) => {
                 tracing::warn!(%error, id = request.id, "an object broke off; it is read again");
             }
@@ -124,11 +132,8 @@ pub(super) fn feed(
     };
     let entry = match &end {
         End::Done(progress) => Entry::Done(progress.clone()),
-        End::Failed(reason) => Entry::Failed {
-            id: request.id.clone(),
-            reason: reason.clone(),
-        },
-        End::Cancelled => return end,
+        End::Failed(failure) => Entry::Failed(failure.clone()),
+        End::Cancelled | End::Panicked => return end,
     };
     if line.settle(&entry, means) {
         end
@@ -149,7 +154,16 @@ fn attempt(
     let mut rows = Rows::of(&object.format, reader, line.max_bytes)?;
     let mut at = 0;
     let mut window = Window::open(progress);
-    while let Some(row) = rows.next()? {
+    loop {
+        let row = match rows.next() {
+            Ok(Some(row)) => row,
+            Ok(None) => break,
+            Err(error) => {
+                // What came before it counts all the same.
+                *progress = window.close(means)?;
+                return Err(error.into());
+            }
+        };
         at += 1;
         if at <= progress.rows {
             continue;

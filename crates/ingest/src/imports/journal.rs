@@ -19,8 +19,16 @@ pub(crate) enum Entry {
     Progress(Progress),
     /// All of them are.
     Done(Progress),
-    /// It will never be read.
-    Failed { id: String, reason: String },
+    /// It will not be read any further, unless another event asks for it.
+    Failed(Failure),
+}
+
+/// Why an import ended before its object did.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Failure {
+    pub(crate) reason: String,
+    #[serde(flatten)]
+    pub(crate) progress: Progress,
 }
 
 /// An object to read.
@@ -74,7 +82,7 @@ impl Entry {
         match self {
             Self::Requested(request) => &request.id,
             Self::Progress(progress) | Self::Done(progress) => &progress.id,
-            Self::Failed { id, .. } => id,
+            Self::Failed(failure) => &failure.progress.id,
         }
     }
 
@@ -95,7 +103,9 @@ pub(super) struct Journal {
 #[derive(Debug)]
 enum State {
     Open(Request, Progress),
-    Ended,
+    Done,
+    /// By the event that asked for it, and how far it came.
+    Failed(String, Progress),
 }
 
 impl Journal {
@@ -104,26 +114,53 @@ impl Journal {
         let entry: Entry = serde_json::from_slice(payload)
             .map_err(|error| format!("no import: {:?} error", error.classify()))?;
         let id = entry.id().to_owned();
-        match (entry, self.imports.get_mut(&id)) {
+        let known = self.imports.remove(&id);
+        let state = match (entry, known) {
             (Entry::Requested(request), None) => {
                 let progress = Progress {
                     id: id.clone(),
                     ..Progress::default()
                 };
                 self.open.push(id.clone());
-                self.imports.insert(id, State::Open(request, progress));
+                State::Open(request, progress)
+            }
+            // Whatever was wrong may have been mended since; the same event may only have come twice.
+            (Entry::Requested(request), Some(State::Failed(event, progress)))
+                if request.event_id != event =>
+            {
+                self.open.push(id.clone());
+                State::Open(request, progress)
             }
             // An owner that does not know yet that it is none may be behind.
-            (Entry::Progress(new), Some(State::Open(_, progress))) if new.rows > progress.rows => {
-                *progress = new;
+            (Entry::Progress(new), Some(State::Open(request, progress)))
+                if new.rows > progress.rows =>
+            {
+                State::Open(request, new)
             }
-            (Entry::Done(_) | Entry::Failed { .. }, _) => {
+            (Entry::Done(_), _) => {
                 self.open.retain(|open| *open != id);
-                self.imports.insert(id, State::Ended);
+                State::Done
             }
-            (Entry::Requested(_) | Entry::Progress(_), _) => {}
-        }
+            (Entry::Failed(_), Some(State::Done)) => State::Done,
+            (Entry::Failed(failure), known) => {
+                self.open.retain(|open| *open != id);
+                let event = match known {
+                    Some(State::Open(request, _)) => request.event_id,
+                    Some(State::Failed(event, _)) => event,
+                    Some(State::Done) | None => String::new(),
+                };
+                State::Failed(event, failure.progress)
+            }
+            (Entry::Requested(_) | Entry::Progress(_), Some(known)) => known,
+            // Of an import whose request the log holds no more.
+            (Entry::Progress(_), None) => return Ok(()),
+        };
+        self.imports.insert(id, state);
         Ok(())
+    }
+
+    pub(super) fn is_open(&self, id: &str) -> bool {
+        matches!(self.imports.get(id), Some(State::Open(..)))
     }
 
     /// What is to be done, oldest first, and how far it is.
@@ -132,7 +169,7 @@ impl Journal {
             .iter()
             .filter_map(|id| match self.imports.get(id)? {
                 State::Open(request, progress) => Some((request, progress)),
-                State::Ended => None,
+                State::Done | State::Failed(..) => None,
             })
     }
 }
@@ -189,6 +226,21 @@ mod tests {
     }
 
     #[test]
+    fn an_import_that_failed_is_tried_again_when_another_event_asks_for_it() {
+        let failed = Entry::Failed(Failure {
+            reason: "r".to_owned(),
+            progress: progress("a", 700),
+        });
+        let mut entries = vec![Entry::Requested(request("a")), failed];
+        entries.push(Entry::Requested(request("a")));
+        assert_eq!(open(&journal(&entries)), []);
+        let mut again = request("a");
+        again.event_id = "another".to_owned();
+        entries.push(Entry::Requested(again));
+        assert_eq!(open(&journal(&entries)), [("a".to_owned(), 700)]);
+    }
+
+    #[test]
     fn another_version_of_an_object_is_another_import() {
         let id = |version| Request::new("b", "o", version, "e").id;
         assert_ne!(id("1"), id("2"));
@@ -201,7 +253,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn whatever_was_written_twice_an_ended_import_stays_ended(
+        fn whatever_was_written_twice_an_import_that_is_done_stays_done(
             entries in prop::collection::vec((0..4_u8, 0..3_u8, 0..50_u64), 0..60)
         ) {
             let entries: Vec<Entry> = entries
@@ -212,14 +264,14 @@ mod tests {
                         0 => Entry::Requested(request(&object)),
                         1 => Entry::Progress(progress(&object, rows)),
                         2 => Entry::Done(progress(&object, rows)),
-                        _ => Entry::Failed { id: request(&object).id, reason: "r".to_owned() },
+                        _ => Entry::Failed(Failure { reason: "r".to_owned(), progress: progress(&object, rows) }),
                     }
                 })
                 .collect();
             let journal = journal(&entries);
             for (request, _) in journal.open() {
                 let ended = entries.iter().any(|entry| {
-                    entry.id() == request.id && matches!(entry, Entry::Done(_) | Entry::Failed { .. })
+                    entry.id() == request.id && matches!(entry, Entry::Done(_))
                 });
                 prop_assert!(!ended);
             }

@@ -16,6 +16,8 @@ use super::source::Located;
 
 /// What one request asks for.
 const PIECE: u64 = 4 * 1024 * 1024;
+/// Requests to one store under way at once; each import makes one at a time.
+const CONCURRENCY: usize = 64;
 /// How long one request may take.
 const TIMEOUT: Duration = Duration::from_secs(60);
 
@@ -37,6 +39,8 @@ impl CallError for StoreError {
     fn is_outage(&self) -> bool {
         use object_store::Error;
         match self {
+            // A file that cannot be read now cannot be in a second.
+            Self::Answered(Error::Generic { store, .. }) => *store != "LocalFileSystem",
             Self::Answered(error) => !matches!(
                 error,
                 Error::NotFound { .. }
@@ -49,16 +53,20 @@ impl CallError for StoreError {
     }
 }
 
-/// The stores of all sources, as one dependency.
-pub(super) fn dependency(parallel: usize) -> Dependency {
-    let limits = Limits::new(TIMEOUT, parallel);
-    Dependency::new("objects", &limits, None)
+/// A source's store.
+pub(super) fn dependency(bucket: &str) -> Dependency {
+    Dependency::new(
+        &format!("objects {bucket}"),
+        &Limits::new(TIMEOUT, CONCURRENCY),
+        None,
+    )
 }
 
 /// What reading needs beside the object.
 #[derive(Debug, Clone)]
 pub(super) struct Means {
-    pub(super) dependency: Dependency,
+    /// The partition of the topic in which the import stands.
+    pub(super) partition: i32,
     pub(super) handle: Handle,
     pub(super) cancel: CancellationToken,
 }
@@ -81,7 +89,7 @@ impl ObjectReader {
         before: Option<&str>,
         means: &Means,
     ) -> Result<Self, RowsError> {
-        let meta = ask(means, || object.source.store.head(&object.path))?;
+        let meta = ask(object, means, || object.source.store.head(&object.path))?;
         if before.is_some() && meta.e_tag.as_deref() != before {
             return Err(changed());
         }
@@ -112,7 +120,7 @@ impl ObjectReader {
             ..GetOptions::default()
         };
         let (store, path) = (&self.object.source.store, &self.object.path);
-        self.piece = ask(&self.means, || async {
+        self.piece = ask(&self.object, &self.means, || async {
             let answer = store.get_opts(path, options.clone()).await?;
             answer.bytes().await
         })?;
@@ -150,12 +158,13 @@ impl Read for ObjectReader {
 }
 
 /// Asks the store until it answers, or nobody wants to know any more.
-fn ask<T, F>(means: &Means, request: impl Fn() -> F) -> Result<T, RowsError>
+fn ask<T, F>(object: &Located, means: &Means, request: impl Fn() -> F) -> Result<T, RowsError>
 where
     F: Future<Output = object_store::Result<T>>,
 {
     let patience = Patience::endless().pointless_with(means.cancel.clone());
-    let call = means
+    let call = object
+        .source
         .dependency
         .call(patience, || async { Ok(request().await?) });
     means

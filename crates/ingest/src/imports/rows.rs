@@ -1,6 +1,7 @@
 //! From the bytes of an object to its rows, each the JSON text of a transaction. Pure, but for what the reader does.
 //!
-//! Invariant: a row that cannot be read takes no other with it, and no row, however long, costs more than its limit.
+//! Invariant: a row that breaks a rule takes no other with it, and no row, however long, costs more than its limit. Where
+//! no row can be told from the next any more, as behind a quotation mark that is not closed, the object ends.
 
 use std::collections::BTreeMap;
 use std::io::{self, BufRead, BufReader, Read};
@@ -48,6 +49,14 @@ impl Columns {
             .iter()
             .map(|column| self.members.get(column).unwrap_or(column).clone())
             .collect();
+        for (index, member) in members.iter().enumerate() {
+            if let Some(first) = members[..index].iter().position(|other| other == member) {
+                return Err(RowsError::Unusable(format!(
+                    "the columns {} and {} would both be {member}; ingest.sources[].columns maps them",
+                    header[first], header[index]
+                )));
+            }
+        }
         for required in REQUIRED {
             if !members.iter().any(|member| member == required) {
                 let mut named = self.members.iter();
@@ -78,7 +87,9 @@ impl From<io::Error> for RowsError {
     fn from(error: io::Error) -> Self {
         match error.kind() {
             // What the decompressor says of data that is none.
-            io::ErrorKind::InvalidInput | io::ErrorKind::InvalidData => {
+            io::ErrorKind::InvalidInput
+            | io::ErrorKind::InvalidData
+            | io::ErrorKind::UnexpectedEof => {
                 Self::Unusable(format!("the object is damaged: {error}"))
             }
             _ => Self::Broken(error),
@@ -171,9 +182,12 @@ impl<'r> Rows<'r> {
             },
             Inner::Csv { reader, members } => {
                 let mut record = csv::ByteRecord::new();
-                reader.get_mut().renew();
-                if !reader.read_byte_record(&mut record).map_err(csv_error)? {
-                    return Ok(None);
+                // What is left of a blank line whose end has two characters is no row.
+                while record.is_empty() || record.len() == 1 && record[0].trim_ascii().is_empty() {
+                    reader.get_mut().renew();
+                    if !reader.read_byte_record(&mut record).map_err(csv_error)? {
+                        return Ok(None);
+                    }
                 }
                 let line = record.position().map_or(0, csv::Position::line);
                 Ok(Some(row_of(line, members, &record)))
@@ -322,7 +336,7 @@ mod tests {
             .collect()
     }
 
-    const CSV: &str = "\u{feff}Txn,user_id,Amt,timestamp,Lat,longitude,note\r\nt1,u,10.50,2026-01-01,52.5,13.4,\"a, \"\"b\"\"\nc\"\r\nt2,u,1,2026-01-01,,,\r\nt3,u,1\r\n";
+    const CSV: &str = "\u{feff}Txn,user_id,Amt,timestamp,Lat,longitude,note\r\nt1,u,10.50,2026-01-01,52.5,13.4,\"a, \"\"b\"\"\nc\"\r\n\r\nt2,u,1,2026-01-01,,,\r\nt3,u,1\r\n";
 
     #[test]
     fn columns_become_members_under_the_names_of_the_mapping() {
@@ -343,7 +357,7 @@ mod tests {
         assert_eq!(found[0], expected);
         assert_eq!(found[1].get("location"), None);
         let lines: Vec<u64> = rows.iter().map(|row| row.line).collect();
-        assert_eq!(lines, [2, 4, 5]);
+        assert_eq!(lines, [2, 5, 6]);
         assert_eq!(
             rows[2].wrong.as_deref(),
             Some("has 3 fields, and the header 7")
@@ -384,6 +398,26 @@ mod tests {
             all(&csv(&[]), text.as_bytes()),
             Err(RowsError::Unusable(_))
         ));
+    }
+
+    #[test]
+    fn an_object_that_was_cut_off_is_damaged_and_not_to_be_read_again() {
+        let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
+        encoder.write_all(CSV.repeat(100).as_bytes()).unwrap();
+        let packed = encoder.finish().unwrap();
+        let cut = all(&Format::Ndjson, &packed[..packed.len() / 2]);
+        assert!(matches!(cut, Err(RowsError::Unusable(_))), "{cut:?}");
+    }
+
+    #[test]
+    fn two_columns_for_one_member_are_refused_by_their_names() {
+        let format = csv(&[("amount", "amount_usd")]);
+        let header = b"transaction_id,user_id,amount,amount_usd,timestamp\n";
+        let error = all(&format, header).unwrap_err().to_string();
+        assert!(
+            error.contains("amount and amount_usd would both be amount"),
+            "{error}"
+        );
     }
 
     proptest! {

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 
 use object_store::ObjectStore;
 use object_store::path::Path;
@@ -9,8 +10,13 @@ use serde::{Deserialize, Serialize};
 use tollgate_runtime::Secret;
 use tollgate_runtime::config::ConfigError;
 use tollgate_runtime::objects::{self, StoreSettings};
+use tollgate_runtime::resilience::Dependency;
 
+use super::object;
 use super::rows::{Columns, Format};
+
+/// Longest name that Object Storage has, in bytes.
+const MAX_NAME_BYTES: usize = 1_024;
 
 /// One table of `ingest.sources`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -53,6 +59,10 @@ pub(crate) struct Source {
     prefix: String,
     url: String,
     pub(super) store: Arc<dyn ObjectStore>,
+    /// What is known of whether it answers.
+    pub(super) dependency: Dependency,
+    /// Objects of it that are read now: a source that does not answer keeps no other waiting.
+    pub(super) running: Arc<AtomicUsize>,
     root: Path,
     format: FormatSetting,
     columns: Arc<Columns>,
@@ -90,6 +100,8 @@ impl SourceConfig {
             prefix: self.prefix.clone(),
             url,
             store,
+            dependency: object::dependency(&self.bucket),
+            running: Arc::default(),
             root,
             format: self.format,
             columns: Arc::new(Columns::new(&self.columns, delimiter)),
@@ -130,6 +142,11 @@ pub(crate) fn locate(sources: &[Source], bucket: &str, object: &str) -> Result<L
         .ok_or_else(|| NoSource::Unknown {
             bucket: bucket.to_owned(),
         })?;
+    if object.len() > MAX_NAME_BYTES {
+        return Err(NoSource::Name(format!(
+            "it is longer than {MAX_NAME_BYTES} bytes"
+        )));
+    }
     // No empty and no relative parts: what is read lies below the source.
     let name = Path::parse(object).map_err(|error| NoSource::Name(error.to_string()))?;
     if name.parts().next().is_none() {
@@ -184,6 +201,7 @@ mod tests {
             ("payments", "out/a.csv"),
             ("payments", "in/../../etc/passwd.csv"),
             ("payments", "in/a.parquet"),
+            ("payments", &format!("in/{}.csv", "x".repeat(1_100))),
         ] {
             assert!(locate(&sources(), bucket, object).is_err(), "{object}");
         }

@@ -4,6 +4,8 @@
 //! beginning. Invariant: an import runs only in the instance that owns its partition, as far as that knows.
 
 use std::collections::{HashMap, HashSet};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError, mpsc};
 use std::time::Duration;
 
@@ -19,7 +21,6 @@ use tokio_util::sync::CancellationToken;
 use tollgate_runtime::Shutdown;
 use tollgate_runtime::health::Health;
 use tollgate_runtime::kafka::{Kafka, Profile, reports};
-use tollgate_runtime::resilience::Dependency;
 
 use super::feed::{End, Line, feed};
 use super::journal::Journal;
@@ -33,6 +34,8 @@ const POLL: Duration = Duration::from_millis(100);
 
 /// A partition of the topic, as long as it is this instance's.
 struct Owned {
+    /// Tells one ownership from the next.
+    generation: u64,
     journal: Journal,
     /// Everything that was there when it was taken is known.
     caught_up: bool,
@@ -42,8 +45,9 @@ struct Owned {
 }
 
 impl Owned {
-    fn new(parent: &CancellationToken) -> Self {
+    fn new(parent: &CancellationToken, generation: u64) -> Self {
         Self {
+            generation,
             journal: Journal::default(),
             caught_up: false,
             cancel: parent.child_token(),
@@ -55,6 +59,7 @@ impl Owned {
 /// What the client library calls back into: partitions that go take their imports with them.
 struct Partitions {
     owned: Mutex<HashMap<i32, Owned>>,
+    generations: AtomicU64,
     stop: CancellationToken,
 }
 
@@ -88,14 +93,20 @@ impl ConsumerContext for Partitions {
 }
 
 /// What an import leaves when it ends.
-type Ended = (i32, String, End);
+struct Ended {
+    partition: i32,
+    generation: u64,
+    id: String,
+    source: Source,
+    end: End,
+}
 
 pub(super) struct Worker {
     consumer: BaseConsumer<Partitions>,
     kafka: Kafka,
     sources: std::sync::Arc<[Source]>,
     line: Line,
-    dependency: Dependency,
+    /// Objects of one source that are read side by side.
     parallel: usize,
     handle: Handle,
     health: Health,
@@ -134,6 +145,7 @@ impl Worker {
         }
         let partitions = Partitions {
             owned: Mutex::default(),
+            generations: AtomicU64::new(0),
             stop: shutdown.token(),
         };
         let consumer: BaseConsumer<Partitions> = config.create_with_context(partitions)?;
@@ -143,7 +155,6 @@ impl Worker {
             kafka: kafka.clone(),
             sources,
             line,
-            dependency: super::object::dependency(parallel),
             parallel,
             handle: Handle::current(),
             health: health.clone(),
@@ -215,11 +226,10 @@ impl Worker {
     fn with(&self, partition: i32, change: impl FnOnce(&mut Owned)) {
         let partitions = self.consumer.context();
         let mut owned = partitions.lock();
-        change(
-            owned
-                .entry(partition)
-                .or_insert_with(|| Owned::new(&partitions.stop)),
-        );
+        change(owned.entry(partition).or_insert_with(|| {
+            let generation = partitions.generations.fetch_add(1, Ordering::Relaxed);
+            Owned::new(&partitions.stop, generation)
+        }));
     }
 
     /// Starts what is to be done, oldest first, as far as there is room.
@@ -228,27 +238,30 @@ impl Worker {
         let mut all = partitions.lock();
         for (partition, owned) in all.iter_mut().filter(|(_, owned)| owned.caught_up) {
             let Owned {
+                generation,
                 journal,
                 begun,
                 cancel,
                 ..
             } = owned;
+            begun.retain(|id| journal.is_open(id));
             for (request, progress) in journal.open() {
-                if self.running >= self.parallel {
-                    return;
-                }
-                if !begun.insert(request.id.clone()) {
+                if begun.contains(&request.id) {
                     continue;
                 }
                 let object = match locate(&self.sources, &request.bucket, &request.object) {
                     Ok(object) => object,
                     Err(reason) => {
                         tracing::warn!(%reason, id = request.id, "an import waits: its source is gone from the settings");
+                        begun.insert(request.id.clone());
                         continue;
                     }
                 };
+                if object.source.running.load(Ordering::Relaxed) >= self.parallel {
+                    continue;
+                }
                 let means = Means {
-                    dependency: self.dependency.clone(),
+                    partition: *partition,
                     handle: self.handle.clone(),
                     cancel: cancel.clone(),
                 };
@@ -258,19 +271,28 @@ impl Worker {
                     from_row = progress.rows,
                     "an import begins"
                 );
-                let (line, told, partition) = (self.line.clone(), self.ended.0.clone(), *partition);
+                let (line, told) = (self.line.clone(), self.ended.0.clone());
                 let (request, progress) = (request.clone(), progress.clone());
-                let work = move || {
-                    let end = feed(&line, &object, &request, progress, &means);
-                    // The worker waits for everyone that it began.
-                    let _ = told.send((partition, request.id, end));
+                let (id, source) = (request.id.clone(), object.source.clone());
+                let mut ended = Ended {
+                    partition: *partition,
+                    generation: *generation,
+                    id: id.clone(),
+                    source: source.clone(),
+                    end: End::Panicked,
                 };
-                let begun = std::thread::Builder::new()
-                    .name("import".to_owned())
-                    .spawn(work);
-                match begun {
+                let work = move || {
+                    let fed = AssertUnwindSafe(|| feed(&line, &object, &request, progress, &means));
+                    ended.end = catch_unwind(fed).unwrap_or(End::Panicked);
+                    // The worker waits for everyone that it began.
+                    let _ = told.send(ended);
+                };
+                let thread = std::thread::Builder::new().name("import".to_owned());
+                match thread.spawn(work) {
                     Ok(_) => {
+                        begun.insert(id);
                         self.running += 1;
+                        source.running.fetch_add(1, Ordering::Relaxed);
                         gauge!("tollgate_imports_running").increment(1.0);
                     }
                     Err(error) => tracing::error!(%error, "an import cannot begin"),
@@ -279,23 +301,31 @@ impl Worker {
         }
     }
 
-    fn note(&mut self, (partition, id, end): Ended) {
+    fn note(&mut self, ended: Ended) {
         self.running -= 1;
+        ended.source.running.fetch_sub(1, Ordering::Relaxed);
         gauge!("tollgate_imports_running").decrement(1.0);
-        match end {
+        let id = ended.id;
+        match ended.end {
             End::Done(progress) => {
                 counter!("tollgate_imports_total", "outcome" => "done").increment(1);
                 let (accepted, rejected) = (progress.accepted, progress.rejected);
                 tracing::info!(id, accepted, rejected, "an import is done");
             }
-            End::Failed(reason) => {
+            End::Failed(failure) => {
                 counter!("tollgate_imports_total", "outcome" => "failed").increment(1);
-                tracing::error!(id, reason, "an object cannot be imported");
+                let (reason, rows) = (failure.reason, failure.progress.rows);
+                tracing::error!(id, reason, rows, "an object cannot be imported");
             }
-            // Where the partition came back meanwhile, it begins again from what is known.
+            End::Panicked => {
+                tracing::error!(id, "an import ended by a defect of this program");
+            }
+            // Where the partition came back meanwhile, it has begun anew already.
             End::Cancelled => {
                 let partitions = self.consumer.context();
-                if let Some(owned) = partitions.lock().get_mut(&partition) {
+                if let Some(owned) = partitions.lock().get_mut(&ended.partition)
+                    && owned.generation == ended.generation
+                {
                     owned.begun.remove(&id);
                 }
             }

@@ -220,11 +220,20 @@ async fn an_object_that_cannot_be_read_ends_its_import_with_the_reason_and_holds
     )
     .unwrap();
     std::fs::write(directory.path().join("good.ndjson"), transaction("t", "u")).unwrap();
+    let rows: Vec<String> = (0..500)
+        .map(|n| transaction(&format!("c{n}"), "u"))
+        .collect();
+    let mut packed = GzEncoder::new(Vec::new(), Compression::fast());
+    packed.write_all(rows.join("\n").as_bytes()).unwrap();
+    let packed = packed.finish().unwrap();
+    let cut = directory.path().join("cut.ndjson.gz");
+    std::fs::write(cut, &packed[..packed.len() / 2]).unwrap();
     let service = start(with_source(&directory)).await;
     for (object, reason) in [
         ("gone.csv", "not found"),
         ("columns.csv", "no column transaction_id"),
         ("damaged.csv", "damaged"),
+        ("cut.ndjson.gz", "damaged"),
     ] {
         let import = tell(&service, created(object, "v1")).await;
         let end = ended(&service, &import).await;

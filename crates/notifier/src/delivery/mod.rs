@@ -257,6 +257,9 @@ impl SinkWorker {
             // Each attempt is a message too.
             if !paid.swap(false, Ordering::Relaxed) {
                 self.pace.wait().await;
+                if late.is_cancelled() || revoked.iter().any(CancellationToken::is_cancelled) {
+                    return Err(Failure::retry("its turn came too late"));
+                }
             }
             self.sink.deliver(&alerts).await
         });

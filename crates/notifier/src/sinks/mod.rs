@@ -60,7 +60,7 @@ impl CallError for Failure {
 }
 
 impl Failure {
-    fn retry(reason: impl Into<String>) -> Self {
+    pub(crate) fn retry(reason: impl Into<String>) -> Self {
         Self::Retry {
             reason: reason.into(),
             after: None,

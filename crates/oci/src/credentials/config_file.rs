@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::path::PathBuf;
 
-use configparser::ini::Ini;
+use configparser::ini::{Ini, IniDefault};
 
 use super::token::Life;
 use super::{Reason, Signing, key, read};
@@ -51,8 +51,12 @@ impl ConfigFile {
 
     fn profile(&self) -> Result<HashMap<String, String>, Reason> {
         // The names of profiles keep their case.
-        let mut ini = Ini::new_cs();
-        ini.set_default_section("");
+        let mut rules = IniDefault::default();
+        rules.case_sensitive = true;
+        rules.default_section = String::new();
+        // A passphrase may hold any character.
+        rules.inline_comment_symbols = Some(Vec::new());
+        let mut ini = Ini::new_from_defaults(rules);
         let text = read(&expand(&self.path))?;
         let sections = ini
             .read(text)
@@ -60,7 +64,8 @@ impl ConfigFile {
         let section = sections
             .get(&self.profile)
             .ok_or_else(|| format!("{} has no profile {}", self.path, self.profile))?;
-        let entries = section.iter();
+        // What a profile does not say, DEFAULT does.
+        let entries = sections.get("DEFAULT").into_iter().flatten().chain(section);
         Ok(entries
             .filter_map(|(name, value)| Some((name.to_lowercase(), value.clone()?)))
             .collect())
@@ -112,8 +117,14 @@ mod tests {
     }
 
     #[test]
+    fn a_profile_inherits_from_default_and_a_value_may_hold_what_looks_like_a_comment() {
+        let (_dir, other) = file(&format!("{TEXT}fingerprint=1;2#3\n"), "Other");
+        assert_eq!(other.fetch().unwrap().get_key_id(), "t/o/1;2#3");
+    }
+
+    #[test]
     fn what_is_missing_is_named() {
-        let (_dir, other) = file(TEXT, "Other");
+        let (_dir, other) = file("[Other]\nuser=o\n", "Other");
         assert!(
             other
                 .fetch()

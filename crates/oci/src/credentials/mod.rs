@@ -142,6 +142,10 @@ impl Credentials {
                 return Ok(Arc::clone(signing));
             }
         }
+        if usable.is_some() {
+            // Also where whoever asks goes away before it is there.
+            held.not_before = Some(now + RENEW_AGAIN);
+        }
         match self.fetch().await {
             Ok(signing) => {
                 let signing = Arc::new(signing);
@@ -154,7 +158,6 @@ impl Credentials {
             Err(reason) => match usable {
                 Some(signing) => {
                     tracing::warn!(reason, "the key for Oracle Cloud was not renewed");
-                    held.not_before = Some(now + RENEW_AGAIN);
                     Ok(signing)
                 }
                 None => Err(OciFailure::Credentials(reason)),

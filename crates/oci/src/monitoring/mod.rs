@@ -16,8 +16,8 @@ use crate::config::OciConfig;
 use post::Poster;
 use streams::Look;
 
-/// How long the last post may take at the end.
-const FAREWELL: Duration = Duration::from_secs(3);
+/// How long the last post may take at the end, after which what is on its way is cut off.
+pub(crate) const FAREWELL: Duration = Duration::from_secs(3);
 
 /// Posts until `ended`, and once more then.
 pub(crate) async fn run(client: Client, config: OciConfig, service: &'static str, ended: Shutdown) {

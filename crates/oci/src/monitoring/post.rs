@@ -155,7 +155,15 @@ impl Poster {
                 self.client.post(PATH, &details).await
             });
             match call.await.1 {
-                Ok(answer) => told(streams, serde_json::from_value(answer).unwrap_or_default()),
+                Ok(answer) => match serde_json::from_value(answer) {
+                    Ok(answer) => told(streams, answer),
+                    Err(_) => {
+                        tracing::warn!(
+                            "the answer to metrics is not that of Monitoring; they are sent again"
+                        );
+                        return;
+                    }
+                },
                 Err(Unserved::Failed(failure)) => refused(streams, &failure),
                 // It is sent at the next look.
                 Err(Unserved::GivenUp(_)) => return,

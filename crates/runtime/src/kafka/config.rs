@@ -236,12 +236,8 @@ impl KafkaConfig {
                 return invalid(setting, "must be set for the profile oci-streaming");
             }
         }
-        let is_true = |name: &str| {
-            self.properties
-                .get(name)
-                .is_some_and(|value| value == "true")
-        };
-        if is_true("enable.idempotence") {
+        let idempotence = self.properties.get("enable.idempotence");
+        if idempotence.is_some_and(|value| value != "false") {
             return invalid(
                 "properties.enable.idempotence",
                 "is not to be set: OCI Streaming has no idempotent producer",
@@ -416,8 +412,7 @@ mod tests {
                 c.oci.auth_token = Secret::default()
             }),
             ("kafka.properties.enable.idempotence", |c| {
-                c.properties
-                    .insert("enable.idempotence".into(), "true".into());
+                c.properties.insert("enable.idempotence".into(), "1".into());
             }),
             ("kafka.properties.message.max.bytes", |c| {
                 c.properties

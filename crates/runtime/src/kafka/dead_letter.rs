@@ -70,15 +70,6 @@ impl RejectedRow<'_> {
         acks: &Arc<Acks>,
         give_up: impl Fn() -> bool,
     ) -> Result<(), SendError> {
-        metrics::counter!("tollgate_dead_letters_total", "stage" => INGEST, "kind" => self.kind)
-            .increment(1);
-        tracing::warn!(
-            stage = INGEST,
-            kind = self.kind,
-            reason = self.reason,
-            origin = ?self.origin,
-            "dead-lettered"
-        );
         let line;
         let source = match self.origin {
             Origin::Object { url, line: at } => {
@@ -110,7 +101,17 @@ impl RejectedRow<'_> {
             timestamp_ms: None,
             payload: self.payload,
         };
-        letter.send(producer, acks, give_up)
+        letter.send(producer, acks, give_up)?;
+        metrics::counter!("tollgate_dead_letters_total", "stage" => INGEST, "kind" => self.kind)
+            .increment(1);
+        tracing::warn!(
+            stage = INGEST,
+            kind = self.kind,
+            reason = self.reason,
+            origin = ?self.origin,
+            "dead-lettered"
+        );
+        Ok(())
     }
 }
 

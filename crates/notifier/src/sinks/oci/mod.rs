@@ -3,12 +3,16 @@
 mod digest;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tollgate_oci::{Cloud, Notifications, OciFailure};
 
 use super::Failure;
 use crate::alert::Alert;
 use crate::config::OciSpec;
+
+/// When a topic that has no room for a message is asked again.
+const BUSY: Duration = Duration::from_secs(2);
 
 #[derive(Debug)]
 pub(crate) struct OciSink {
@@ -39,7 +43,11 @@ impl OciSink {
                     reason: failure.to_string(),
                 }
             } else {
-                Failure::retry(failure.to_string())
+                Failure::Retry {
+                    // Oracle's word for how long does not get through the SDK.
+                    after: failure.is_busy().then_some(BUSY),
+                    reason: failure.to_string(),
+                }
             }
         })
     }
