@@ -213,6 +213,7 @@ fn values_of(now: &BTreeMap<u64, f64>, then: &BTreeMap<u64, f64>, sum: f64) -> V
         }
         low = high;
     }
+    // The last bucket has no end, and so no middle.
     let middle = |low: f64, high: f64| {
         if high.is_finite() {
             f64::midpoint(low, high)
@@ -220,26 +221,45 @@ fn values_of(now: &BTreeMap<u64, f64>, then: &BTreeMap<u64, f64>, sum: f64) -> V
             low
         }
     };
-    let mut off = sum
-        - found
+    let mut values: Vec<f64> = found
+        .iter()
+        .map(|(low, high, _)| middle(*low, *high))
+        .collect();
+    let told = |values: &[f64]| -> f64 {
+        let pairs = values.iter().zip(&found);
+        pairs.map(|(value, (.., count))| value * count).sum()
+    };
+    // Each round moves those that still can, and at least one of them to its end, or there is nothing left to move.
+    for _ in 0..=found.len() {
+        let off = sum - told(&values);
+        let moves = |value: f64, low: f64, high: f64| {
+            if off > 0.0 { value < high } else { value > low }
+        };
+        let movable: f64 = values
             .iter()
-            .map(|(low, high, count)| middle(*low, *high) * count)
-            .sum::<f64>();
-    let mut left: f64 = found.iter().map(|(.., count)| count).sum();
-    let mut values = Vec::with_capacity(found.len());
-    // From below, so that what does not fit is left to the last one, which has no end.
-    for (low, high, count) in found {
-        let value = (middle(low, high) + off / left).clamp(low, high);
-        off -= (value - middle(low, high)) * count;
-        left -= count;
-        #[expect(
-            clippy::cast_possible_truncation,
-            clippy::cast_sign_loss,
-            reason = "a count"
-        )]
-        values.push((value, count as u64));
+            .zip(&found)
+            .filter(|(value, (low, high, _))| moves(**value, *low, *high))
+            .map(|(_, (.., count))| count)
+            .sum();
+        if movable < 1.0 {
+            break;
+        }
+        for (value, (low, high, _)) in values.iter_mut().zip(&found) {
+            if moves(*value, *low, *high) {
+                *value = (*value + off / movable).clamp(*low, *high);
+            }
+        }
     }
-    values
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "a count"
+    )]
+    let points = values
+        .into_iter()
+        .zip(found)
+        .map(|(value, (.., count))| (value, count as u64));
+    points.collect()
 }
 
 #[cfg(test)]
