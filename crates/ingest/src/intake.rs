@@ -55,6 +55,17 @@ pub(crate) fn identify(app: &App, parts: &Parts) -> Result<Caller, Problem> {
     })
 }
 
+/// A body that is compressed would read as damaged.
+pub(crate) fn refuse_coding(parts: &Parts) -> Result<(), Problem> {
+    let coding = parts.headers.get(header::CONTENT_ENCODING);
+    let plain = coding.is_none_or(|coding| coding.as_bytes().eq_ignore_ascii_case(b"identity"));
+    if plain {
+        return Ok(());
+    }
+    let detail = "content codings such as gzip are not taken; send the body as it is";
+    Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, detail))
+}
+
 /// A request that was let in: its body, and its place among those under way.
 pub(crate) struct Admitted {
     pub(crate) body: Received,

@@ -196,12 +196,12 @@ pub(crate) fn check(item: &[u8], rules: Rules) -> Result<Transaction<'_>, Reject
         return Err(Rejection::new("", reason));
     }
     // Told here, because the parser's own message for it would quote the value.
-    let found = match item.first() {
-        Some(b'"') => Some("a string"),
-        Some(b'[') => Some("an array"),
-        Some(b't' | b'f') => Some("a boolean"),
-        Some(b'n') => Some("null"),
-        Some(b'-' | b'0'..=b'9') => Some("a number"),
+    let found = match item {
+        b"true" | b"false" => Some("a boolean"),
+        b"null" => Some("null"),
+        [b'"', ..] => Some("a string"),
+        [b'[', ..] => Some("an array"),
+        [b'-' | b'0'..=b'9', ..] => Some("a number"),
         _ => None,
     };
     if let Some(found) = found {

@@ -106,12 +106,7 @@ fn format_of(parts: &Parts) -> Result<Format, Problem> {
             .get(name)
             .map(|value| value.to_str().unwrap_or_default())
     };
-    let coded = text(header::CONTENT_ENCODING)
-        .is_some_and(|coding| !coding.eq_ignore_ascii_case("identity"));
-    if coded {
-        let detail = "content codings such as gzip are not taken; send the body as it is";
-        return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, detail));
-    }
+    intake::refuse_coding(parts)?;
     text(header::CONTENT_TYPE)
         .and_then(Format::of)
         .ok_or_else(|| {

@@ -106,6 +106,7 @@ pub(crate) struct EventResult<'a> {
         (status = 401, description = "No API key, or an unknown one.", body = openapi::Problem, content_type = "application/problem+json"),
         (status = 403, description = "The key lacks the scope `transactions:write`.", body = openapi::Problem, content_type = "application/problem+json"),
         (status = 408, description = "The body did not arrive in time.", body = openapi::Problem, content_type = "application/problem+json"),
+        (status = 415, description = "A content coding such as gzip.", body = openapi::Problem, content_type = "application/problem+json"),
         (status = 413, description = "The body is too large, or holds too many events or transactions.", body = openapi::Problem, content_type = "application/problem+json"),
         (status = 422, description = "Every event was rejected; `results` says why.", body = openapi::Problem, content_type = "application/problem+json"),
         (status = 429, description = "The key's rate limit. Nothing was taken; come again after `Retry-After`.", body = openapi::Problem, content_type = "application/problem+json", headers(("Retry-After" = u64, description = "Seconds."))),
@@ -121,6 +122,7 @@ pub(crate) async fn submit(State(app): State<Arc<App>>, request: Request) -> Res
 
 async fn answer(app: &App, parts: &Parts, body: &mut Body) -> Result<Response, Problem> {
     let caller = intake::identify(app, parts)?;
+    intake::refuse_coding(parts)?;
     let admitted = intake::admit(app, body).await?;
     let body = admitted.body.bytes();
     if let Some(url) = confirmation::asked(&parts.headers, body) {

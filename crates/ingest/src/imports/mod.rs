@@ -5,6 +5,7 @@
 mod feed;
 mod journal;
 mod object;
+mod quotes;
 mod rows;
 mod source;
 mod worker;

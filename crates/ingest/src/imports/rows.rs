@@ -10,6 +10,8 @@ use std::sync::Arc;
 use flate2::read::MultiGzDecoder;
 use serde_json::{Map, Value};
 
+use super::quotes::Quotes;
+
 /// What gzip begins with: RFC 1952, section 2.3.1.
 const GZIP: [u8; 2] = [0x1f, 0x8b];
 const MARK: &[u8] = b"\xef\xbb\xbf";
@@ -149,7 +151,7 @@ impl<'r> Rows<'r> {
                     // Or a line that ends in two characters would be counted with the next one; the first of them is
                     // trimmed off with other white space.
                     .terminator(csv::Terminator::Any(b'\n'))
-                    .from_reader(Limited::new(reader, max_bytes));
+                    .from_reader(Limited::new(reader, max_bytes, columns.delimiter));
                 let header = reader.headers().map_err(csv_error)?;
                 let header: Vec<String> =
                     header.iter().map(|name| name.trim().to_owned()).collect();
@@ -266,9 +268,10 @@ fn csv_error(error: csv::Error) -> RowsError {
     }
 }
 
-/// Ends a record that never ends, such as one behind a quotation mark that is not closed.
+/// Ends where no row can be told from the next any more, and where a record would never end.
 struct Limited<R> {
     reader: R,
+    quotes: Quotes,
     limit: usize,
     left: usize,
 }
@@ -277,10 +280,11 @@ struct Limited<R> {
 const AHEAD: usize = 64 * 1024;
 
 impl<R> Limited<R> {
-    fn new(reader: R, max_bytes: usize) -> Self {
+    fn new(reader: R, max_bytes: usize, delimiter: u8) -> Self {
         let limit = max_bytes.saturating_add(AHEAD);
         Self {
             reader,
+            quotes: Quotes::new(delimiter),
             limit,
             left: limit,
         }
@@ -300,6 +304,11 @@ impl<R: Read> Read for Limited<R> {
         let most = buffer.len().min(self.left);
         let read = self.reader.read(&mut buffer[..most])?;
         self.left -= read;
+        let paired = match read {
+            0 => self.quotes.end(),
+            _ => self.quotes.read(&buffer[..read]),
+        };
+        paired.map_err(|reason| io::Error::new(io::ErrorKind::InvalidData, reason))?;
         Ok(read)
     }
 }
@@ -398,6 +407,27 @@ mod tests {
             all(&csv(&[]), text.as_bytes()),
             Err(RowsError::Unusable(_))
         ));
+    }
+
+    #[test]
+    fn a_mark_that_is_not_closed_takes_no_row_into_a_field() {
+        let header = "transaction_id,user_id,amount,timestamp,note\n";
+        for stray in [vec![50], vec![20, 70]] {
+            let rows: String = (0..100)
+                .map(|row| {
+                    format!(
+                        "t{row},u,1,2026-01-01,{}\n",
+                        if stray.contains(&row) {
+                            "\"12 inch"
+                        } else {
+                            "x"
+                        }
+                    )
+                })
+                .collect();
+            let found = all(&csv(&[]), format!("{header}{rows}").as_bytes());
+            assert!(matches!(found, Err(RowsError::Unusable(_))), "{found:?}");
+        }
     }
 
     #[test]

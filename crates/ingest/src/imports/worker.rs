@@ -97,6 +97,7 @@ struct Ended {
     partition: i32,
     generation: u64,
     id: String,
+    object: String,
     source: Source,
     end: End,
 }
@@ -278,6 +279,7 @@ impl Worker {
                     partition: *partition,
                     generation: *generation,
                     id: id.clone(),
+                    object: object.url.clone(),
                     source: source.clone(),
                     end: End::Panicked,
                 };
@@ -305,20 +307,20 @@ impl Worker {
         self.running -= 1;
         ended.source.running.fetch_sub(1, Ordering::Relaxed);
         gauge!("tollgate_imports_running").decrement(1.0);
-        let id = ended.id;
+        let (id, object) = (ended.id, ended.object);
         match ended.end {
             End::Done(progress) => {
                 counter!("tollgate_imports_total", "outcome" => "done").increment(1);
                 let (accepted, rejected) = (progress.accepted, progress.rejected);
-                tracing::info!(id, accepted, rejected, "an import is done");
+                tracing::info!(id, object, accepted, rejected, "an import is done");
             }
             End::Failed(failure) => {
                 counter!("tollgate_imports_total", "outcome" => "failed").increment(1);
                 let (reason, rows) = (failure.reason, failure.progress.rows);
-                tracing::error!(id, reason, rows, "an object cannot be imported");
+                tracing::error!(id, object, reason, rows, "an object cannot be imported");
             }
             End::Panicked => {
-                tracing::error!(id, "an import ended by a defect of this program");
+                tracing::error!(id, object, "an import ended by a defect of this program");
             }
             // Where the partition came back meanwhile, it has begun anew already.
             End::Cancelled => {
