@@ -38,9 +38,7 @@ impl TraceContext {
             state,
         }
     }
-}
 
-impl TraceContext {
     /// The context of an event that carries one itself.
     pub(crate) fn of_parent(parent: &str) -> Option<Self> {
         is_parent(parent).then(|| Self {

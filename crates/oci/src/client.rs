@@ -81,7 +81,7 @@ impl Client {
             to_raw_value(body).map_err(|error| OciFailure::Unreachable(error.to_string()))?;
         match client.post::<_, Value>(path, Some(&body)).await {
             Ok(answer) => Ok(answer.body),
-            // 2xx without JSON: it was done.
+            // 2xx without JSON: null. Only the caller knows whether the service may answer so.
             Err(OciError::SerdeError(_)) => Ok(Value::Null),
             Err(error) => Err(error.into()),
         }

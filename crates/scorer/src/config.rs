@@ -145,9 +145,7 @@ impl ScorerConfig {
             ConfigError::invalid(format!("scorer.rules.{}", error.setting), error.reason)
         })
     }
-}
 
-impl ScorerConfig {
     /// Where snapshots are kept.
     pub(crate) fn snapshot_store(&self) -> StoreSettings<'_> {
         StoreSettings {

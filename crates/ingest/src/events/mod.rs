@@ -56,7 +56,7 @@ pub(crate) struct EventResult<'a> {
     index: usize,
     /// The event's id; null where it could not be made out.
     #[schema(value_type = Option<String>)]
-    id: Option<Cow<'a, str>>,
+    id: Option<&'a str>,
     /// `accepted` or `rejected`.
     status: &'static str,
     /// Only for an object: the import that reads it, the same for the same version of the same object.
@@ -159,7 +159,7 @@ async fn answer(app: &App, parts: &Parts, body: &mut Body) -> Result<Response, P
         .filter(|result| result.status != ACCEPTED)
         .take(LOGGED)
     {
-        let (id, reason) = (result.id.as_deref().map(cut), result.reason.as_deref());
+        let (id, reason) = (result.id.map(cut), result.reason.as_deref());
         tracing::warn!(
             id,
             field = result.field.flatten(),
@@ -282,7 +282,7 @@ fn open<'a>(app: &App, event: &'a Result<Event<'a>, Rejection>) -> Opened<'a> {
 fn result<'a>(index: usize, event: &'a Opened<'_>, sorted: &Sorted<'_>) -> EventResult<'a> {
     let mut result = EventResult {
         index,
-        id: event.id.map(Cow::Borrowed),
+        id: event.id,
         status: ACCEPTED,
         import: None,
         transactions: None,
