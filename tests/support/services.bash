@@ -13,6 +13,12 @@
 # TEST_KAFKA_MTLS       SSL, for those with a certificate
 # TEST_KAFKA_RECYCLED   as TEST_KAFKA_SASL_PLAIN, for a proxy of the test's to listen at; TEST_KAFKA_BEHIND_RECYCLED is where the broker does
 # Any other Kafka has none of these; TEST_KAFKA_TLS says which it is.
+#
+# Of some a test starts as many as it likes, with ports and folders of its own; these are paths to the programs:
+# TEST_COLLECTOR        an OpenTelemetry Collector that writes what it takes to files, by need_collector; it runs with --config and
+#                       TEST_COLLECTOR_CONFIG, the head of which says what else it has to be told
+# TEST_PROMETHEUS       Prometheus, and TEST_PROMTOOL its promtool, by need_prometheus
+# TEST_DASHBOARD_CHECK  tells of each FILE that it is given what is wrong with it as a Grafana dashboard, by need_dashboard_check
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 kafka_version=$(sed -n 's:.*<kafka.version>\(.*\)</kafka.version>.*:\1:p' "$here/kafka/pom.xml")
@@ -438,6 +444,61 @@ need_oci_sdk() {
   say "Oracle's SDK for Python: $oci_sdk_version, of $TEST_OCI_PYTHON"
 }
 
+# --- programs that Go builds --------------------------------------------------------------------------------------
+
+# Builds a program once, into a folder of its own: go_program FOLDER NAME DIR PACKAGE, with PACKAGE seen from DIR. Sets $program.
+go_program() {
+  local dir=${XDG_CACHE_HOME:-$HOME/.cache}/tollgate/$1 partial wanted found
+  program=$dir/$2 partial=$dir.partial.$$
+  [ ! -x "$program" ] || return 0
+  command -v go >/dev/null || apt_install golang-go || return 1
+  if [ -e "$3/go.mod" ]; then
+    # Asked in this folder it tells which Go it would build with: from 1.21 on it fetches the one that go.mod wants, if GOTOOLCHAIN lets it.
+    wanted=$(sed -n 's/^go //p' "$3/go.mod")
+    found=$(cd "$3" && go env GOVERSION 2>"$work/go.log") || { REASON="$2 needs Go $wanted: $(tail -1 "$work/go.log")"; return 1; }
+    if [ "$(printf '%s\n' "$wanted" "${found#go}" | sort -V | head -1)" != "$wanted" ]; then
+      REASON="$2 needs Go $wanted, and $(command -v go) is ${found#go}; one from 1.21 on would fetch it with GOTOOLCHAIN=auto"
+      return 1
+    fi
+  fi
+  say "building $1 with Go into $dir"
+  mkdir -p "$partial"
+  if ! (cd "$3" && GOBIN=$partial go install -buildvcs=false -trimpath -ldflags='-s -w' "$4") </dev/null >"$work/go.log" 2>&1; then
+    REASON="go install of $1: $(tail -1 "$work/go.log")"
+    rm -rf "$partial"
+    return 1
+  fi
+  # In one step, so that a folder that is there is whole. Another run may have been faster.
+  mv -T "$partial" "$dir" 2>"$work/go.log" || { rm -rf "$partial"; [ -x "$program" ]; } || { REASON=$(tail -1 "$work/go.log"); return 1; }
+}
+
+# One of this repository, anew for each state of its sources: own_go_program NAME DIR
+own_go_program() {
+  go_program "$1-$(cat "$2/go.mod" "$2/go.sum" "$2/main.go" | sha256sum | cut -c 1-12)" "$1" "$2" .
+}
+
+collector_program() { own_go_program otelcol "$here/collector"; }
+
+need_collector() {
+  if [ -z "${TEST_COLLECTOR:-}" ]; then
+    local program
+    collector_program || return 1
+    TEST_COLLECTOR=$program
+  fi
+  export TEST_COLLECTOR TEST_COLLECTOR_CONFIG=${TEST_COLLECTOR_CONFIG:-$here/collector/config.yaml}
+  say "OpenTelemetry Collector: $TEST_COLLECTOR"
+}
+
+need_dashboard_check() {
+  if [ -z "${TEST_DASHBOARD_CHECK:-}" ]; then
+    local program
+    own_go_program dashboard-check "$here/dashboard" || return 1
+    TEST_DASHBOARD_CHECK=$program
+  fi
+  export TEST_DASHBOARD_CHECK
+  say "the check of Grafana dashboards: $TEST_DASHBOARD_CHECK"
+}
+
 # --- Toxiproxy ----------------------------------------------------------------------------------------------------
 
 toxiproxy_version=2.5.0
@@ -445,15 +506,9 @@ toxiproxy_version=2.5.0
 # Sets $toxiproxy.
 toxiproxy_server() {
   toxiproxy=$(command -v toxiproxy-server) && return
-  local dir=${XDG_CACHE_HOME:-$HOME/.cache}/tollgate/toxiproxy-$toxiproxy_version
-  toxiproxy=$dir/server
-  [ ! -x "$toxiproxy" ] || return 0
-  command -v go >/dev/null || apt_install golang-go || return 1
-  say "building Toxiproxy $toxiproxy_version with Go into $dir"
-  mkdir -p "$dir.partial"
-  GOBIN=$dir.partial go install "github.com/Shopify/toxiproxy/v2/cmd/server@v$toxiproxy_version" </dev/null >"$work/go.log" 2>&1 ||
-    { REASON="go install toxiproxy: $(tail -1 "$work/go.log")"; return 1; }
-  mv -T "$dir.partial" "$dir"
+  local program
+  go_program "toxiproxy-$toxiproxy_version" server / "github.com/Shopify/toxiproxy/v2/cmd/server@v$toxiproxy_version" || return 1
+  toxiproxy=$program
 }
 
 need_toxiproxy() {
@@ -463,4 +518,20 @@ need_toxiproxy() {
   start toxiproxy "$port" 10 "$toxiproxy" -host 127.0.0.1 -port "$port" || return 1
   export TEST_TOXIPROXY=http://127.0.0.1:$port
   say "Toxiproxy: $toxiproxy, on port $port"
+}
+
+# --- Prometheus ---------------------------------------------------------------------------------------------------
+
+prometheus_programs() {
+  TEST_PROMETHEUS=${TEST_PROMETHEUS:-$(command -v prometheus)} && TEST_PROMTOOL=${TEST_PROMTOOL:-$(command -v promtool)}
+}
+
+need_prometheus() {
+  if ! prometheus_programs; then
+    # Debian's package would start a server of its own, on the usual port: it comes without what starts that, now or with the machine.
+    printf 'DPkg::Options:: "--path-exclude=%s";\n' /{,usr/}lib/systemd/system/prometheus.service /etc/init.d/prometheus >"$work/prometheus-apt.conf"
+    APT_CONFIG=$work/prometheus-apt.conf apt_install prometheus && prometheus_programs || return 1
+  fi
+  export TEST_PROMETHEUS TEST_PROMTOOL
+  say "Prometheus: $TEST_PROMETHEUS, and $TEST_PROMTOOL"
 }
