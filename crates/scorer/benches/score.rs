@@ -88,9 +88,13 @@ fn parse_score_and_print_20k_records(bencher: Bencher<'_, '_>) {
             for line in &lines {
                 let transaction = Transaction::parse(line.as_bytes()).unwrap();
                 out.clear();
-                engine
-                    .score(&transaction)
-                    .write_decision(&transaction, now, &version, &mut out);
+                engine.score(&transaction).write_decision(
+                    &transaction,
+                    now,
+                    &version,
+                    None,
+                    &mut out,
+                );
                 divan::black_box(&out);
             }
             engine

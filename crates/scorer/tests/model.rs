@@ -406,6 +406,7 @@ fn agrees_with_the_model(rules: Rules, steps: &[Step]) -> Result<(), TestCaseErr
             user_id: Cow::Borrowed(&user),
             amount: Amount::from_ten_thousandths(step.amount).unwrap(),
             location: step.location,
+            traceparent: None,
             json: "",
         };
         let expected = model.score(&transaction);
@@ -480,6 +481,7 @@ fn transaction<'a>(id: &'a str, user: &'a str, seconds: i64, amount: i64) -> Tra
         amount: Amount::from_ten_thousandths(amount).unwrap(),
         timestamp: Timestamp::from_micros(seconds * SECOND).unwrap(),
         location: None,
+        traceparent: None,
         json: "",
     }
 }

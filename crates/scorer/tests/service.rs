@@ -37,7 +37,7 @@ impl Harness {
         let scorer = start(config, kafka.clone(), shutdown.clone())
             .await
             .unwrap();
-        let producer = kafka.producer().unwrap();
+        let producer = kafka.producer("test").unwrap();
         Self {
             kafka,
             producer,

@@ -123,9 +123,13 @@ fn score(config: &ScorerConfig, files: &mut Files) -> anyhow::Result<u64> {
         match parsed {
             Ok(transaction) => {
                 out.clear();
-                engine
-                    .score(&transaction)
-                    .write_decision(&transaction, now, &version, &mut out);
+                engine.score(&transaction).write_decision(
+                    &transaction,
+                    now,
+                    &version,
+                    None,
+                    &mut out,
+                );
                 out.push(b'\n');
                 files
                     .output

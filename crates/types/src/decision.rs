@@ -8,7 +8,7 @@ use serde::ser::Serializer;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use crate::{Amount, Timestamp};
+use crate::{Amount, Timestamp, TraceContext};
 
 /// What is done with a transaction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -263,6 +263,9 @@ pub struct Decision<'a> {
     /// The transaction had been decided on before; this is that decision again.
     #[serde(default)]
     pub duplicate: bool,
+    /// W3C trace context of the scoring, for a reader whose log drops headers.
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    pub traceparent: Option<Cow<'a, str>>,
     /// The transaction as its producer wrote it.
     #[serde(borrow)]
     pub transaction: &'a RawValue,
@@ -276,6 +279,12 @@ impl<'a> Decision<'a> {
     pub fn parse(bytes: &'a [u8]) -> Result<Self, serde_json::Error> {
         let text = std::str::from_utf8(bytes).map_err(de::Error::custom)?;
         serde_json::from_str(text)
+    }
+
+    /// The trace that the decision is part of.
+    #[must_use]
+    pub fn trace(&self) -> Option<TraceContext> {
+        TraceContext::parse(self.traceparent.as_deref()?.as_bytes())
     }
 
     /// Appends the decision as JSON on one line.

@@ -11,6 +11,7 @@ mod partitioner;
 mod rejection;
 mod timestamp;
 mod topics;
+mod trace_context;
 mod transaction;
 
 pub use amount::{Amount, AmountError};
@@ -19,4 +20,5 @@ pub use partitioner::Partitioner;
 pub use rejection::Rejection;
 pub use timestamp::{Timestamp, TimestampError};
 pub use topics::{Stage, Topics};
+pub use trace_context::{TRACEPARENT_BYTES, TraceContext};
 pub use transaction::{Location, MAX_DEPTH, MAX_ID_BYTES, NewTransaction, Transaction};

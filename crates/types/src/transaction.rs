@@ -5,13 +5,14 @@
 
 use std::borrow::Cow;
 use std::cell::Cell;
-use std::fmt;
+use std::fmt::{self, Write as _};
 
 use serde::de::{DeserializeSeed, Deserializer, MapAccess, Visitor};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use crate::{Amount, Rejection, Timestamp};
+use crate::headers::TRACEPARENT;
+use crate::{Amount, Rejection, Timestamp, TraceContext};
 
 /// Longest `transaction_id` and `user_id`, in bytes.
 pub const MAX_ID_BYTES: usize = 128;
@@ -40,6 +41,8 @@ pub struct Transaction<'a> {
     pub timestamp: Timestamp,
     /// Where it took place, if the producer said so.
     pub location: Option<Location>,
+    /// Its member `traceparent` as it stands in the text, whatever it is: no reason to refuse a payment.
+    pub traceparent: Option<&'a str>,
     /// The JSON object as it came, without surrounding white space.
     pub json: &'a str,
 }
@@ -77,6 +80,13 @@ impl<'a> Transaction<'a> {
         id("transaction_id", found.get()).ok().map(Cow::into_owned)
     }
 
+    /// The trace that the transaction says it is part of.
+    #[must_use]
+    pub fn trace(&self) -> Option<TraceContext> {
+        let text = self.traceparent?.strip_prefix('"')?.strip_suffix('"')?;
+        TraceContext::parse(text.as_bytes())
+    }
+
     /// [`Transaction::json`] on one line, for logs of one event a line: a producer may have indented it.
     #[must_use]
     pub fn one_line(&self) -> Cow<'a, str> {
@@ -86,6 +96,25 @@ impl<'a> Transaction<'a> {
         } else {
             Cow::Borrowed(self.json)
         }
+    }
+
+    /// As [`Transaction::one_line`], with the member `traceparent`, for readers whose log drops headers. One that the
+    /// producer gave stays as it is.
+    #[must_use]
+    pub fn one_line_in(&self, trace: Option<TraceContext>) -> Cow<'a, str> {
+        let line = self.one_line();
+        let (Some(trace), None) = (trace, self.traceparent) else {
+            return line;
+        };
+        // A valid transaction begins with a brace, and has members behind it.
+        let mut traced = String::with_capacity(line.len() + TRACEPARENT.len() + 64);
+        traced.push_str("{\"");
+        traced.push_str(TRACEPARENT);
+        traced.push_str("\":\"");
+        // Writing to a String cannot fail.
+        let _ = write!(traced, "{trace}\",");
+        traced.push_str(&line[1..]);
+        Cow::Owned(traced)
     }
 }
 
@@ -110,6 +139,7 @@ struct Members<'a> {
     amount: Option<&'a str>,
     timestamp: Option<&'a str>,
     location: Option<&'a str>,
+    traceparent: Option<&'a str>,
 }
 
 impl<'a> Members<'a> {
@@ -120,6 +150,7 @@ impl<'a> Members<'a> {
             amount: amount(self.amount)?,
             timestamp: timestamp(self.timestamp)?,
             location: self.location.map_or(Ok(None), location)?,
+            traceparent: self.traceparent,
             json,
         })
     }
@@ -167,7 +198,10 @@ impl<'de> Visitor<'de> for MembersSeed<'_> {
                 "amount" => &mut members.amount,
                 "timestamp" => &mut members.timestamp,
                 "location" => &mut members.location,
-                _ => {
+                other => {
+                    if other == TRACEPARENT {
+                        members.traceparent.get_or_insert(value);
+                    }
                     if too_deep(value) {
                         wrong.get_or_insert_with(|| {
                             Rejection::new("", format!("nested deeper than {MAX_DEPTH} levels"))
@@ -240,6 +274,7 @@ impl Visitor<'_> for MemberName {
             "amount" => Member::Known("amount"),
             "timestamp" => Member::Known("timestamp"),
             "location" => Member::Known("location"),
+            TRACEPARENT => Member::Known(TRACEPARENT),
             _ => Member::Other,
         })
     }

@@ -9,7 +9,7 @@ use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 use tollgate_types::{
     Amount, Contribution, Contributions, Decision, Indicator, Indicators, Location, NewTransaction,
-    Status, Timestamp, Transaction,
+    Status, Timestamp, TraceContext, Transaction,
 };
 
 /// 1–128 bytes of any characters but NUL, with many that JSON escapes.
@@ -117,6 +117,11 @@ fn spaced(json: &str, seed: u64) -> String {
     out
 }
 
+fn trace() -> impl Strategy<Value = TraceContext> {
+    (1..u128::MAX, 1..u64::MAX, any::<bool>())
+        .prop_map(|(trace, span, sampled)| TraceContext::new(trace, span, sampled).unwrap())
+}
+
 proptest! {
     #[test]
     fn a_transaction_read_back_is_the_one_printed_and_keeps_every_member(
@@ -142,6 +147,28 @@ proptest! {
     }
 
     #[test]
+    fn a_transaction_in_a_trace_says_so_and_is_the_same_otherwise(
+        new in new_transaction(), seed: u64, trace in trace(), own in trace(),
+    ) {
+        let text = spaced(&new.to_json(), seed);
+        let untraced = Transaction::parse(text.as_bytes()).unwrap();
+        let line = untraced.one_line_in(Some(trace));
+        let traced = Transaction::parse(line.as_bytes()).unwrap();
+        prop_assert_eq!(traced.trace(), Some(trace));
+        prop_assert_eq!(&traced.transaction_id, &untraced.transaction_id);
+        let mut members: Value = serde_json::from_str(&line).unwrap();
+        members.as_object_mut().unwrap().remove("traceparent");
+        prop_assert_eq!(members, serde_json::from_str::<Value>(&untraced.one_line()).unwrap());
+        // The producer's own stays, also where it is none.
+        for kept in [format!("\"{own}\""), "null".to_owned(), "[1]".to_owned()] {
+            let text = text.trim_start().replacen('{', &format!("{{\"traceparent\":{kept},"), 1);
+            let given = Transaction::parse(text.as_bytes()).unwrap();
+            prop_assert_eq!(given.trace(), kept.contains('-').then_some(own));
+            prop_assert_eq!(given.one_line_in(Some(trace)), given.one_line());
+        }
+    }
+
+    #[test]
     fn a_decision_read_back_is_the_one_printed_to_the_bit(
         new in new_transaction(),
         seed: u64,
@@ -157,6 +184,7 @@ proptest! {
         version in id(),
         late: bool,
         duplicate: bool,
+        trace in prop::option::of(trace()),
     ) {
         let text = spaced(&new.to_json(), seed);
         let transaction = Transaction::parse(text.as_bytes()).unwrap();
@@ -177,6 +205,7 @@ proptest! {
             ruleset_version: Cow::Borrowed(&version),
             late,
             duplicate,
+            traceparent: trace.map(|trace| trace.to_string().into()),
             transaction: &raw,
         };
         let mut line = Vec::new();
@@ -186,6 +215,7 @@ proptest! {
         prop_assert_eq!(read.fraud_score.to_bits(), score.to_bits());
         prop_assert_eq!(&read.transaction_id, &decision.transaction_id);
         prop_assert_eq!(&read.user_id, &decision.user_id);
+        prop_assert_eq!(read.trace(), trace);
         prop_assert_eq!(read.fraud_indicators, decision.fraud_indicators);
         prop_assert_eq!(read.status, decision.status);
         prop_assert_eq!(read.processed_at, decision.processed_at);

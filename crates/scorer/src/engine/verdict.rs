@@ -3,7 +3,9 @@
 use std::borrow::Cow;
 
 use serde_json::value::RawValue;
-use tollgate_types::{Contributions, Decision, Indicators, Status, Timestamp, Transaction};
+use tollgate_types::{
+    Contributions, Decision, Indicators, Status, Timestamp, TraceContext, Transaction,
+};
 
 use super::history::Remembered;
 
@@ -36,14 +38,16 @@ impl Verdict {
         }
     }
 
-    /// Appends the event that tells this verdict on `transaction`, as JSON on one line.
+    /// Appends the event that tells this verdict on `transaction`, as JSON on one line; `trace` is where it was reached.
     pub fn write_decision(
         &self,
         transaction: &Transaction<'_>,
         processed_at: Timestamp,
         ruleset_version: &str,
+        trace: Option<TraceContext>,
         out: &mut Vec<u8>,
     ) {
+        let traceparent = trace.map(TraceContext::to_traceparent);
         let decision = Decision {
             transaction_id: Cow::Borrowed(&transaction.transaction_id),
             user_id: Cow::Borrowed(&transaction.user_id),
@@ -55,6 +59,10 @@ impl Verdict {
             ruleset_version: Cow::Borrowed(ruleset_version),
             late: self.late,
             duplicate: self.duplicate,
+            traceparent: traceparent
+                .as_ref()
+                .and_then(|text| std::str::from_utf8(text).ok())
+                .map(Cow::Borrowed),
             transaction: RawValue::NULL,
         };
         decision.write_around(&transaction.one_line(), out);

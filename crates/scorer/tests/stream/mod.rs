@@ -71,6 +71,7 @@ pub fn transaction(
         amount: Amount::from_ten_thousandths(i64::try_from(cents).unwrap() * 100).unwrap(),
         timestamp: Timestamp::from_micros(seconds * 1_000_000).unwrap(),
         location,
+        traceparent: None,
         json: "",
     }
 }
