@@ -2,18 +2,14 @@
 
 use std::any::Any;
 use std::sync::Arc;
-use std::time::Instant;
 
 use axum::Router;
-use axum::extract::Request;
 use axum::http::{Method, StatusCode, Uri};
-use axum::middleware::{Next, from_fn};
 use axum::response::{IntoResponse, Redirect, Response};
 use axum::routing::get;
-use metrics::{counter, gauge, histogram};
 use tollgate_runtime::Shutdown;
 use tollgate_runtime::health::Health;
-use tollgate_runtime::http::{ApiKeys, Problem};
+use tollgate_runtime::http::{ApiKeys, Problem, observed};
 use tollgate_runtime::kafka::{Kafka, Producer};
 use tollgate_runtime::resilience::Dependency;
 use tower_http::catch_panic::CatchPanicLayer;
@@ -65,11 +61,11 @@ pub(crate) fn router(app: Arc<App>) -> Router {
 }
 
 fn with_common(routes: Router) -> Router {
-    routes
+    let routes = routes
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed)
-        .layer(CatchPanicLayer::custom(panicked))
-        .layer(from_fn(measure))
+        .layer(CatchPanicLayer::custom(panicked));
+    observed(routes, "ingest")
 }
 
 async fn not_found(uri: Uri) -> Problem {
@@ -87,39 +83,15 @@ async fn method_not_allowed(method: Method) -> Problem {
 
 /// The panic itself is on standard error already; its text is nothing for a caller, since it may quote data.
 fn panicked(_panic: Box<dyn Any + Send>) -> Response {
+    metrics::counter!("tollgate_http_panics_total", "service" => "ingest").increment(1);
     let detail = "a defect of this service; what it did is on its log";
     Problem::new(StatusCode::INTERNAL_SERVER_ERROR, detail).into_response()
-}
-
-/// Counts a request under way, also one whose caller goes away.
-struct InFlight;
-
-impl InFlight {
-    fn begin() -> Self {
-        gauge!("tollgate_ingest_in_flight_requests").increment(1.0);
-        Self
-    }
-}
-
-impl Drop for InFlight {
-    fn drop(&mut self) {
-        gauge!("tollgate_ingest_in_flight_requests").decrement(1.0);
-    }
-}
-
-async fn measure(request: Request, next: Next) -> Response {
-    let started = Instant::now();
-    let _in_flight = InFlight::begin();
-    let response = next.run(request).await;
-    let status = response.status().as_str().to_owned();
-    counter!("tollgate_ingest_requests_total", "status" => status).increment(1);
-    histogram!("tollgate_ingest_request_duration_seconds").record(started.elapsed());
-    response
 }
 
 #[cfg(test)]
 mod tests {
     use axum::body::Body;
+    use axum::extract::Request;
     use axum::http::header;
     use tower::ServiceExt as _;
 

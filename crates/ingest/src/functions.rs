@@ -27,7 +27,6 @@ use crate::openapi;
 use crate::prefer::Wait;
 use crate::publish::Batch;
 use crate::report::Sorted;
-use crate::trace::TraceContext;
 use crate::{intake, transactions};
 
 /// A message as a function or Connector Hub gets it. Writers do not agree on the types of its members.
@@ -116,6 +115,7 @@ async fn answer(app: &App, parts: &Parts, body: &mut Body) -> Result<Response, P
     let sorted = intake::sort(app, items.iter().map(|item| &**item)).await;
     let places: Vec<Place> = messages.iter().map(|message| Place::of(message)).collect();
     let reasons: Vec<String> = sorted.rejected.iter().map(|result| result.why()).collect();
+    let trace = intake::trace(parts);
     let rejected = sorted
         .rejected
         .iter()
@@ -131,13 +131,13 @@ async fn answer(app: &App, parts: &Parts, body: &mut Body) -> Result<Response, P
                     partition: &place.partition,
                     offset: &place.offset,
                 },
+                under: trace.failed(),
             }
         });
-    let trace = TraceContext::of(&parts.headers);
     let batch = Batch {
-        transactions: sorted.with(&trace),
+        transactions: sorted.within(None).collect(),
         rejected: rejected.collect(),
-        ..Batch::default()
+        ..Batch::new(Arc::clone(&trace))
     };
     let wait =
         Wait::of(&parts.headers).unwrap_or_else(|| Wait::of_millis(app.config.functions_wait_ms));

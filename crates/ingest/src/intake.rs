@@ -1,5 +1,6 @@
 //! What every way in has in common: who calls, whether there is room, the body, and what becomes of its items.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use axum::body::Body;
@@ -9,7 +10,9 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::value::RawValue;
 use tokio::sync::OwnedSemaphorePermit;
-use tollgate_runtime::http::{Caller, Denied, Problem, Scope};
+use tollgate_runtime::http::{Caller, Denied, Problem, RequestTrace, Scope};
+use tollgate_runtime::telemetry::trace::is_on;
+use tollgate_types::Status;
 
 use crate::api::App;
 use crate::availability::require_log;
@@ -36,6 +39,11 @@ pub(crate) async fn answered(
             problem.into_response()
         }
     }
+}
+
+/// The request's trace.
+pub(crate) fn trace(parts: &Parts) -> Arc<RequestTrace> {
+    parts.extensions.get().cloned().unwrap_or_default()
 }
 
 pub(crate) fn identify(app: &App, parts: &Parts) -> Result<Caller, Problem> {
@@ -145,8 +153,28 @@ pub(crate) async fn settle(
         .increment(batch.transactions.len() as u64);
     match wait.zip(awaited) {
         None => Ok(None),
-        Some(((wait, _), awaited)) => Ok(Some(decided(app, wait, awaited, started).await)),
+        Some(((wait, _), awaited)) => {
+            let waited = decided(app, wait, awaited, started).await;
+            if is_on()
+                && waited
+                    .decisions
+                    .iter()
+                    .flatten()
+                    .any(|decision| is_alert(decision))
+            {
+                batch.trace.keep();
+            }
+            Ok(Some(waited))
+        }
     }
+}
+
+fn is_alert(decision: &RawValue) -> bool {
+    #[derive(serde::Deserialize)]
+    struct Decided {
+        status: Status,
+    }
+    serde_json::from_str(decision.get()).is_ok_and(|decided: Decided| decided.status.is_alert())
 }
 
 async fn decided(app: &App, wait: Wait, mut awaited: AwaitedDecisions, started: Instant) -> Waited {

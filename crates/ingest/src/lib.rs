@@ -19,7 +19,6 @@ mod publish;
 mod replies;
 mod report;
 mod service;
-mod trace;
 mod transactions;
 mod waiters;
 

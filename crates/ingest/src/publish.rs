@@ -5,25 +5,28 @@ use std::time::{Duration, Instant};
 
 use axum::http::StatusCode;
 use tokio::sync::oneshot;
-use tollgate_runtime::http::Problem;
+use tollgate_runtime::http::{Problem, RequestTrace};
+use tollgate_runtime::kafka::spans::sending;
 use tollgate_runtime::kafka::{Acks, Outgoing, RejectedRow, SendError};
 use tollgate_runtime::resilience::{CallError, Limits, Patience, Unserved};
-use tollgate_types::Transaction;
-use tollgate_types::headers::{REPLY_TO, TRACEPARENT, TRACESTATE};
+use tollgate_runtime::telemetry::trace::{begin, is_on};
+use tollgate_types::headers::{REPLY_TO, TRACESTATE};
+use tollgate_types::{TraceContext, Transaction};
 
 use crate::IngestConfig;
 use crate::api::App;
 use crate::imports::Entry;
-use crate::trace::TraceContext;
 
 /// When to send again what was not acknowledged.
 const RETRY: Duration = Duration::from_secs(2);
 
 /// What one request writes.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Batch<'a> {
-    /// In their order, each with the trace it belongs to.
-    pub(crate) transactions: Vec<(&'a TraceContext, &'a Transaction<'a>)>,
+    /// The request's.
+    pub(crate) trace: Arc<RequestTrace>,
+    /// In their order, each with the trace it is part of where that is not the request's.
+    pub(crate) transactions: Vec<(Option<TraceContext>, &'a Transaction<'a>)>,
     /// The partition of `replies` on which the request waits, if it does.
     pub(crate) reply_to: Option<i32>,
     /// What no transaction could be made of, where nobody reads the answer that says so.
@@ -33,6 +36,16 @@ pub(crate) struct Batch<'a> {
 }
 
 impl Batch<'_> {
+    pub(crate) const fn new(trace: Arc<RequestTrace>) -> Self {
+        Self {
+            trace,
+            transactions: Vec::new(),
+            reply_to: None,
+            rejected: Vec::new(),
+            imports: Vec::new(),
+        }
+    }
+
     /// Whether there is nothing to write, and so nothing to learn of the log.
     pub(crate) fn is_empty(&self) -> bool {
         self.transactions.is_empty() && self.rejected.is_empty() && self.imports.is_empty()
@@ -101,25 +114,53 @@ pub(crate) async fn publish(app: &App, batch: &Batch<'_>) -> Result<(), Problem>
     })
 }
 
+/// As [`write_all`], told in the request's trace.
 async fn write(app: &App, batch: &Batch<'_>, deadline: Instant) -> Result<(), PublishError> {
+    let parent = batch.trace.context();
+    let own = parent.filter(|_| is_on() && !batch.transactions.is_empty());
+    let Some(context) = begin(own).filter(|_| own.is_some()) else {
+        return write_all(app, batch, parent, deadline).await;
+    };
+    let mut span = sending("ingest", &app.topic, context, parent)
+        .linked_to(batch.transactions.iter().filter_map(|(own, _)| *own));
+    if batch.transactions.len() > 1 {
+        let number = i64::try_from(batch.transactions.len()).unwrap_or(i64::MAX);
+        span.set("messaging.batch.message_count", number);
+    }
+    let written = write_all(app, batch, Some(context), deadline).await;
+    if let Err(error) = &written {
+        span.fail("unacknowledged", error.to_string());
+        batch.trace.keep();
+    }
+    batch.trace.end(span);
+    written
+}
+
+/// `context` is what the records carry that have none of their own.
+async fn write_all(
+    app: &App,
+    batch: &Batch<'_>,
+    context: Option<TraceContext>,
+    deadline: Instant,
+) -> Result<(), PublishError> {
     let reply_to = batch.reply_to.map(|partition| partition.to_string());
     let (done, acknowledged) = oneshot::channel();
     let acks = Acks::new(move |result| {
         // The request may have ended at its deadline, or its caller have gone.
         let _ = done.send(result);
     });
-    for (trace, transaction) in &batch.transactions {
-        let headers: Vec<(&str, Option<&[u8]>)> = [
-            (TRACEPARENT, trace.parent.as_deref()),
-            (TRACESTATE, trace.state.as_deref()),
-            (REPLY_TO, reply_to.as_deref()),
-        ]
-        .into_iter()
-        .filter_map(|(name, value)| Some((name, Some(value?.as_bytes()))))
-        .collect();
-        let line = transaction.one_line();
+    for (own, transaction) in &batch.transactions {
+        let state = batch.trace.state().filter(|_| own.is_none());
+        let headers: Vec<(&str, Option<&[u8]>)> =
+            [(TRACESTATE, state), (REPLY_TO, reply_to.as_deref())]
+                .into_iter()
+                .filter_map(|(name, value)| Some((name, Some(value?.as_bytes()))))
+                .collect();
+        let context = own.or(context);
+        let line = transaction.one_line_in(context);
         let record = Outgoing {
             headers: &headers,
+            context,
             ..Outgoing::new(&app.topic, transaction.user_id.as_bytes(), line.as_bytes())
         };
         send(app, &record, &acks, deadline).await?;

@@ -6,7 +6,7 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, Ordering};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::message::{BorrowedMessage, Headers as _};
@@ -17,6 +17,9 @@ use tokio::sync::oneshot;
 use tollgate_runtime::Shutdown;
 use tollgate_runtime::health::Health;
 use tollgate_runtime::kafka::{Kafka, Profile, Quiet, reports};
+use tollgate_runtime::telemetry::trace::{Span, SpanKind, begin_kept};
+use tollgate_types::TraceContext;
+use tollgate_types::headers::TRACEPARENT;
 
 use crate::waiters::Waiters;
 
@@ -150,6 +153,36 @@ impl Reader {
         Ok(partition)
     }
 
+    /// Somebody had waited for it.
+    fn tell(&self, message: &BorrowedMessage<'_>, began: SystemTime) {
+        let headers = message.headers();
+        let parents = headers.iter().flat_map(|headers| headers.iter());
+        let parent = parents
+            .filter(|header| header.key == TRACEPARENT)
+            .filter_map(|header| TraceContext::parse(header.value?))
+            .last();
+        let Some(context) = parent.and_then(|parent| begin_kept(Some(parent))) else {
+            return;
+        };
+        let (partition, offset) = (message.partition(), message.offset());
+        let span = Span::new(
+            "ingest",
+            SpanKind::Consumer,
+            format!("process {}", self.topic),
+            context,
+            parent,
+        );
+        span.since(began)
+            .behind_remote()
+            .with("messaging.system", "kafka")
+            .with("messaging.destination.name", self.topic.clone())
+            .with("messaging.operation.name", "process")
+            .with("messaging.operation.type", "process")
+            .with("messaging.destination.partition.id", partition.to_string())
+            .with("messaging.kafka.offset", offset)
+            .end();
+    }
+
     fn deliver(&self, message: &BorrowedMessage<'_>) {
         #[derive(Deserialize)]
         struct Ids<'a> {
@@ -166,10 +199,11 @@ impl Reader {
             .and_then(|raw| serde_json::from_str::<Ids<'_>>(raw.get()).map(|ids| (ids, raw)));
         match read {
             Ok((ids, raw)) => {
-                let _ = self
-                    .replies
-                    .waiters
-                    .deliver(&ids.user_id, &ids.transaction_id, raw);
+                let began = SystemTime::now();
+                let waiters = &self.replies.waiters;
+                if waiters.deliver(&ids.user_id, &ids.transaction_id, raw) {
+                    self.tell(message, began);
+                }
             }
             Err(error) => {
                 let (partition, offset) = (message.partition(), message.offset());

@@ -4,10 +4,8 @@ use std::borrow::Cow;
 
 use serde::Serialize;
 use serde_json::value::RawValue;
-use tollgate_types::{Rejection, Transaction};
+use tollgate_types::{Rejection, TraceContext, Transaction};
 use utoipa::ToSchema;
-
-use crate::trace::TraceContext;
 
 /// Up to so many items, each has its result; beyond, only those that were rejected.
 const ALL_RESULTS: usize = 100;
@@ -95,15 +93,13 @@ pub(crate) struct Sorted<'a> {
 }
 
 impl<'a> Sorted<'a> {
-    /// The accepted ones, all under one trace.
-    pub(crate) fn with<'s>(
-        &'s self,
-        trace: &'s TraceContext,
-    ) -> Vec<(&'s TraceContext, &'s Transaction<'a>)> {
+    /// The accepted ones, each with the trace that it says it is part of, or else with that of the event it came in.
+    pub(crate) fn within(
+        &self,
+        event: Option<TraceContext>,
+    ) -> impl Iterator<Item = (Option<TraceContext>, &Transaction<'a>)> {
         let accepted = self.accepted.iter();
-        accepted
-            .map(|(_, transaction)| (trace, transaction))
-            .collect()
+        accepted.map(move |(_, transaction)| (transaction.trace().or(event), transaction))
     }
 }
 

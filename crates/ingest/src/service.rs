@@ -80,7 +80,7 @@ pub async fn start(
     let shutdown = shutdown.child();
     // What must go on until the last request is answered.
     let drained = Shutdown::new(shutdown.grace());
-    let producer = kafka.producer()?;
+    let producer = kafka.producer("ingest")?;
     let (replies, replies_ended) = Replies::start(&kafka, &health, &drained)?;
     let (imports, imports_ended) = Imports::start(&config, &kafka, &health, &shutdown)?;
     let watch = availability::watch(kafka.clone(), health.clone(), drained.clone());

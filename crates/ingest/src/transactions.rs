@@ -19,7 +19,6 @@ use crate::openapi;
 use crate::prefer::Wait;
 use crate::publish::Batch;
 use crate::report::{Decided, Report, Sorted};
-use crate::trace::TraceContext;
 
 const PREFERENCE_APPLIED: HeaderName = HeaderName::from_static("preference-applied");
 
@@ -86,10 +85,9 @@ async fn answer(app: &App, parts: &Parts, body: &mut Body) -> Result<Response, P
     if sorted.accepted.is_empty() {
         return Err(all_rejected(&sorted));
     }
-    let trace = TraceContext::of(&parts.headers);
     let batch = Batch {
-        transactions: sorted.with(&trace),
-        ..Batch::default()
+        transactions: sorted.within(None).collect(),
+        ..Batch::new(intake::trace(parts))
     };
     let wait = Wait::of(&parts.headers);
     let waited = intake::settle(app, batch, wait, started).await?;

@@ -5,7 +5,9 @@ use std::fmt;
 
 use sha2::{Digest, Sha256};
 use tollgate_runtime::kafka::Record;
-use tollgate_types::{Decision, Indicators, MAX_ID_BYTES, Status, Timestamp, headers};
+use tollgate_types::{
+    Decision, Indicators, MAX_ID_BYTES, Status, Timestamp, TraceContext, Transaction,
+};
 
 /// What makes an alert the same alert: the ledger's key, beside the sink.
 #[derive(Clone, PartialEq, Eq, Hash)]
@@ -55,8 +57,10 @@ pub struct Alert {
     pub processed_at: Timestamp,
     /// The decision as the scorer wrote it, on one line.
     pub json: Box<str>,
-    /// W3C trace context of the record, passed on to receivers.
-    pub traceparent: Option<Box<str>>,
+    /// When the payment was made.
+    pub event_time: Timestamp,
+    /// The trace that the record is part of, passed on to receivers.
+    pub trace: Option<TraceContext>,
 }
 
 impl Alert {
@@ -81,16 +85,10 @@ impl Alert {
             }
             Ok(value.into_owned())
         };
-        let traceparent = record
-            .headers
-            .last(headers::TRACEPARENT)
-            .and_then(|value| std::str::from_utf8(value).ok())
-            .filter(|text| {
-                text.len() <= 64
-                    && text
-                        .bytes()
-                        .all(|byte| byte.is_ascii_hexdigit() || byte == b'-')
-            });
+        let trace = record.trace().or_else(|| decision.trace());
+        // One that is no transaction any more is told all the same, and counts as made when it was decided on.
+        let transaction = Transaction::parse(decision.transaction.get().as_bytes());
+        let event_time = transaction.map_or(decision.processed_at, |made| made.timestamp);
         Ok(Self {
             key: AlertKey {
                 user_id: id("user_id", decision.user_id)?,
@@ -102,7 +100,8 @@ impl Alert {
             processed_at: decision.processed_at,
             // Strings cannot hold these raw, so all of them are white space.
             json: text.trim().replace(['\n', '\r'], "").into(),
-            traceparent: traceparent.map(Into::into),
+            event_time,
+            trace,
         })
     }
 }

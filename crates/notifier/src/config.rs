@@ -155,6 +155,10 @@ pub struct OciSpec {
     /// Its OCID.
     pub(crate) topic: String,
     /// Where the read API is, without a slash at its end.
+    #[cfg_attr(
+        not(feature = "oci"),
+        expect(dead_code, reason = "read in builds with Oracle Cloud")
+    )]
     pub(crate) decisions_url: String,
 }
 

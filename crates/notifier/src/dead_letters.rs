@@ -148,6 +148,7 @@ fn send(
         reason: &letter.reason,
         attempts: letter.attempts,
         record: &record,
+        under: letter.ticket.trace().map(|trace| trace.context),
     };
     let sent = dead.send(kafka, producer, &acks, || stop.is_begun());
     acks.seal();

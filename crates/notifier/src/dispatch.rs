@@ -8,7 +8,7 @@ use metrics::Gauge;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tollgate_runtime::Shutdown;
-use tollgate_runtime::kafka::{Batch, Event, Lane};
+use tollgate_runtime::kafka::{Batch, Event, Lane, Reads};
 
 use crate::dead_letters::{DeadLetters, Letter};
 use crate::delivery::Load;
@@ -27,6 +27,7 @@ pub(crate) struct Dispatcher {
     pub(crate) lane: Lane,
     pub(crate) queues: Vec<SinkQueue>,
     pub(crate) letters: DeadLetters,
+    pub(crate) reads: Reads,
     pub(crate) stop: Shutdown,
 }
 
@@ -37,6 +38,7 @@ impl Dispatcher {
             mut lane,
             queues,
             letters,
+            reads,
             stop,
         } = self;
         let mut assigned = CancellationToken::new();
@@ -55,7 +57,7 @@ impl Dispatcher {
                     assigned = CancellationToken::new();
                 }
                 Some(Event::Batch(batch)) => {
-                    hand_out(batch, &assigned, &queues, &letters).await;
+                    hand_out(batch, &reads, &assigned, &queues, &letters).await;
                 }
             }
         }
@@ -68,11 +70,12 @@ impl Dispatcher {
 
 async fn hand_out(
     batch: Batch,
+    reads: &Reads,
     assigned: &CancellationToken,
     queues: &[SinkQueue],
     letters: &DeadLetters,
 ) {
-    let (parcel, malformed) = Parcel::open(batch, assigned.clone());
+    let (parcel, malformed) = Parcel::open(batch, reads, assigned.clone());
     let dead: Vec<Letter> = malformed
         .into_iter()
         .map(|(record, reason)| Letter {

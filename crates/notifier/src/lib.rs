@@ -14,6 +14,7 @@ mod parcel;
 mod service;
 mod signature;
 mod sinks;
+mod traces;
 
 pub use alert::{Alert, AlertKey};
 pub use config::{NotifierConfig, SinkConfig, SinkKind, SinkSpec};

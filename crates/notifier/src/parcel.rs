@@ -7,16 +7,17 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tokio_util::sync::CancellationToken;
-use tollgate_runtime::kafka::{Batch, Record};
+use tollgate_runtime::kafka::{Batch, Reads, Record};
 
 use crate::alert::Alert;
+use crate::traces::AlertTrace;
 
 /// A batch and the alerts in it. It is completed when the last reference goes and nothing is owed.
 #[derive(Debug)]
 pub(crate) struct Parcel {
     batch: Option<Batch>,
-    /// Index of the record in the batch, and its alert.
-    alerts: Vec<(usize, Arc<Alert>)>,
+    /// Index of the record in the batch, its alert, and its span.
+    alerts: Vec<(usize, Arc<Alert>, Option<Arc<AlertTrace>>)>,
     /// Cancelled when its partitions are no longer this process's.
     revoked: CancellationToken,
     owed: AtomicUsize,
@@ -26,15 +27,25 @@ pub(crate) struct Parcel {
 pub(crate) type Malformed = (usize, String);
 
 impl Parcel {
-    pub(crate) fn open(batch: Batch, revoked: CancellationToken) -> (Arc<Self>, Vec<Malformed>) {
+    pub(crate) fn open(
+        mut batch: Batch,
+        reads: &Reads,
+        revoked: CancellationToken,
+    ) -> (Arc<Self>, Vec<Malformed>) {
         let mut malformed = Vec::new();
         let mut alerts = Vec::with_capacity(batch.len());
         for (index, record) in batch.iter().enumerate() {
             match Alert::parse(&record) {
-                Ok(alert) => alerts.push((index, Arc::new(alert))),
+                Ok(alert) => {
+                    let trace = AlertTrace::begin(reads, &record, &alert).map(Arc::new);
+                    alerts.push((index, Arc::new(alert), trace));
+                }
                 Err(reason) => malformed.push((index, reason)),
             }
         }
+        let traces = alerts.iter().filter_map(|(_, _, trace)| trace.as_ref());
+        let joined = traces.map(|trace| trace.parent).collect();
+        batch.joins(reads, joined);
         let parcel = Self {
             batch: Some(batch),
             alerts,
@@ -53,7 +64,14 @@ impl Parcel {
     pub(crate) fn tickets(self: &Arc<Self>) -> Vec<Ticket> {
         self.alerts
             .iter()
-            .map(|(record, alert)| self.ticket(*record, Some(Arc::clone(alert))))
+            .map(|(record, alert, trace)| {
+                if let Some(trace) = trace {
+                    trace.owe();
+                }
+                let mut ticket = self.ticket(*record, Some(Arc::clone(alert)));
+                ticket.trace = trace.clone();
+                ticket
+            })
             .collect()
     }
 
@@ -64,6 +82,7 @@ impl Parcel {
             parcel: Arc::clone(self),
             record,
             alert,
+            trace: None,
         }
     }
 }
@@ -82,12 +101,18 @@ pub(crate) struct Ticket {
     parcel: Arc<Parcel>,
     record: usize,
     alert: Option<Arc<Alert>>,
+    trace: Option<Arc<AlertTrace>>,
 }
 
 impl Ticket {
     /// The alert, where the record is one.
     pub(crate) const fn alert(&self) -> Option<&Arc<Alert>> {
         self.alert.as_ref()
+    }
+
+    /// The alert's span, where its trace is kept.
+    pub(crate) fn trace(&self) -> Option<&AlertTrace> {
+        self.trace.as_deref()
     }
 
     /// The record, as it was read.
@@ -102,6 +127,9 @@ impl Ticket {
 
     /// The effect is there.
     pub(crate) fn resolve(self) {
+        if let Some(trace) = &self.trace {
+            trace.resolve();
+        }
         self.parcel.owed.fetch_sub(1, Ordering::AcqRel);
     }
 }

@@ -101,9 +101,10 @@ pub async fn start(
         LEDGER_CONNECTIONS,
     )
     .await?;
+    database.watch("notifier ledger");
     let (ledger, ledger_writer, store) = ledger::open(database, health.clone(), stop.clone());
     let (letters, letter_writer) =
-        LetterWriter::new(kafka.clone(), kafka.producer()?, stop.clone());
+        LetterWriter::new(kafka.clone(), kafka.producer("notifier")?, stop.clone());
     let means = Means {
         ledger,
         letters: letters.clone(),
@@ -133,6 +134,7 @@ pub async fn start(
         lane,
         queues,
         letters,
+        reads: kafka.reads(Stage::Notifier),
         stop: stop.clone(),
     };
     parts.spawn("dead letters", letter_writer.run());

@@ -5,7 +5,7 @@ use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 use tollgate_runtime::Shutdown;
 use tollgate_runtime::kafka::{Acks, Batch, DeadLetter, Kafka, Producer, SendError};
-use tollgate_types::Stage;
+use tollgate_types::{Stage, TraceContext};
 
 /// A record to be given up: its batch, its place in it, and why.
 #[derive(Debug)]
@@ -14,6 +14,8 @@ pub(crate) struct Letter {
     pub(crate) kind: &'static str,
     pub(crate) reason: String,
     pub(crate) attempts: u32,
+    /// The span of what was done with it, if there is one.
+    pub(crate) under: Option<TraceContext>,
 }
 
 /// Writes dead letters.
@@ -34,7 +36,7 @@ impl DeadLetters {
         shutdown: Shutdown,
         out_of_time: CancellationToken,
     ) -> anyhow::Result<Self> {
-        let producer = kafka.patient_producer()?;
+        let producer = kafka.patient_producer("persistence")?;
         Ok(Self {
             kafka,
             producer,
@@ -79,6 +81,7 @@ impl DeadLetters {
                     reason,
                     attempts: letter.attempts,
                     record: &record,
+                    under: letter.under,
                 }
                 .send(&kafka, &producer, &acks, || shutdown.is_begun())
             });

@@ -10,6 +10,7 @@ mod intake;
 mod rows;
 mod service;
 mod store;
+mod traces;
 mod writer;
 
 pub use config::{DatabaseUrl, PersistenceConfig, ProcessConfig};

@@ -9,7 +9,8 @@ use chrono::{DateTime, SecondsFormat, Utc};
 use serde_json::error::Category;
 use serde_json::value::RawValue;
 use tollgate_types::{
-    Amount, Contributions, Decision, Indicator, Indicators, Status, Timestamp, Transaction,
+    Amount, Contributions, Decision, Indicator, Indicators, Status, Timestamp, TraceContext,
+    Transaction,
 };
 
 /// One decision, as it is written.
@@ -30,6 +31,8 @@ pub(crate) struct Row<'a> {
     pub(crate) late: bool,
     /// As JSON.
     pub(crate) contributions: String,
+    /// Where it was decided, where the record's headers do not say so. Not stored.
+    pub(crate) trace: Option<TraceContext>,
 }
 
 impl<'a> Row<'a> {
@@ -59,6 +62,7 @@ impl<'a> Row<'a> {
             fraud_indicators: join(decision.fraud_indicators),
             processed_at: decision.processed_at,
             late: decision.late,
+            trace: decision.trace(),
             // Nothing in it can fail to serialise.
             contributions: serde_json::to_string(&decision.contributions).unwrap_or_default(),
             user_id: decision.user_id,
@@ -174,6 +178,8 @@ impl StoredDecision {
             late: self.late,
             // A row is the first decision on its transaction; later ones are the duplicates.
             duplicate: false,
+            // That of the scoring ended long ago.
+            traceparent: None,
             transaction: &self.body,
         }
     }

@@ -4,14 +4,16 @@
 //! A store that is away makes the loop wait and nothing else: what is in hand reaches its budget, and the consumer
 //! pauses.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use anyhow::{Context as _, anyhow};
 use tokio_util::sync::CancellationToken;
 use tollgate_runtime::Shutdown;
 use tollgate_runtime::database::DatabaseError;
 use tollgate_runtime::health::Health;
-use tollgate_runtime::kafka::{Batch, Batching, ConsumerOptions, Kafka, Lanes, StartingPosition};
+use tollgate_runtime::kafka::{
+    Batch, Batching, ConsumerOptions, Kafka, Lanes, Reads, StartingPosition,
+};
 use tollgate_runtime::resilience::{Patience, Unserved};
 use tollgate_types::Stage;
 
@@ -20,6 +22,7 @@ use crate::dead_letters::{DeadLetters, Letter};
 use crate::intake::Intake;
 use crate::rows::Row;
 use crate::store::Store;
+use crate::traces::Traces;
 
 /// How often an idle writer asks whether the store is still there.
 const PROBE_INTERVAL: Duration = Duration::from_secs(2);
@@ -30,6 +33,7 @@ const BATCHES_AHEAD: usize = 8;
 #[derive(Debug)]
 pub(crate) struct DecisionWriter {
     kafka: Kafka,
+    reads: Reads,
     dead_letters: DeadLetters,
     store: Store,
     health: Health,
@@ -51,6 +55,16 @@ enum Answer {
     GiveBack,
 }
 
+impl Answer {
+    /// Why the rows were refused, where they were.
+    fn refusal(&self) -> Option<&str> {
+        match self {
+            Self::Refused { reason, .. } => Some(reason),
+            Self::Stored | Self::GiveBack => None,
+        }
+    }
+}
+
 impl DecisionWriter {
     /// # Errors
     /// Where no producer can be made of the settings.
@@ -65,6 +79,7 @@ impl DecisionWriter {
         let dead_letters = DeadLetters::new(kafka.clone(), shutdown.clone(), out_of_time.clone())?;
         let (batch_max, batch_max_bytes) = (config.batch_max, config.batch_max_bytes);
         Ok(Self {
+            reads: kafka.reads(Stage::Persistence),
             kafka,
             dead_letters,
             store,
@@ -172,8 +187,8 @@ impl DecisionWriter {
     }
 
     /// Stores records and completes them. False: the shutdown came first, and they are given back.
-    async fn handle(&self, batches: Vec<Batch>) -> anyhow::Result<bool> {
-        let Some(letters) = self.store(&batches).await? else {
+    async fn handle(&self, mut batches: Vec<Batch>) -> anyhow::Result<bool> {
+        let Some(letters) = self.store(&mut batches).await? else {
             return Ok(false);
         };
         let Some(batches) = self.dead_letters.give_up(batches, letters).await? else {
@@ -184,18 +199,23 @@ impl DecisionWriter {
     }
 
     /// Stores what can be stored. What cannot comes back; none: the shutdown came first.
-    async fn store(&self, batches: &[Batch]) -> anyhow::Result<Option<Vec<Letter>>> {
+    async fn store(&self, batches: &mut [Batch]) -> anyhow::Result<Option<Vec<Letter>>> {
         let (mut placed, mut letters) = (Vec::new(), Vec::new());
+        let mut traces = Traces::default();
         for (index, batch) in batches.iter().enumerate() {
             for (position, record) in batch.iter().enumerate() {
                 let place = (index, position);
                 match Row::read(record.payload) {
-                    Ok(row) => placed.push((row, place)),
+                    Ok(row) => {
+                        traces.begin(&self.reads, place, &record, &row);
+                        placed.push((row, place));
+                    }
                     Err(reason) => letters.push(Letter {
                         place,
                         kind: "malformed",
                         reason,
                         attempts: 1,
+                        under: None,
                     }),
                 }
             }
@@ -203,17 +223,24 @@ impl DecisionWriter {
         // Stable: of two decisions on one transaction the first in the log stays the first.
         placed.sort_by(|(a, _), (b, _)| a.key().cmp(&b.key()));
         let (rows, places): (Vec<Row<'_>>, Vec<(usize, usize)>) = placed.into_iter().unzip();
+        traces.sorted(&places);
         let mut pending = Vec::from_iter((!rows.is_empty()).then_some(0..rows.len()));
         while let Some(range) = pending.pop() {
-            match self.write(&rows[range.clone()]).await? {
+            let began = SystemTime::now();
+            let answer = self.write(&rows[range.clone()]).await?;
+            traces.wrote(&self.store, &range, began, answer.refusal());
+            match answer {
                 Answer::Stored => {}
                 Answer::GiveBack => return Ok(None),
                 Answer::Refused { reason, attempts } if range.len() == 1 => {
+                    let place = places[range.start];
+                    let under = traces.give_up(place, "refused", &reason);
                     letters.push(Letter {
-                        place: places[range.start],
+                        place,
                         kind: "refused",
                         reason,
                         attempts,
+                        under,
                     });
                 }
                 Answer::Refused { .. } => {
@@ -223,6 +250,8 @@ impl DecisionWriter {
                 }
             }
         }
+        drop(rows);
+        traces.end(&self.reads, batches);
         Ok(Some(letters))
     }
 

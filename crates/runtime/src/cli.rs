@@ -6,7 +6,7 @@ use clap::Parser;
 
 use crate::cloud::Cloud;
 use crate::config::Settings;
-use crate::telemetry::{TelemetryConfig, init_logging, metrics_handle};
+use crate::telemetry::{Telemetry, TelemetryConfig};
 
 /// Runs one of Tollgate's services until SIGTERM. Settings come from a TOML file and the environment.
 #[derive(Debug, Clone, Parser)]
@@ -55,6 +55,8 @@ where
     let settings = args.settings()?;
     let config = parse(&settings)?;
     let cloud = B::read(&settings)?;
+    let telemetry: TelemetryConfig = settings.section("telemetry")?;
+    telemetry.validate()?;
     if args.print_config {
         let all = All {
             own: &config,
@@ -62,12 +64,15 @@ where
         };
         return print_config(&all);
     }
-    init_logging(&settings.section::<TelemetryConfig>("telemetry")?)?;
-    metrics_handle();
     tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()?
-        .block_on(cloud.beside(service, run(config, cloud.clone())))
+        .block_on(async {
+            let telemetry = Telemetry::start(&format!("tollgate-{service}"), &telemetry)?;
+            let ended = cloud.beside(service, run(config, cloud.clone())).await;
+            telemetry.stop().await;
+            ended
+        })
 }
 
 /// Prints settings as TOML, secrets hidden.

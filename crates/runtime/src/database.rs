@@ -17,6 +17,8 @@ use crate::config::ConfigError;
 use crate::resilience::{CallError, Unserved};
 use crate::secret::redacted_url;
 
+/// How often a pool is looked at.
+const WATCH: Duration = Duration::from_secs(2);
 /// How long connections may take to close.
 const CLOSE: Duration = Duration::from_secs(5);
 
@@ -27,6 +29,29 @@ pub enum Database {
     Postgres(PgPool),
     /// A SQLite file.
     Sqlite(SqlitePool),
+}
+
+impl Database {
+    /// Tells of the pool's connections until it is closed; `name` says whose pool it is.
+    pub fn watch(&self, name: &'static str) {
+        let database = self.clone();
+        tokio::spawn(async move {
+            loop {
+                let (size, idle, closed) = match &database {
+                    Self::Postgres(pool) => (pool.size(), pool.num_idle(), pool.is_closed()),
+                    Self::Sqlite(pool) => (pool.size(), pool.num_idle(), pool.is_closed()),
+                };
+                let idle = u32::try_from(idle).unwrap_or(u32::MAX).min(size);
+                let connections = |state: &'static str| metrics::gauge!("tollgate_database_connections", "pool" => name, "state" => state);
+                connections("idle").set(idle);
+                connections("used").set(size - idle);
+                if closed {
+                    return;
+                }
+                tokio::time::sleep(WATCH).await;
+            }
+        });
+    }
 }
 
 /// The migrations of a service's tables, in order: what each does, and its text. Their versions count from 1.
@@ -57,6 +82,18 @@ pub enum DatabaseError {
     /// Stop: the store is not the one this version works with.
     #[error("the store does not fit: {0}")]
     Broken(#[source] sqlx::Error),
+}
+
+impl DatabaseError {
+    /// A short stable word for it.
+    #[must_use]
+    pub const fn kind(&self) -> &'static str {
+        match self {
+            Self::Unavailable(_) => "unavailable",
+            Self::Refused(_) => "refused",
+            Self::Broken(_) => "broken",
+        }
+    }
 }
 
 impl From<MigrateError> for DatabaseError {

@@ -10,6 +10,8 @@ use crate::{Engine, Verdict};
 
 /// Time between two looks at the size of the histories.
 const SIZES_EVERY: Duration = Duration::from_secs(1);
+/// One score of so many is timed: looking at the clock takes a good part of the time that a score does.
+const TIMED_EVERY: u32 = 32;
 
 pub(crate) struct Measures {
     pub(crate) replayed: u64,
@@ -20,8 +22,12 @@ pub(crate) struct Measures {
     late: u64,
     zero_scores: usize,
     scores: Vec<(Status, f64)>,
-    oldest_ms: Option<i64>,
-    now: Option<Timestamp>,
+    records: u32,
+    scored: u32,
+    timed: Vec<Duration>,
+    /// Milliseconds, and how many had them: neighbours mostly have the same.
+    from_record: Vec<(i64, usize)>,
+    from_event: Vec<(i64, usize)>,
     sizes_due: Instant,
     handles: Handles,
 }
@@ -34,7 +40,10 @@ struct Handles {
     duplicates: Counter,
     late: Counter,
     score: [Histogram; 3],
-    latency: Histogram,
+    from_record: Histogram,
+    from_event: Histogram,
+    scoring: Histogram,
+    batch: Histogram,
     users: Gauge,
     transactions: Gauge,
     bytes: Gauge,
@@ -52,8 +61,11 @@ impl Measures {
             late: 0,
             zero_scores: 0,
             scores: Vec::new(),
-            oldest_ms: None,
-            now: None,
+            records: 0,
+            scored: 0,
+            timed: Vec::new(),
+            from_record: Vec::new(),
+            from_event: Vec::new(),
             sizes_due: Instant::now(),
             handles: Handles {
                 replayed: counter!("tollgate_scorer_replayed_total"),
@@ -64,7 +76,10 @@ impl Measures {
                 duplicates: counter!("tollgate_scorer_duplicates_total"),
                 late: counter!("tollgate_scorer_late_total"),
                 score: Status::ALL.map(|status| histogram!("tollgate_scorer_fraud_score", "status" => status.name())),
-                latency: histogram!("tollgate_scorer_record_to_decision_seconds"),
+                from_record: histogram!("tollgate_scorer_record_to_decision_seconds"),
+                from_event: histogram!("tollgate_scorer_event_to_decision_seconds"),
+                scoring: histogram!("tollgate_scorer_scoring_duration_seconds"),
+                batch: histogram!("tollgate_scorer_batch_records"),
                 users: gauge!("tollgate_scorer_history_users", "worker" => worker.clone()),
                 transactions: gauge!("tollgate_scorer_history_transactions", "worker" => worker.clone()),
                 bytes: gauge!("tollgate_scorer_history_bytes", "worker" => worker),
@@ -72,7 +87,25 @@ impl Measures {
         }
     }
 
-    pub(crate) fn count(&mut self, verdict: &Verdict, record_ms: Option<i64>, now: Timestamp) {
+    /// The clock before a score, where it is one of those that are timed.
+    pub(crate) fn begin_scoring(&mut self) -> Option<Instant> {
+        self.scored = self.scored.wrapping_add(1);
+        self.scored.is_multiple_of(TIMED_EVERY).then(Instant::now)
+    }
+
+    pub(crate) fn end_scoring(&mut self, begun: Option<Instant>) {
+        self.timed.extend(begun.map(|begun| begun.elapsed()));
+    }
+
+    /// A decision on an event of a time, in a record of another.
+    pub(crate) fn count(
+        &mut self,
+        verdict: &Verdict,
+        event: Timestamp,
+        record_ms: Option<i64>,
+        now: Timestamp,
+    ) {
+        self.records += 1;
         self.by_status[verdict.status as usize] += 1;
         for indicator in verdict.indicators.iter() {
             self.by_indicator[indicator as usize] += 1;
@@ -85,13 +118,11 @@ impl Measures {
         } else {
             self.zero_scores += 1;
         }
-        if self
-            .oldest_ms
-            .is_none_or(|oldest| record_ms.is_some_and(|ms| ms < oldest))
-        {
-            self.oldest_ms = record_ms;
+        let now_ms = now.micros() / 1_000;
+        if let Some(record_ms) = record_ms {
+            note(&mut self.from_record, now_ms - record_ms);
         }
-        self.now = Some(now);
+        note(&mut self.from_event, now_ms - event.micros() / 1_000);
     }
 
     /// Tells what was counted since the last time.
@@ -123,16 +154,23 @@ impl Measures {
         self.scores
             .drain(..)
             .for_each(|(status, score)| handles.score[status as usize].record(score));
-        // The oldest record of the batch has waited longest.
-        if let (Some(oldest), Some(now)) = (
-            self.oldest_ms.take().and_then(Timestamp::from_millis),
-            self.now,
-        ) {
-            #[expect(
-                clippy::cast_precision_loss,
-                reason = "a duration in seconds is a float"
-            )]
-            handles.latency.record((now - oldest).max(0) as f64 / 1e6);
+        for (histogram, latencies) in [
+            (&handles.from_record, &mut self.from_record),
+            (&handles.from_event, &mut self.from_event),
+        ] {
+            for (milliseconds, number) in latencies.drain(..) {
+                #[expect(
+                    clippy::cast_precision_loss,
+                    reason = "a duration in seconds is a float"
+                )]
+                histogram.record_many(milliseconds.max(0) as f64 / 1e3, number);
+            }
+        }
+        self.timed
+            .drain(..)
+            .for_each(|time| handles.scoring.record(time));
+        if self.records > 0 {
+            handles.batch.record(std::mem::take(&mut self.records));
         }
         if Instant::now() >= self.sizes_due {
             self.sizes_due = Instant::now() + SIZES_EVERY;
@@ -146,5 +184,12 @@ impl Measures {
                 gauge.set(size as f64);
             }
         }
+    }
+}
+
+fn note(latencies: &mut Vec<(i64, usize)>, milliseconds: i64) {
+    match latencies.last_mut() {
+        Some((same, number)) if *same == milliseconds => *number += 1,
+        _ => latencies.push((milliseconds, 1)),
     }
 }

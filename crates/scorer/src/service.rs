@@ -127,7 +127,7 @@ async fn work(
             snapshots => snapshots,
         }
     };
-    let producer = kafka.patient_producer()?;
+    let producer = kafka.patient_producer("scorer")?;
     let (consumer, lanes) =
         kafka.consume(options(&config, snapshots.as_ref()), &health, &shutdown)?;
     let (failures, mut failed) = mpsc::unbounded_channel();

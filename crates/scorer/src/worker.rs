@@ -5,21 +5,25 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use anyhow::Context as _;
 use tokio::sync::mpsc;
 use tollgate_runtime::Shutdown;
 use tollgate_runtime::kafka::{
     Acks, Batch, DeadLetter, DeliveryFailure, Event, Kafka, Lane, Outgoing, Position, Producer,
-    Record, SendError,
+    Reads, Record, SendError,
 };
-use tollgate_types::{Stage, Timestamp, Transaction, headers};
+use tollgate_runtime::telemetry::trace::{
+    Array, Span, StringValue, Value, begin_always, begin_kept,
+};
+use tollgate_types::{Indicator, Stage, Timestamp, TraceContext, Transaction, headers};
 
 use crate::config::{Mode, ScorerConfig};
 use crate::measure::Measures;
 use crate::route::{self, Routing};
 use crate::snapshot::Snapshots;
-use crate::{Engine, Rules};
+use crate::{Engine, Rules, Verdict};
 
 /// What all workers of a scorer have in common.
 pub(crate) struct WorkerSettings {
@@ -32,6 +36,7 @@ pub(crate) struct WorkerSettings {
     ruleset_version: String,
     hash_key: [u8; 16],
     snapshots: Option<Arc<Snapshots>>,
+    reads: Reads,
 }
 
 impl WorkerSettings {
@@ -44,6 +49,7 @@ impl WorkerSettings {
         snapshots: Option<Arc<Snapshots>>,
     ) -> Self {
         Self {
+            reads: kafka.reads(Stage::Scorer),
             kafka,
             producer,
             shutdown,
@@ -69,6 +75,8 @@ pub(crate) struct Worker {
     measures: Measures,
     /// The decision being written; its memory is used again.
     out: Vec<u8>,
+    /// The traces that are kept of those in the batch.
+    joined: Vec<TraceContext>,
 }
 
 impl Worker {
@@ -82,6 +90,7 @@ impl Worker {
             reply_partitions: 0,
             measures: Measures::new(index),
             out: Vec::with_capacity(4 * 1024),
+            joined: Vec::new(),
         }
     }
 
@@ -154,9 +163,10 @@ impl Worker {
     }
 
     /// Goes on while the acknowledgements of this batch are still on their way.
-    fn pipelined(&mut self, batch: Batch) -> anyhow::Result<()> {
+    fn pipelined(&mut self, mut batch: Batch) -> anyhow::Result<()> {
         let acks = Acks::open();
         self.score_all(&batch, &acks)?;
+        batch.joins(&self.settings.reads, std::mem::take(&mut self.joined));
         let failures = self.settings.failures.clone();
         acks.seal_with(move |result| match result {
             Ok(()) => batch.complete(),
@@ -167,9 +177,10 @@ impl Worker {
     }
 
     /// Goes on when every acknowledgement of this batch is there.
-    fn at_once(&mut self, batch: Batch) -> anyhow::Result<()> {
+    fn at_once(&mut self, mut batch: Batch) -> anyhow::Result<()> {
         let (acks, acknowledged) = Acks::to_wait_for();
         self.score_all(&batch, &acks)?;
+        batch.joins(&self.settings.reads, std::mem::take(&mut self.joined));
         acks.seal();
         acknowledged.recv()??;
         batch.complete();
@@ -177,7 +188,7 @@ impl Worker {
     }
 
     /// Goes on from record to record when every acknowledgement of the one is there.
-    fn one_by_one(&mut self, batch: Batch) -> anyhow::Result<()> {
+    fn one_by_one(&mut self, mut batch: Batch) -> anyhow::Result<()> {
         let now = tollgate_runtime::now();
         for record in batch.iter() {
             let (acks, acknowledged) = Acks::to_wait_for();
@@ -186,6 +197,7 @@ impl Worker {
             acknowledged.recv()??;
         }
         self.measures.flush(&self.engines);
+        batch.joins(&self.settings.reads, std::mem::take(&mut self.joined));
         batch.complete();
         Ok(())
     }
@@ -238,20 +250,37 @@ impl Worker {
                 record.partition
             )));
         };
+        let began = self.measures.begin_scoring();
         let verdict = engine.score(&transaction);
+        self.measures.end_scoring(began);
         if record.replayed {
             self.measures.replayed += 1;
             return Ok(());
         }
-        self.measures.count(&verdict, record.timestamp_ms, now);
+        self.measures
+            .count(&verdict, transaction.timestamp, record.timestamp_ms, now);
+        let parent = record.trace().or_else(|| transaction.trace());
+        let kept = match verdict.status.is_alert() {
+            true => begin_always(parent),
+            false => begin_kept(parent),
+        };
+        let under = kept.or(parent);
         self.out.clear();
         verdict.write_decision(
             &transaction,
             now,
             &self.settings.ruleset_version,
+            under,
             &mut self.out,
         );
-        self.emit(record, &transaction, verdict.status.is_alert(), acks)
+        let began = kept.map(|_| SystemTime::now());
+        self.emit(record, &transaction, verdict.status.is_alert(), under, acks)?;
+        if let Some((context, began)) = kept.zip(began) {
+            let span = self.settings.reads.process(record, context, parent);
+            verdict_of(span.since(began), &transaction, &verdict).end();
+            self.joined.push(parent.unwrap_or(context));
+        }
+        Ok(())
     }
 
     /// Writes the decision to every topic that wants it.
@@ -260,17 +289,18 @@ impl Worker {
         record: &Record<'_>,
         transaction: &Transaction<'_>,
         alert: bool,
+        under: Option<TraceContext>,
         acks: &Arc<Acks>,
     ) -> Result<(), SendError> {
         let topics = self.settings.kafka.topics();
-        let trace: Vec<_> = if record.headers.is_empty() {
-            Vec::new()
-        } else {
-            trace_headers(record)
-        };
+        let state = record.headers.last(headers::TRACESTATE);
+        let state = state
+            .filter(|_| under.is_some())
+            .map(|state| (headers::TRACESTATE, Some(state)));
         let to = |topic, partition| Outgoing {
             partition,
-            headers: &trace,
+            headers: state.as_slice(),
+            under,
             ..Outgoing::new(topic, transaction.user_id.as_bytes(), &self.out)
         };
         self.send(&to(&topics.decisions, None), acks)?;
@@ -302,13 +332,23 @@ impl Worker {
             return self.give_up(record, "routing_loop", reason, acks);
         }
         self.measures.routed += 1;
+        let parent = record.trace().or_else(|| transaction.trace());
+        let kept = parent.and_then(|parent| begin_kept(Some(parent)));
+        if let Some(context) = kept {
+            let span = self.settings.reads.process(record, context, parent);
+            span.with("tollgate.routed_to.partition", i64::from(partition))
+                .end();
+            self.joined.extend(parent);
+        }
         let from = format!("{}@{}", record.partition, record.offset);
         let mut all: Vec<_> = record.headers.iter().collect();
+        all.retain(|(name, _)| *name != headers::TRACEPARENT);
         all.push((headers::ROUTED_FROM, Some(from.as_bytes())));
         let record = Outgoing {
             partition: Some(partition),
             timestamp_ms: record.timestamp_ms,
             headers: &all,
+            under: kept.or(parent),
             // Its reader is this scorer: to wait for it would be to wait for oneself.
             urgent: true,
             ..Outgoing::new(
@@ -342,6 +382,7 @@ impl Worker {
             reason,
             attempts: 1,
             record,
+            under: None,
         };
         letter.send(kafka, producer, acks, || shutdown.is_begun())
     }
@@ -361,10 +402,20 @@ impl Worker {
     }
 }
 
-fn trace_headers<'a>(record: &Record<'a>) -> Vec<(&'a str, Option<&'a [u8]>)> {
-    record
-        .headers
-        .iter()
-        .filter(|(name, _)| [headers::TRACEPARENT, headers::TRACESTATE].contains(name))
-        .collect()
+/// What was decided, without what it was decided on.
+fn verdict_of(span: Span, transaction: &Transaction<'_>, verdict: &Verdict) -> Span {
+    let indicators = verdict.indicators.iter().map(Indicator::name);
+    let indicators: Vec<StringValue> = indicators.map(StringValue::from).collect();
+    span.with(
+        "tollgate.transaction.id",
+        transaction.transaction_id.to_string(),
+    )
+    .with("tollgate.decision.status", verdict.status.name())
+    .with("tollgate.decision.score", verdict.score)
+    .with(
+        "tollgate.decision.indicators",
+        Value::Array(Array::String(indicators)),
+    )
+    .with("tollgate.decision.duplicate", verdict.duplicate)
+    .with("tollgate.decision.late", verdict.late)
 }

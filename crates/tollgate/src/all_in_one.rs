@@ -73,6 +73,7 @@ impl Configs {
             oci: Cloud::read(settings)?,
             directory: PathBuf::from(directory),
         };
+        configs.telemetry.validate()?;
         configs.kafka.validate()?;
         configs.ingest.validate(&configs.kafka)?;
         configs.scorer.validate()?;

@@ -12,7 +12,7 @@ use tollgate_runtime::cli::{ServiceArgs, print_config};
 use tollgate_runtime::cloud::Cloud as _;
 use tollgate_runtime::http::{ApiKeys, Scope};
 use tollgate_runtime::kafka::{Kafka, KafkaConfig, TopicOutcome};
-use tollgate_runtime::telemetry::{TelemetryConfig, init_logging, metrics_handle};
+use tollgate_runtime::telemetry::Telemetry;
 
 use crate::all_in_one::{AllInOne, Configs};
 use crate::dlq::DlqArgs;
@@ -229,16 +229,17 @@ pub(crate) fn up(args: &UpArgs) -> anyhow::Result<()> {
     if args.service.print_config {
         return print_config(&configs);
     }
-    init_logging(&settings.section::<TelemetryConfig>("telemetry")?)?;
-    metrics_handle();
     let cloud = configs.oci.clone();
     let serving = async {
+        let telemetry = Telemetry::start("tollgate", &configs.telemetry)?;
         let shutdown = Shutdown::on_signal();
         let running = AllInOne::start(configs, &shutdown).await?;
         if running.until_ready(&shutdown).await {
             say(running.addresses())?;
         }
-        running.join().await
+        let ended = running.join().await;
+        telemetry.stop().await;
+        ended
     };
     block_on(cloud.beside("tollgate", serving))
 }

@@ -11,7 +11,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde::Deserialize;
 use serde_json::value::RawValue;
-use tollgate_types::Rejection;
+use tollgate_types::{Rejection, TraceContext};
 
 /// What an event says, whichever envelope it came in.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,6 +24,13 @@ pub(super) struct Event<'a> {
     pub(super) data: Cow<'a, [u8]>,
     /// The extension for distributed tracing.
     pub(super) traceparent: Option<Cow<'a, str>>,
+}
+
+impl Event<'_> {
+    /// The trace that it says it is part of.
+    pub(super) fn trace(&self) -> Option<TraceContext> {
+        TraceContext::parse(self.traceparent.as_deref()?.as_bytes())
+    }
 }
 
 /// The members of both envelopes, unread.

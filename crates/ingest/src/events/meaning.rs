@@ -7,7 +7,6 @@ use tollgate_types::Rejection;
 
 use super::envelope::Event;
 use crate::imports::Request;
-use crate::trace::TraceContext;
 
 /// Types that tell of an object that is there, or is another one.
 const OBJECT_TYPES: [&str; 2] = [
@@ -66,10 +65,7 @@ pub(super) fn object(event: &Event<'_>) -> Result<Option<Request>, Rejection> {
     };
     let bucket = &data.additional_details.bucket_name;
     let mut request = Request::new(bucket, &data.resource_name, version, &event.id);
-    let parent = event.traceparent.as_deref();
-    request.traceparent = parent
-        .and_then(TraceContext::of_parent)
-        .and_then(|trace| trace.parent);
+    request.traceparent = event.trace().map(|trace| trace.to_string());
     Ok(Some(request))
 }
 

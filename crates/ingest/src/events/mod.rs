@@ -19,9 +19,9 @@ use axum::http::request::Parts;
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use serde_json::value::RawValue;
-use tollgate_runtime::http::Problem;
+use tollgate_runtime::http::{Problem, RequestTrace};
 use tollgate_runtime::kafka::{Origin, RejectedRow};
-use tollgate_types::Rejection;
+use tollgate_types::{Rejection, TraceContext};
 use utoipa::ToSchema;
 
 use crate::api::App;
@@ -31,7 +31,6 @@ use crate::items::{self, Format, Unreadable};
 use crate::openapi;
 use crate::publish::Batch;
 use crate::report::{ItemResult, Sorted};
-use crate::trace::TraceContext;
 use crate::transactions::unreadable;
 pub(crate) use confirmation::Confirmations;
 use envelope::Event;
@@ -176,8 +175,7 @@ async fn answer(app: &App, parts: &Parts, body: &mut Body) -> Result<Response, P
             .with("rejected", rejected)
             .with("results", &results));
     }
-    let trace = TraceContext::of(&parts.headers);
-    settle(app, &opened, &sorted, &trace).await?;
+    settle(app, &opened, &sorted, intake::trace(parts)).await?;
     let report = EventReport {
         accepted,
         rejected,
@@ -270,11 +268,10 @@ fn open<'a>(app: &App, event: &'a Result<Event<'a>, Rejection>) -> Opened<'a> {
         },
         Err(rejection) => Asks::Nothing(rejection),
     };
-    let parent = event.traceparent.as_deref();
     Opened {
         id: Some(&event.id),
         source: &event.source,
-        trace: parent.and_then(TraceContext::of_parent),
+        trace: event.trace(),
         asks,
     }
 }
@@ -318,7 +315,7 @@ async fn settle(
     app: &App,
     opened: &[Opened<'_>],
     sorted: &[Sorted<'_>],
-    trace: &TraceContext,
+    trace: Arc<RequestTrace>,
 ) -> Result<(), Problem> {
     let reasons: Vec<Vec<String>> = sorted
         .iter()
@@ -326,13 +323,12 @@ async fn settle(
         .collect();
     let largest = opened.iter().map(Opened::items).max().unwrap_or_default();
     let indices: Vec<String> = (0..largest).map(|index| index.to_string()).collect();
-    let mut batch = Batch::default();
+    let mut batch = Batch::new(Arc::clone(&trace));
     for ((event, sorted), reasons) in opened.iter().zip(sorted).zip(&reasons) {
         match &event.asks {
             Asks::Import(entry) => batch.imports.push(entry.clone()),
             Asks::Transactions(texts) => {
-                let trace = event.trace.as_ref().unwrap_or(trace);
-                batch.transactions.extend(sorted.with(trace));
+                batch.transactions.extend(sorted.within(event.trace));
                 for (rejected, reason) in sorted.rejected.iter().zip(reasons) {
                     batch.rejected.push(RejectedRow {
                         kind: "invalid",
@@ -343,6 +339,7 @@ async fn settle(
                             partition: cut(event.id.unwrap_or_default()),
                             offset: &indices[rejected.index()],
                         },
+                        under: trace.failed(),
                     });
                 }
             }

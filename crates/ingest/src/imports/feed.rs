@@ -13,7 +13,7 @@ use metrics::counter;
 use tollgate_runtime::kafka::{
     Acks, DeliveryFailure, Kafka, Origin, Outgoing, Producer, RejectedRow, SendError,
 };
-use tollgate_types::headers::TRACEPARENT;
+use tollgate_types::TraceContext;
 
 use super::journal::{Entry, Failure, Progress, Request};
 use super::object::{Means, ObjectReader};
@@ -243,15 +243,20 @@ impl Window {
             }),
         };
         let cancelled = || means.cancel.is_cancelled();
+        // A trace of millions of rows is none that anybody reads: only what comes of them is kept.
+        let trace = request
+            .traceparent
+            .as_deref()
+            .and_then(|parent| TraceContext::parse(parent.as_bytes()))
+            .map(|trace| trace.with_sampled(false));
         self.bytes += row.text.len();
         let sent = match checked {
             Ok(transaction) => {
                 self.accepted += 1;
-                let traceparent = request.traceparent.as_deref().map(str::as_bytes);
-                let headers = [(TRACEPARENT, traceparent)];
-                let text = transaction.one_line();
+                let context = transaction.trace().or(trace);
+                let text = transaction.one_line_in(context);
                 let record = Outgoing {
-                    headers: if traceparent.is_some() { &headers } else { &[] },
+                    context,
                     ..Outgoing::new(
                         &line.kafka.topics().transactions,
                         transaction.user_id.as_bytes(),
@@ -270,6 +275,7 @@ impl Window {
                         url: &object.url,
                         line: row.line,
                     },
+                    under: trace,
                 };
                 rejected.send(&line.kafka, &line.producer, &self.acks, cancelled)
             }

@@ -52,7 +52,7 @@ impl Imports {
             return Ok((imports, None));
         }
         // A broker that is away is waited for: there is nobody who would be told.
-        let producer = kafka.patient_producer()?;
+        let producer = kafka.patient_producer("ingest")?;
         let line = feed::Line::new(
             kafka.clone(),
             producer,

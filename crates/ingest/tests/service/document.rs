@@ -123,13 +123,13 @@ async fn metrics_count_requests_transactions_and_rejections() {
     service.send(JSON, "{}").await.is_problem(422);
     let metrics = service.metrics().await;
     for name in [
-        "tollgate_ingest_requests_total{status=\"202\"}",
-        "tollgate_ingest_requests_total{status=\"422\"}",
-        "tollgate_ingest_request_duration_seconds_bucket",
+        "tollgate_http_requests_total{service=\"ingest\",method=\"POST\",route=\"/v1/transactions\",status=\"202\"}",
+        "tollgate_http_requests_total{service=\"ingest\",method=\"POST\",route=\"/v1/transactions\",status=\"422\"}",
+        "tollgate_http_request_duration_seconds_bucket",
         "tollgate_ingest_transactions_total{outcome=\"accepted\"}",
         "tollgate_ingest_transactions_total{outcome=\"rejected\"}",
         "tollgate_ingest_rejections_total{field=\"transaction_id\"}",
-        "tollgate_ingest_in_flight_requests",
+        "tollgate_http_in_flight_requests",
     ] {
         assert!(metrics.contains(name), "{name}: {metrics}");
     }

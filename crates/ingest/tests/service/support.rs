@@ -325,7 +325,7 @@ impl Scorer {
         let (stopped, kafka) = (Arc::clone(&stop), kafka.clone());
         let thread = std::thread::spawn(move || {
             let mut reader = Reader::new(&kafka, &kafka.topics().transactions);
-            let producer = kafka.producer().unwrap();
+            let producer = kafka.producer("test").unwrap();
             while !stopped.load(Ordering::Relaxed) {
                 let Some(record) = reader.next() else {
                     continue;

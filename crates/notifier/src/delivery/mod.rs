@@ -5,6 +5,7 @@
 //! An alert that fails again and again, while the sink takes others, is.
 
 mod claims;
+mod deliveries;
 mod pace;
 mod sink_metrics;
 #[cfg(test)]
@@ -17,6 +18,8 @@ use std::time::Instant;
 
 use anyhow::Context as _;
 use claims::Claims;
+use deliveries::Deliveries;
+use opentelemetry::context::FutureExt as _;
 use pace::Pace;
 use sink_metrics::SinkMetrics;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
@@ -25,6 +28,7 @@ use tokio_util::sync::CancellationToken;
 use tollgate_runtime::Shutdown;
 use tollgate_runtime::database::DatabaseError;
 use tollgate_runtime::resilience::{Dependency, Limits, Patience, Unserved};
+use tollgate_runtime::telemetry::trace::within;
 
 use crate::alert::{Alert, AlertKey};
 use crate::config::SinkSpec;
@@ -228,6 +232,9 @@ impl SinkWorker {
     /// To the dead letters.
     async fn give_up(&self, (alert, ticket): Owed, attempts: u32, reason: &str) {
         self.metrics.refused.increment(1);
+        if let Some(trace) = ticket.trace() {
+            trace.fail("refused", reason);
+        }
         let letter = Letter {
             ticket,
             kind: "refused",
@@ -243,6 +250,7 @@ impl SinkWorker {
     /// Tries until the sink has the message or refuses it. The attempts, and what came of them.
     async fn deliver(&self, message: &[Owed], paid: bool) -> (u32, Fate) {
         let begun = Instant::now();
+        let spans = Deliveries::begin(&self.name, self.sink.kind(), message);
         let Drain { stop, late } = &self.means.drain;
         let alerts: Vec<Arc<Alert>> = message.iter().map(|(alert, _)| Arc::clone(alert)).collect();
         let revoked = revocations(message);
@@ -263,10 +271,16 @@ impl SinkWorker {
             }
             self.sink.deliver(&alerts).await
         });
-        let (attempts, result) = call.await;
+        // What is sent belongs to the first one's delivery; those of the others link to it.
+        let (attempts, result) = match spans.context() {
+            Some(context) => call.with_context(within(context)).await,
+            None => call.await,
+        };
+        spans.end(attempts, &result);
         let fate = match result {
             Ok(()) => {
-                self.metrics.delivered_after(begun.elapsed(), message.len());
+                let alerts = message.iter().map(|(alert, _)| &**alert);
+                self.metrics.delivered_after(begun.elapsed(), alerts);
                 Fate::Delivered
             }
             Err(Unserved::Failed(Failure::Refuse { reason })) => Fate::Refused { reason },

@@ -63,7 +63,7 @@ impl Pipeline {
         let (ledger, ledger_writer, store) = crate::ledger::open(database, health, stop.clone());
         store.prepare().await.unwrap();
         let (letters, letter_writer) =
-            LetterWriter::new(kafka.clone(), kafka.producer().unwrap(), stop.clone());
+            LetterWriter::new(kafka.clone(), kafka.producer("test").unwrap(), stop.clone());
 
         let (shown, attempts, up) = (
             Arc::<Mutex<HashMap<String, usize>>>::default(),
@@ -114,6 +114,7 @@ impl Pipeline {
             lane,
             queues,
             letters,
+            reads: kafka.reads(tollgate_types::Stage::Notifier),
             stop: stop.clone(),
         };
         let mut tasks = JoinSet::new();
@@ -143,7 +144,7 @@ impl Pipeline {
         );
         let acks = Acks::new(|result| result.unwrap());
         let record = Outgoing::new(&self.kafka.topics().alerts, b"u", json.as_bytes());
-        let producer = self.kafka.producer().unwrap();
+        let producer = self.kafka.producer("test").unwrap();
         producer.send(&record, &acks).unwrap();
         producer.flush(DEADLINE).unwrap();
         loop {

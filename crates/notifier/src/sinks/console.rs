@@ -114,7 +114,8 @@ mod tests {
                 .collect(),
             processed_at: Timestamp::parse("2026-03-01T12:30:00Z").unwrap(),
             json: r#"{"transaction":{"amount":5000.25}}"#.into(),
-            traceparent: None,
+            event_time: Timestamp::MIN,
+            trace: None,
         };
         assert_eq!(
             line(&alert),

@@ -114,6 +114,17 @@ impl Sink {
         }
     }
 
+    /// Its kind, as the settings name it.
+    pub(crate) const fn kind(&self) -> &'static str {
+        match self {
+            Self::Console(_) => "console",
+            Self::File(_) => "file",
+            Self::Webhook(_) => "webhook",
+            #[cfg(feature = "oci")]
+            Self::Oci(_) => "oci",
+        }
+    }
+
     /// Returns when the sink has the alerts of a message for good. Sinks without a limit to messages get one in each.
     pub(crate) async fn deliver(&self, alerts: &[Arc<Alert>]) -> Result<(), Failure> {
         for alert in alerts {

@@ -12,6 +12,10 @@ use chrono::{DateTime, Utc};
 use reqwest::header::{CONTENT_TYPE, HeaderMap, RETRY_AFTER};
 use reqwest::redirect::Policy;
 use reqwest::{Client, Response, StatusCode};
+use tollgate_runtime::telemetry::trace::{SPAN_TARGET, current, is_on};
+use tollgate_types::headers::TRACEPARENT;
+use tracing::Instrument as _;
+use tracing::field::Empty;
 use url::Url;
 
 use super::Failure;
@@ -65,16 +69,35 @@ impl WebhookSink {
                 "webhook-signature",
                 self.signer.sign(&id, now.timestamp(), body.as_bytes()),
             );
-        if let Some(traceparent) = &alert.traceparent {
-            request = request.header("traceparent", &**traceparent);
+        // The path may hold a token, so neither spans nor errors tell it.
+        let span = tracing::info_span!(
+            target: SPAN_TARGET,
+            "POST",
+            otel.kind = "client",
+            http.request.method = "POST",
+            server.address = self.url.host_str(),
+            server.port = self.url.port_or_known_default(),
+            url.full = self.url.origin().ascii_serialization(),
+            http.response.status_code = Empty,
+            error.r#type = Empty,
+            otel.status_code = Empty,
+        );
+        let receiver_sees = span.in_scope(current).filter(|_| is_on()).or(alert.trace);
+        if let Some(trace) = receiver_sees {
+            request = request.header(TRACEPARENT, trace.to_string());
         }
-        // The URL may hold a token, so errors go without it.
-        let response = request
-            .body(body)
-            .send()
-            .await
-            .map_err(|error| Failure::retry(with_causes(&error.without_url())))?;
+        let answered = request.body(body).send().instrument(span.clone()).await;
+        let response = answered.map_err(|error| {
+            span.record("error.type", "unanswered");
+            span.record("otel.status_code", "error");
+            Failure::retry(with_causes(&error.without_url()))
+        })?;
+        span.record("http.response.status_code", response.status().as_u16());
         let verdict = classify(response.status(), response.headers(), now);
+        if verdict.is_err() {
+            span.record("error.type", response.status().as_str());
+            span.record("otel.status_code", "error");
+        }
         read_up(response).await;
         verdict
     }

@@ -72,7 +72,7 @@ impl Running {
 impl World {
     pub(crate) fn new() -> Self {
         let kafka = Kafka::open(KafkaConfig::default()).unwrap();
-        let producer = kafka.producer().unwrap();
+        let producer = kafka.producer("test").unwrap();
         Self {
             kafka,
             producer,

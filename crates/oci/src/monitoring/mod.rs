@@ -2,14 +2,13 @@
 
 mod post;
 mod streams;
-mod text;
 
 use std::time::Duration;
 
 use tokio::time::{Instant, MissedTickBehavior, interval_at};
 use tokio_util::sync::CancellationToken;
 use tollgate_runtime::Shutdown;
-use tollgate_runtime::telemetry::metrics_text;
+use tollgate_runtime::telemetry::{exposition, metrics_text};
 
 use crate::Client;
 use crate::config::OciConfig;
@@ -59,5 +58,5 @@ pub(crate) async fn run(client: Client, config: OciConfig, service: &'static str
 }
 
 fn look() -> Look {
-    Look::at(text::samples(&metrics_text()))
+    Look::at(exposition::samples(&metrics_text()))
 }

@@ -13,9 +13,9 @@ use tokio_util::sync::CancellationToken;
 use tollgate_runtime::resilience::{Dependency, Limits, Patience, Unserved};
 
 use super::streams::Points;
-use super::text::Labels;
 use crate::config::OciConfig;
 use crate::{Client, OciFailure};
+use tollgate_runtime::telemetry::exposition::Labels;
 
 /// Unique streams that a call may hold.
 const STREAMS_A_CALL: usize = 50;

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use super::text::{Labels, Sample};
+use tollgate_runtime::telemetry::exposition::{Labels, Sample};
 
 /// How a metric of ours is seen in Monitoring.
 struct Stream {
@@ -267,7 +267,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::monitoring::text::samples;
+    use tollgate_runtime::telemetry::exposition::samples;
 
     fn look(text: &str) -> Look {
         Look::at(samples(text))

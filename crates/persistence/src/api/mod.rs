@@ -8,15 +8,15 @@ mod users;
 use std::any::Any;
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use axum::Router;
-use axum::extract::{MatchedPath, Request, State};
-use axum::http::{Method, StatusCode};
-use axum::middleware::{Next, from_fn, from_fn_with_state};
+use axum::extract::{Request, State};
+use axum::http::StatusCode;
+use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse as _, Response};
 use tollgate_runtime::database::DatabaseError;
-use tollgate_runtime::http::{ApiKeys, Denied, Problem, Scope};
+use tollgate_runtime::http::{ApiKeys, Denied, Problem, Scope, observed};
 use tollgate_types::{Indicator, Indicators, MAX_ID_BYTES, Status};
 use tower_http::catch_panic::CatchPanicLayer;
 use utoipa::OpenApi as _;
@@ -51,7 +51,7 @@ pub(crate) fn router(store: Store, config: &PersistenceConfig, keys: ApiKeys) ->
         .routes(routes!(users::get_user_summary))
         .routes(routes!(stats::get_stats))
         .split_for_parts();
-    questions
+    let routes = questions
         .route_layer(from_fn_with_state(Arc::new(keys), authorize))
         .with_state(api)
         .merge(SwaggerUi::new("/docs").url("/openapi.json", description))
@@ -67,8 +67,8 @@ pub(crate) fn router(store: Store, config: &PersistenceConfig, keys: ApiKeys) ->
                 "this address only answers GET",
             )
         })
-        .layer(CatchPanicLayer::custom(panicked))
-        .layer(from_fn(measure))
+        .layer(CatchPanicLayer::custom(panicked));
+    observed(routes, "persistence")
 }
 
 async fn authorize(State(keys): State<Arc<ApiKeys>>, request: Request, next: Next) -> Response {
@@ -97,31 +97,6 @@ fn panicked(_: Box<dyn Any + Send>) -> Response {
         "an error of this service; it has been logged",
     )
     .into_response()
-}
-
-/// Counts and times requests by route, not by address: addresses hold ids without end.
-async fn measure(request: Request, next: Next) -> Response {
-    let begun = Instant::now();
-    let route = request
-        .extensions()
-        .get::<MatchedPath>()
-        .map_or("other", MatchedPath::as_str);
-    let route = if route.starts_with("/v1/") || route == "/openapi.json" {
-        route.to_owned()
-    } else {
-        "other".to_owned()
-    };
-    let method = match *request.method() {
-        Method::GET => "GET",
-        Method::HEAD => "HEAD",
-        _ => "other",
-    };
-    let response = next.run(request).await;
-    let status = response.status().as_u16().to_string();
-    metrics::counter!("tollgate_http_requests_total", "service" => "persistence", "method" => method, "route" => route.clone(), "status" => status)
-        .increment(1);
-    metrics::histogram!("tollgate_http_request_duration_seconds", "service" => "persistence", "route" => route).record(begun.elapsed());
-    response
 }
 
 /// The one place where a failed question becomes an answer.

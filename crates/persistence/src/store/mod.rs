@@ -17,7 +17,9 @@ use sqlx::migrate::Migrator;
 use tollgate_runtime::database::{Database, DatabaseError};
 use tollgate_runtime::health::Health;
 use tollgate_runtime::resilience::{CallError as _, Dependency, Patience, Unserved};
+use tollgate_runtime::telemetry::trace::SPAN_TARGET;
 use tollgate_types::{Amount, Status, Timestamp};
+use tracing::Instrument as _;
 
 use crate::config::PersistenceConfig;
 use crate::cursor::Cursor;
@@ -113,6 +115,8 @@ impl Store {
                 (Database::Sqlite(writers), Database::Sqlite(readers))
             }
         };
+        writing.watch("persistence writes");
+        reading.watch("persistence reads");
         Ok(Self {
             writing,
             reading,
@@ -172,18 +176,43 @@ impl Store {
         self.writes.call(patience.clone(), write).await
     }
 
+    /// The store's name in OpenTelemetry's conventions.
+    pub(crate) const fn system(&self) -> &'static str {
+        match self.writing {
+            Database::Postgres(_) => "postgresql",
+            Database::Sqlite(_) => "sqlite",
+        }
+    }
+
     /// Asks once: whoever reads can ask again.
-    async fn read<T, F>(&self, ask: impl Fn() -> F) -> Result<T, DatabaseError>
+    async fn read<T, F>(&self, table: &'static str, ask: impl Fn() -> F) -> Result<T, DatabaseError>
     where
         F: Future<Output = Result<T, DatabaseError>>,
     {
         self.check_migrated()?;
         let call = self.reads.call(Patience::none(), ask);
         // Whoever waits for room among the others waits no longer than for an answer.
-        match tokio::time::timeout(self.query_timeout, call).await {
-            Ok((_, result)) => Ok(result?),
+        let span = tracing::info_span!(
+            target: SPAN_TARGET,
+            "SELECT",
+            otel.name = format!("SELECT {table}"),
+            otel.kind = "client",
+            db.system.name = self.system(),
+            db.operation.name = "SELECT",
+            db.collection.name = table,
+            error.r#type = tracing::field::Empty,
+            otel.status_code = tracing::field::Empty,
+        );
+        let asked = tokio::time::timeout(self.query_timeout, call);
+        let answer = match asked.instrument(span.clone()).await {
+            Ok((_, result)) => result.map_err(Into::into),
             Err(_) => Err(DatabaseError::timed_out(self.query_timeout)),
+        };
+        if let Err(error) = &answer {
+            span.record("error.type", error.kind());
+            span.record("otel.status_code", "error");
         }
+        answer
     }
 
     /// The decisions on transactions of this id; two at most, which is one too many to answer with.
@@ -196,7 +225,7 @@ impl Store {
             Database::Postgres(pool) => postgres::decisions(pool, transaction_id, user_id).await,
             Database::Sqlite(pool) => sqlite::decisions(pool, transaction_id, user_id).await,
         };
-        self.read(ask).await
+        self.read("fraud_analysis", ask).await
     }
 
     /// Up to `limit` decisions, newest first.
@@ -209,7 +238,7 @@ impl Store {
             Database::Postgres(pool) => postgres::page(pool, filter, limit).await,
             Database::Sqlite(pool) => sqlite::page(pool, filter, limit).await,
         };
-        self.read(ask).await
+        self.read("fraud_analysis", ask).await
     }
 
     /// A user's decisions by kind; none for a user who has none.
@@ -218,7 +247,7 @@ impl Store {
             Database::Postgres(pool) => postgres::user(pool, user_id).await,
             Database::Sqlite(pool) => sqlite::user(pool, user_id).await,
         };
-        self.read(ask).await
+        self.read("fraud_analysis", ask).await
     }
 
     /// All decisions by kind.
@@ -227,7 +256,7 @@ impl Store {
             Database::Postgres(pool) => postgres::counts(pool).await,
             Database::Sqlite(pool) => sqlite::counts(pool).await,
         };
-        self.read(ask).await
+        self.read("fraud_analysis", ask).await
     }
 
     /// Closes every connection.

@@ -18,7 +18,7 @@ use super::consumer::{Assignment, Event};
 use super::histories::CommitNote;
 use super::restore::{Found, Start};
 use super::shared::{Shared, lock};
-use super::{ASK, KafkaError, reports};
+use super::{ASK, KafkaError, reports, statistics};
 
 /// How long partitions that are taken away may finish what is in hand.
 const REVOKE_GRACE: Duration = Duration::from_secs(5);
@@ -174,6 +174,14 @@ impl Shared {
             .warn("history", (!shortened.is_empty()).then_some(warning));
     }
 
+    fn lag(&self, partition: i32) -> metrics::Gauge {
+        let labels = [
+            ("topic", self.topic.clone()),
+            ("partition", partition.to_string()),
+        ];
+        metrics::gauge!("tollgate_log_consumer_lag_records", &labels)
+    }
+
     fn revoked(&self, consumer: &BaseConsumer<Assigner>, list: &TopicPartitionList) {
         let partitions: Vec<i32> = list
             .elements()
@@ -181,6 +189,10 @@ impl Shared {
             .map(rdkafka::topic_partition_list::TopicPartitionListElem::partition)
             .collect();
         *lock(&self.restoring) = None;
+        // Whoever has them next tells how far behind they are.
+        partitions
+            .iter()
+            .for_each(|partition| self.lag(*partition).set(0.0));
         self.close_hand();
         // Behind the batches that they have; a worker that waits for a sink may give up what it holds, while one with
         // histories gives those first.
@@ -276,21 +288,29 @@ pub(crate) struct Assigner {
 
 impl ClientContext for Assigner {
     fn stats(&self, statistics: Statistics) {
+        let stage = self.shared.options.stage.name();
+        statistics::tell(stage, "consumer", &statistics);
         let Some(topic) = statistics.topics.get(&self.shared.topic) else {
             return;
         };
+        let rebuilding = lock(&self.shared.rebuilding).clone();
+        let remaining = rebuilding.iter().map(|(partition, end)| {
+            let read = topic
+                .partitions
+                .get(partition)
+                .map_or(0, |of| of.app_offset);
+            (end - read.max(0)).max(0).unsigned_abs()
+        });
+        metrics::gauge!("tollgate_log_rebuild_remaining_records", "stage" => stage)
+            .set(statistics::float(remaining.sum()));
         for (partition, of) in topic
             .partitions
             .iter()
             .filter(|(partition, of)| **partition >= 0 && of.consumer_lag >= 0)
         {
-            let labels = [
-                ("topic", self.shared.topic.clone()),
-                ("partition", partition.to_string()),
-            ];
-            #[expect(clippy::cast_precision_loss, reason = "a gauge is a float")]
-            metrics::gauge!("tollgate_log_consumer_lag_records", &labels)
-                .set(of.consumer_lag as f64);
+            self.shared
+                .lag(*partition)
+                .set(statistics::float(of.consumer_lag.unsigned_abs()));
         }
     }
 

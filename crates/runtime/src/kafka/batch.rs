@@ -2,7 +2,11 @@
 
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::SystemTime;
 
+use tollgate_types::{TraceContext, headers};
+
+use super::Reads;
 use super::tracker::Tracker;
 
 /// One record of a batch.
@@ -22,6 +26,22 @@ pub struct Record<'a> {
     pub payload: &'a [u8],
     /// The headers.
     pub headers: Headers<'a>,
+}
+
+impl Record<'_> {
+    /// The trace that its writer says it is part of. Foreign producers may give the header no value, a wrong one, or
+    /// several: the last that is one counts.
+    #[must_use]
+    pub fn trace(&self) -> Option<TraceContext> {
+        if self.headers.is_empty() {
+            return None;
+        }
+        self.headers
+            .iter()
+            .filter(|(name, _)| *name == headers::TRACEPARENT)
+            .filter_map(|(_, value)| TraceContext::parse(value?))
+            .last()
+    }
 }
 
 /// Headers of a record, in their order. Foreign producers may repeat names and leave values out.
@@ -118,6 +138,10 @@ pub struct Batch {
     buffers: Buffers,
     epoch: u64,
     tracker: Arc<Tracker>,
+    /// When its first record was read.
+    opened: SystemTime,
+    /// The span of having been read, where a trace that is kept is in it.
+    poll: Option<Box<TraceContext>>,
 }
 
 impl Batch {
@@ -126,6 +150,8 @@ impl Batch {
             buffers: tracker.pool().take(),
             epoch,
             tracker,
+            opened: SystemTime::now(),
+            poll: None,
         }
     }
 
@@ -203,10 +229,26 @@ impl Batch {
         self.buffers.bytes.len()
     }
 
+    /// Tells of having been read, in a span that joins the traces that are kept of those in it.
+    pub fn joins(&mut self, reads: &Reads, traces: Vec<TraceContext>) {
+        if traces.is_empty() || self.poll.is_some() {
+            return;
+        }
+        if let Some(span) = reads.poll(traces, self.len()) {
+            self.poll = Some(Box::new(span.context()));
+            span.since(self.opened).end();
+        }
+    }
+
     /// Everything that these records caused is acknowledged: their offsets may be committed.
     pub fn complete(mut self) {
         let buffers = std::mem::take(&mut self.buffers);
         let bytes = buffers.bytes.len();
+        if let Some(poll) = self.poll.as_deref() {
+            let last = buffers.records.iter().filter(|meta| !meta.replayed);
+            let ends = last.map(|meta| (meta.partition, meta.offset + 1)).collect();
+            self.tracker.settle(*poll, ends);
+        }
         let done = buffers
             .records
             .iter()

@@ -18,7 +18,9 @@ use tollgate_types::Stage;
 
 use super::assignment::Assigner;
 use super::shared::Shared;
-use super::{Batch, Histories, Kafka, KafkaError, MarkEvery, Position, Profile, reports};
+use super::{
+    Batch, Histories, Kafka, KafkaError, MarkEvery, Position, Profile, reports, statistics,
+};
 use crate::Shutdown;
 use crate::health::Health;
 
@@ -135,7 +137,13 @@ impl Kafka {
         };
         let (senders, lanes) = (0..count).map(|_| mpsc::unbounded_channel()).unzip();
         let topic = self.topics().input_of(options.stage).to_owned();
-        let shared = Arc::new(Shared::new(topic, senders, options, health.clone()));
+        let shared = Arc::new(Shared::new(
+            topic,
+            self.reads(options.stage),
+            senders,
+            options,
+            health.clone(),
+        ));
         let mut config = self.consumer_config();
         let properties = &self.config().properties;
         config
@@ -145,7 +153,7 @@ impl Kafka {
             .set("auto.offset.reset", "error")
             .set("enable.partition.eof", "true")
             .set("partition.assignment.strategy", "range,roundrobin")
-            .set("statistics.interval.ms", "5000");
+            .set("statistics.interval.ms", statistics::INTERVAL_MS);
         // One that was killed is noticed in seconds, and its partitions go to another.
         let mut own = vec![("session.timeout.ms", "10000")];
         if self.config().profile() == Profile::Embedded {

@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
-use tollgate_types::{Stage, headers};
+use tollgate_types::{Stage, TraceContext, headers};
 
 use super::{Acks, Kafka, Outgoing, Producer, Record, SendError};
+use crate::telemetry::{trace, user_hash};
 
 /// Largest payload that still fits into a request of 1 MB beside key and headers.
 const MAX_PAYLOAD: usize = 990_000;
@@ -22,6 +23,8 @@ pub struct DeadLetter<'a> {
     pub attempts: u32,
     /// The record as it was read.
     pub record: &'a Record<'a>,
+    /// The span of what was done with it; where there is none yet, the letter makes one.
+    pub under: Option<TraceContext>,
 }
 
 /// Where a row stood that came from no topic of ours.
@@ -56,6 +59,8 @@ pub struct RejectedRow<'a> {
     pub payload: &'a [u8],
     /// From where.
     pub origin: Origin<'a>,
+    /// The span of what found it.
+    pub under: Option<TraceContext>,
 }
 
 impl RejectedRow<'_> {
@@ -100,6 +105,7 @@ impl RejectedRow<'_> {
             key: None,
             timestamp_ms: None,
             payload: self.payload,
+            under: self.under,
         };
         letter.send(producer, acks, give_up)?;
         metrics::counter!("tollgate_dead_letters_total", "stage" => INGEST, "kind" => self.kind)
@@ -130,6 +136,7 @@ struct Letter<'a> {
     key: Option<&'a [u8]>,
     timestamp_ms: Option<i64>,
     payload: &'a [u8],
+    under: Option<TraceContext>,
 }
 
 impl Letter<'_> {
@@ -162,6 +169,7 @@ impl Letter<'_> {
             key: self.key,
             timestamp_ms: self.timestamp_ms,
             headers: &all,
+            under: self.under,
             ..Outgoing::new(self.topic, &[], &self.payload[..size.min(MAX_PAYLOAD)])
         };
         producer.send_waiting(&record, acks, give_up)
@@ -182,12 +190,15 @@ impl DeadLetter<'_> {
         give_up: impl Fn() -> bool,
     ) -> Result<(), SendError> {
         metrics::counter!("tollgate_dead_letters_total", "stage" => self.stage.name(), "kind" => self.kind).increment(1);
+        let under = self.under.or_else(|| self.span(kafka));
+        let _told_in = under.map(|context| trace::within(context).attach());
         tracing::warn!(
             stage = self.stage.name(),
             kind = self.kind,
             reason = self.reason,
             partition = self.record.partition,
             offset = self.record.offset,
+            user = self.record.key.map(user_hash),
             "dead-lettered"
         );
         let (partition, offset) = (
@@ -206,12 +217,31 @@ impl DeadLetter<'_> {
             kind: self.kind,
             reason: self.reason,
             attempts: self.attempts,
-            inherited: self.record.headers.iter().collect(),
+            // That of the letter takes its place.
+            inherited: self
+                .record
+                .headers
+                .iter()
+                .filter(|(name, _)| *name != headers::TRACEPARENT)
+                .collect(),
             source: &source,
             key: self.record.key,
             timestamp_ms: self.record.timestamp_ms,
             payload: self.record.payload,
+            under: under.or_else(|| self.record.trace()),
         };
         letter.send(producer, acks, give_up)
+    }
+
+    /// A span for a record that came to nothing else.
+    fn span(&self, kafka: &Kafka) -> Option<TraceContext> {
+        let parent = self.record.trace();
+        let context = trace::begin_always(parent)?;
+        let mut span = kafka
+            .reads(self.stage)
+            .process(self.record, context, parent);
+        span.fail(self.kind, self.reason.to_owned());
+        span.end();
+        Some(context)
     }
 }

@@ -16,6 +16,8 @@ mod reader;
 pub mod reports;
 mod restore;
 mod shared;
+pub mod spans;
+mod statistics;
 mod topics;
 mod tracker;
 
@@ -41,6 +43,7 @@ pub use histories::{Histories, MarkEvery, Position, Wanted};
 pub use producer::{Acks, DeliveryFailure, Outgoing, Producer, SendError};
 pub use reader::{LogRecord, TopicReader};
 pub use reports::Quiet;
+pub use spans::Reads;
 pub use topics::TopicOutcome;
 
 /// How long one question to the cluster may take.

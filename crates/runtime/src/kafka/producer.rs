@@ -12,8 +12,13 @@ use rdkafka::config::{FromClientConfigAndContext, RDKafkaLogLevel};
 use rdkafka::error::{KafkaError as ClientError, RDKafkaErrorCode};
 use rdkafka::message::{DeliveryResult, Header, OwnedHeaders};
 use rdkafka::producer::{BaseRecord, Producer as _, ProducerContext, ThreadedProducer};
+use rdkafka::statistics::Statistics;
 
-use super::{EmbeddedLog, Kafka, KafkaError, reports};
+use tollgate_types::headers::TRACEPARENT;
+use tollgate_types::{TRACEPARENT_BYTES, TraceContext};
+
+use super::{EmbeddedLog, Kafka, KafkaError, reports, spans, statistics};
+use crate::telemetry::trace::Span;
 
 /// A record to write.
 #[derive(Debug, Clone, Copy)]
@@ -28,8 +33,13 @@ pub struct Outgoing<'a> {
     pub payload: &'a [u8],
     /// The record's time, milliseconds since 1970; none is now.
     pub timestamp_ms: Option<i64>,
-    /// Headers, in order.
+    /// Headers, in order. `traceparent` is not among them: see [`Outgoing::under`].
     pub headers: &'a [(&'a str, Option<&'a [u8]>)],
+    /// Where in a trace it is sent. If the trace is kept, it gets a span of its own, and carries that one's context;
+    /// else it carries this.
+    pub under: Option<TraceContext>,
+    /// The context that it carries instead, where its span is its sender's to tell.
+    pub context: Option<TraceContext>,
     /// Written whatever room there is, for what must not wait for its own reader.
     pub urgent: bool,
 }
@@ -45,6 +55,8 @@ impl<'a> Outgoing<'a> {
             payload,
             timestamp_ms: None,
             headers: &[],
+            under: None,
+            context: None,
             urgent: false,
         }
     }
@@ -55,7 +67,11 @@ impl<'a> Outgoing<'a> {
             .iter()
             .map(|(name, value)| name.len() + value.map_or(0, <[u8]>::len))
             .sum();
-        self.key.map_or(0, <[u8]>::len) + self.payload.len() + headers
+        let trace = self
+            .under
+            .or(self.context)
+            .map_or(0, |_| TRACEPARENT.len() + TRACEPARENT_BYTES);
+        self.key.map_or(0, <[u8]>::len) + self.payload.len() + headers + trace
     }
 }
 
@@ -139,6 +155,20 @@ impl Acks {
         self.seal();
     }
 
+    /// One send under these that has a span of its own, which ends when it is acknowledged.
+    fn traced(self: &Arc<Self>, mut span: Span) -> Arc<Self> {
+        let all = Arc::clone(self);
+        Self::new(move |result| {
+            let failure = result.err();
+            if let Some(failure) = &failure {
+                span.keep();
+                span.fail("unacknowledged", failure.reason.clone());
+            }
+            span.end();
+            all.one_less(failure);
+        })
+    }
+
     fn one_less(&self, failure: Option<DeliveryFailure>) {
         if let Some(failure) = failure {
             self.end
@@ -160,9 +190,15 @@ impl Acks {
 
 /// What the client calls back into.
 #[derive(Debug)]
-struct Context;
+struct Context {
+    scope: &'static str,
+}
 
 impl ClientContext for Context {
+    fn stats(&self, statistics: Statistics) {
+        statistics::tell(self.scope, "producer", &statistics);
+    }
+
     fn error(&self, error: ClientError, reason: &str) {
         // What cannot be delivered is told by its delivery.
         reports::tell(&error, reason);
@@ -193,6 +229,8 @@ impl ProducerContext for Context {
 #[derive(Clone)]
 pub struct Producer {
     client: Arc<ThreadedProducer<Context>>,
+    /// Whose it is, for its spans and metrics.
+    scope: &'static str,
     embedded: Option<Arc<EmbeddedLog>>,
 }
 
@@ -205,23 +243,27 @@ impl std::fmt::Debug for Producer {
 }
 
 impl Kafka {
-    /// A producer for a caller who waits: what is not acknowledged within `kafka.delivery_timeout_ms` has failed.
+    /// A producer for a caller who waits, of the part of Tollgate that `scope` names: what is not acknowledged within `kafka.delivery_timeout_ms` has failed.
     ///
     /// # Errors
     /// Where the client cannot be made of the settings.
-    pub fn producer(&self) -> Result<Producer, KafkaError> {
-        self.producer_with(self.config().delivery_timeout_ms)
+    pub fn producer(&self, scope: &'static str) -> Result<Producer, KafkaError> {
+        self.producer_with(scope, self.config().delivery_timeout_ms)
     }
 
     /// A producer for a stage, which has nothing better to do than to wait: a broker that is away is waited for.
     ///
     /// # Errors
     /// Where the client cannot be made of the settings.
-    pub fn patient_producer(&self) -> Result<Producer, KafkaError> {
-        self.producer_with(0)
+    pub fn patient_producer(&self, scope: &'static str) -> Result<Producer, KafkaError> {
+        self.producer_with(scope, 0)
     }
 
-    fn producer_with(&self, delivery_timeout_ms: u32) -> Result<Producer, KafkaError> {
+    fn producer_with(
+        &self,
+        scope: &'static str,
+        delivery_timeout_ms: u32,
+    ) -> Result<Producer, KafkaError> {
         let config = self.config();
         let mut client = self.client_config();
         let partitioner = match config.partitioner {
@@ -230,6 +272,7 @@ impl Kafka {
         };
         client
             .set("acks", "all")
+            .set("statistics.interval.ms", statistics::INTERVAL_MS)
             .set("partitioner", partitioner)
             .set("max.in.flight.requests.per.connection", "1")
             .set("linger.ms", config.linger_ms.to_string())
@@ -243,10 +286,11 @@ impl Kafka {
                 client.set(name, value);
             }
         }
-        let client = ThreadedProducer::from_config_and_context(&client, Context)
+        let client = ThreadedProducer::from_config_and_context(&client, Context { scope })
             .map_err(KafkaError::client("cannot make a producer"))?;
         Ok(Producer {
             client: Arc::new(client),
+            scope,
             embedded: self.embedded().cloned(),
         })
     }
@@ -258,6 +302,30 @@ impl Producer {
     /// # Errors
     /// Where the record was not taken; `acks` is then not told of it.
     pub fn send(&self, record: &Outgoing<'_>, acks: &Arc<Acks>) -> Result<(), SendError> {
+        let parent = record.under.filter(|_| record.context.is_none());
+        let span = parent.and_then(|parent| spans::send(self.scope, record.topic, parent));
+        let Some(span) = span else {
+            return self.hand_over(record, record.context.or(record.under), acks);
+        };
+        let context = span.context();
+        acks.outstanding.fetch_add(1, Ordering::AcqRel);
+        let own = acks.traced(span);
+        let taken = self.hand_over(record, Some(context), &own);
+        if taken.is_ok() {
+            own.seal();
+        } else {
+            // Its span goes with it; whoever sends the record again gets another.
+            acks.outstanding.fetch_sub(1, Ordering::AcqRel);
+        }
+        taken
+    }
+
+    fn hand_over(
+        &self,
+        record: &Outgoing<'_>,
+        trace: Option<TraceContext>,
+        acks: &Arc<Acks>,
+    ) -> Result<(), SendError> {
         let mut partition = record.partition;
         if let Some(log) = &self.embedded {
             partition = Some(log.reserve(
@@ -280,11 +348,17 @@ impl Producer {
         if let Some(timestamp) = record.timestamp_ms {
             out = out.timestamp(timestamp);
         }
-        if !record.headers.is_empty() {
-            let headers = OwnedHeaders::new_with_capacity(record.headers.len());
-            let headers = record.headers.iter().fold(headers, |all, (key, value)| {
-                all.insert(Header { key, value: *value })
-            });
+        if trace.is_some() || !record.headers.is_empty() {
+            let traceparent = trace.map(TraceContext::to_traceparent);
+            let traceparent = traceparent.as_ref().map(<[u8; _]>::as_slice);
+            let headers = OwnedHeaders::new_with_capacity(record.headers.len() + 1);
+            let traceparent = traceparent.map(|value| (TRACEPARENT, Some(value)));
+            let headers = traceparent
+                .iter()
+                .chain(record.headers)
+                .fold(headers, |all, (key, value)| {
+                    all.insert(Header { key, value: *value })
+                });
             out = out.headers(headers);
         }
         self.client.send(out).map_err(|(error, _)| {

@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _, ConsumerContext};
 use rdkafka::{Offset, TopicPartitionList};
@@ -14,7 +14,7 @@ use super::consumer::{ConsumerOptions, Event};
 use super::histories::{CommitNote, Position};
 use super::restore::{Restoring, Start};
 use super::tracker::{Begun, Tracker};
-use super::{Batch, KafkaError};
+use super::{Batch, KafkaError, Reads};
 use crate::health::Health;
 
 /// How long what is marked may take to be kept when partitions go.
@@ -45,6 +45,7 @@ impl Pending {
 /// See the module.
 pub(crate) struct Shared {
     pub(crate) topic: String,
+    reads: Reads,
     pub(crate) options: ConsumerOptions,
     pub(crate) tracker: Arc<Tracker>,
     pub(crate) health: Health,
@@ -83,6 +84,7 @@ pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl Shared {
     pub(crate) fn new(
         topic: String,
+        reads: Reads,
         lanes: Vec<mpsc::UnboundedSender<Event>>,
         options: ConsumerOptions,
         health: Health,
@@ -93,6 +95,7 @@ impl Shared {
         };
         Self {
             topic,
+            reads,
             options,
             tracker: Arc::default(),
             health,
@@ -397,23 +400,36 @@ impl Shared {
         if list.count() == 0 {
             return;
         }
+        let began = SystemTime::now();
         match consumer.commit(&list, CommitMode::Sync) {
-            Ok(()) => self.note_committed(&list),
+            Ok(()) => {
+                let committed = self.note_committed(&list);
+                let polls = self.tracker.settled_by(&committed);
+                if !polls.is_empty()
+                    && let Some(span) = self.reads.commit(polls)
+                {
+                    span.since(began).end();
+                }
+            }
             Err(error) => {
                 tracing::warn!(%error, topic = self.topic, "a commit failed; it is tried again");
             }
         }
     }
 
-    fn note_committed(&self, list: &TopicPartitionList) {
+    /// The offsets that are committed now, of all partitions that ever had one.
+    fn note_committed(&self, list: &TopicPartitionList) -> HashMap<i32, i64> {
+        let mut committed = HashMap::new();
         for element in list.elements() {
             if let (Ok(()), Offset::Offset(offset)) = (element.error(), element.offset()) {
+                committed.insert(element.partition(), offset);
                 self.tracker.committed(element.partition(), offset);
                 if let Some((histories, _)) = &self.options.histories {
                     histories.committed(element.partition(), offset);
                 }
             }
         }
+        committed
     }
 
     /// Written beside each committed offset of a stage with histories.

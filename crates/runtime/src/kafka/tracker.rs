@@ -5,8 +5,11 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use tollgate_types::TraceContext;
+
 use super::batch::Pool;
 use super::ledger::OffsetLedger;
+use crate::telemetry::trace::MAX_LINKS;
 
 /// A record that was read.
 #[derive(Debug)]
@@ -31,6 +34,8 @@ pub(crate) struct Tracker {
     state: Mutex<State>,
     changed: Condvar,
     pool: Pool,
+    /// Polls that are done, with the offsets up to which a commit must have come to settle them.
+    settled: Mutex<Vec<(TraceContext, HashMap<i32, i64>)>>,
 }
 
 impl Tracker {
@@ -45,6 +50,10 @@ impl Tracker {
     /// Starts a new epoch with these partitions; what was in hand before counts for nothing any more.
     pub(crate) fn assign(&self, partitions: &[i32]) {
         let mut state = self.lock();
+        self.settled
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clear();
         state.epoch += 1;
         let epoch = state.epoch;
         state.ledgers = partitions
@@ -95,6 +104,28 @@ impl Tracker {
             }
         }
         self.put_down_in(state, records, bytes);
+    }
+
+    /// A poll of a trace that is kept is done.
+    pub(crate) fn settle(&self, poll: TraceContext, ends: HashMap<i32, i64>) {
+        let mut settled = self.settled.lock().unwrap_or_else(PoisonError::into_inner);
+        // Where nothing can be committed for long, the commit is told of the first ones.
+        if settled.len() < MAX_LINKS {
+            settled.push((poll, ends));
+        }
+    }
+
+    /// The polls of which a commit of these offsets settles the last.
+    pub(crate) fn settled_by(&self, committed: &HashMap<i32, i64>) -> Vec<TraceContext> {
+        let mut settled = self.settled.lock().unwrap_or_else(PoisonError::into_inner);
+        let open = |partition: &i32, end: &mut i64| {
+            committed.get(partition).is_none_or(|offset| offset < end)
+        };
+        let done = settled.extract_if(.., |(_, ends)| {
+            ends.retain(open);
+            ends.is_empty()
+        });
+        done.map(|(poll, _)| poll).collect()
     }
 
     /// Records leave the hand, done or not.

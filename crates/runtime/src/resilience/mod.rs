@@ -22,6 +22,7 @@ pub use breaker::{BreakerConfig, Circuit};
 pub use patience::Patience;
 
 use gate::{BreakerLayer, Gate};
+use metrics::{Gauge, gauge};
 use retry::Retries;
 use tower::limit::GlobalConcurrencyLimitLayer;
 use tower::{ServiceBuilder, ServiceExt as _, service_fn};
@@ -85,6 +86,22 @@ impl Limits {
     }
 }
 
+/// One more, as long as it lives.
+struct Counted<'a>(&'a Gauge);
+
+impl<'a> Counted<'a> {
+    fn one(gauge: &'a Gauge) -> Self {
+        gauge.increment(1.0);
+        Self(gauge)
+    }
+}
+
+impl Drop for Counted<'_> {
+    fn drop(&mut self) {
+        self.0.decrement(1.0);
+    }
+}
+
 /// Something outside this process. Clones share what is known of it.
 #[derive(Clone)]
 pub struct Dependency {
@@ -92,6 +109,8 @@ pub struct Dependency {
     retries: Retries,
     bulkhead: GlobalConcurrencyLimitLayer,
     timeout: Duration,
+    /// Calls that wait for room, and those under way.
+    depth: [Gauge; 2],
 }
 
 impl std::fmt::Debug for Dependency {
@@ -111,6 +130,7 @@ impl Dependency {
             gate,
             bulkhead: GlobalConcurrencyLimitLayer::new(limits.concurrency),
             timeout: limits.timeout,
+            depth: ["waiting", "under_way"].map(|state| gauge!("tollgate_dependency_bulkhead_calls", "dependency" => name.to_owned(), "state" => state)),
         }
     }
 
@@ -151,9 +171,15 @@ impl Dependency {
             .layer(BreakerLayer::new(&self.gate, timeout))
             .timeout(timeout)
             .service(service_fn(|_: Patience| attempt()));
+        let [waiting, under_way] = &self.depth;
+        let waits = Counted::one(waiting);
         let result = tokio::select! {
             ready = service.ready() => match ready {
-                Ok(ready) => tower::Service::call(ready, patience.clone()).await,
+                Ok(ready) => {
+                    drop(waits);
+                    let _under_way = Counted::one(under_way);
+                    tower::Service::call(ready, patience.clone()).await
+                }
                 Err(error) => Err(error),
             },
             () = patience.pointless() => Err(Unserved::GivenUp(None)),

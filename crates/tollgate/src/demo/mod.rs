@@ -14,7 +14,7 @@ use anyhow::Context as _;
 use serde::Deserialize;
 use tollgate_runtime::Shutdown;
 use tollgate_runtime::config::Settings;
-use tollgate_runtime::telemetry::{TelemetryConfig, init_logging, metrics_handle};
+use tollgate_runtime::telemetry::Telemetry;
 
 use crate::all_in_one::{AllInOne, Configs};
 use crate::commands::{DemoArgs, say};
@@ -51,15 +51,11 @@ pub(crate) async fn run(args: DemoArgs) -> anyhow::Result<()> {
     };
     let directory = std::env::temp_dir().join(format!("tollgate-demo-{}", std::process::id()));
     let settings = settings(&directory)?;
-    init_logging(&settings.section::<TelemetryConfig>("telemetry")?)?;
-    metrics_handle();
+    let configs = Configs::read(&settings, &directory.to_string_lossy())?;
+    let telemetry = Telemetry::start("tollgate", &configs.telemetry)?;
     let shutdown = Shutdown::on_signal();
     let started = Instant::now();
-    let running = AllInOne::start(
-        Configs::read(&settings, &directory.to_string_lossy())?,
-        &shutdown,
-    )
-    .await?;
+    let running = AllInOne::start(configs, &shutdown).await?;
     if !running.until_ready(&shutdown).await {
         return running.join().await;
     }
@@ -94,7 +90,9 @@ pub(crate) async fn run(args: DemoArgs) -> anyhow::Result<()> {
     say(report::summary(&replay, decided, took, &caught))?;
     say(report::where_to_look_next(&directory, replay.accepted))?;
     shutdown.begin();
-    running.join().await
+    let ended = running.join().await;
+    telemetry.stop().await;
+    ended
 }
 
 /// The embedded defaults in a directory of this run's own; an address that is taken gives way to a free one.

@@ -43,7 +43,7 @@ pub(super) fn run(
 ) -> anyhow::Result<()> {
     let mut settler = Settler {
         kafka,
-        producer: kafka.producer()?,
+        producer: kafka.producer("tollgate")?,
         outcome,
         rate,
         begun: Instant::now(),

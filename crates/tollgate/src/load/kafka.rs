@@ -36,7 +36,7 @@ impl KafkaTarget {
             "topic {topic} does not exist; `tollgate topics create` makes it"
         );
         Ok(Self {
-            producer: kafka.producer()?,
+            producer: kafka.producer("tollgate")?,
             topic,
         })
     }

@@ -168,7 +168,8 @@ mod tests {
             fraud_indicators: Indicators::default(),
             processed_at: time,
             json: json.to_string().into(),
-            traceparent: None,
+            event_time: Timestamp::MIN,
+            trace: None,
         })
     }
 

@@ -48,7 +48,7 @@ impl Log {
         })
         .unwrap();
         Self {
-            producer: kafka.producer().unwrap(),
+            producer: kafka.producer("test").unwrap(),
             kafka,
         }
     }

@@ -1,22 +1,25 @@
-//! Reads what `/metrics` shows: what goes to Monitoring is what everybody else sees. Pure.
+//! Reads what `/metrics` shows: what is sent elsewhere is what everybody sees. Pure.
 //!
 //! <https://prometheus.io/docs/instrumenting/exposition_formats/>, as far as our own exporter writes it.
 
 use std::collections::BTreeMap;
 
 /// Labels of a sample, in the order of their names.
-pub(super) type Labels = BTreeMap<String, String>;
+pub type Labels = BTreeMap<String, String>;
 
 /// A line of the text.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Sample {
-    pub(super) name: String,
-    pub(super) labels: Labels,
-    pub(super) value: f64,
+pub struct Sample {
+    /// With `_bucket`, `_sum` and `_count` of a histogram.
+    pub name: String,
+    /// Unescaped.
+    pub labels: Labels,
+    /// The number.
+    pub value: f64,
 }
 
 /// The samples of a text; lines that are none are passed over.
-pub(super) fn samples(text: &str) -> impl Iterator<Item = Sample> {
+pub fn samples(text: &str) -> impl Iterator<Item = Sample> {
     text.lines().filter_map(sample)
 }
 

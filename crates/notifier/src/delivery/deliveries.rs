@@ -1,0 +1,52 @@
+//! The spans of a message to a sink: one for each alert in it, in the alert's own trace.
+
+use tollgate_runtime::resilience::Unserved;
+use tollgate_runtime::telemetry::trace::{Span, SpanKind, begin_kept};
+use tollgate_types::TraceContext;
+
+use super::{Failure, Owed};
+
+/// Those of the alerts whose traces are kept.
+pub(super) struct Deliveries(Vec<Span>);
+
+impl Deliveries {
+    pub(super) fn begin(sink: &str, kind: &'static str, message: &[Owed]) -> Self {
+        let mut spans: Vec<Span> = Vec::new();
+        for trace in message.iter().filter_map(|(_, ticket)| ticket.trace()) {
+            let Some(context) = begin_kept(Some(trace.context)) else {
+                continue;
+            };
+            let first = spans.first().map(Span::context);
+            let span = Span::new(
+                "notifier",
+                SpanKind::Internal,
+                format!("deliver {sink}"),
+                context,
+                Some(trace.context),
+            );
+            spans.push(
+                span.with("tollgate.sink.name", sink.to_owned())
+                    .with("tollgate.sink.kind", kind)
+                    .linked_to(first),
+            );
+        }
+        Self(spans)
+    }
+
+    /// Where what is sent belongs.
+    pub(super) fn context(&self) -> Option<TraceContext> {
+        self.0.first().map(Span::context)
+    }
+
+    pub(super) fn end(self, attempts: u32, result: &Result<(), Unserved<Failure>>) {
+        for mut span in self.0 {
+            span.set("tollgate.delivery.attempts", i64::from(attempts));
+            match result {
+                Ok(()) => {}
+                Err(Unserved::Failed(failure)) => span.fail("refused", failure.to_string()),
+                Err(Unserved::GivenUp(_)) => span.fail("abandoned", ""),
+            }
+            span.end();
+        }
+    }
+}

@@ -1,0 +1,65 @@
+//! The span of an alert: from being read until the last sink that owes it has it.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+use tollgate_runtime::kafka::{Reads, Record};
+use tollgate_runtime::telemetry::trace::{Span, begin_kept};
+use tollgate_types::TraceContext;
+
+use crate::alert::Alert;
+
+/// An alert's span, where its trace is kept.
+#[derive(Debug)]
+pub(crate) struct AlertTrace {
+    pub(crate) parent: TraceContext,
+    pub(crate) context: TraceContext,
+    owed: AtomicUsize,
+    span: Mutex<Option<Span>>,
+}
+
+impl AlertTrace {
+    pub(crate) fn begin(reads: &Reads, record: &Record<'_>, alert: &Alert) -> Option<Self> {
+        let parent = alert.trace?;
+        let context = begin_kept(Some(parent))?;
+        let span = reads
+            .process(record, context, Some(parent))
+            .with("tollgate.transaction.id", alert.key.transaction_id.clone())
+            .with("tollgate.decision.status", alert.status.name());
+        Some(Self {
+            parent,
+            context,
+            owed: AtomicUsize::new(0),
+            span: Mutex::new(Some(span)),
+        })
+    }
+
+    /// One more sink owes it.
+    pub(crate) fn owe(&self) {
+        self.owed.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// A sink has it, or it is a dead letter. The last of them ends the span.
+    pub(crate) fn resolve(&self) {
+        if self.owed.fetch_sub(1, Ordering::AcqRel) == 1
+            && let Some(span) = self.take()
+        {
+            span.end();
+        }
+    }
+
+    /// A sink refuses it for good.
+    pub(crate) fn fail(&self, kind: &str, reason: &str) {
+        let mut span = self.span.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(span) = span.as_mut() {
+            span.fail(kind, reason.to_owned());
+        }
+    }
+
+    fn take(&self) -> Option<Span> {
+        self.span
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take()
+    }
+}

@@ -1,0 +1,126 @@
+//! Spans of the log by OpenTelemetry's conventions: <https://opentelemetry.io/docs/specs/semconv/messaging/kafka/>.
+//!
+//! A record is sent under the span that caused it, and processed under the span that sent it: one trace. What handles
+//! many records at once, a poll or a commit, is a trace of its own that links to theirs.
+
+use tollgate_types::{Stage, TraceContext};
+
+use super::{Kafka, Record};
+use crate::telemetry::trace::{Span, SpanKind, begin_always, begin_kept};
+use crate::telemetry::user_hash;
+
+/// How the log's spans name a stage's consumer.
+#[derive(Debug, Clone)]
+pub struct Reads {
+    pub(crate) scope: &'static str,
+    topic: String,
+    group: String,
+}
+
+impl Kafka {
+    /// Who reads, for the spans of a stage.
+    #[must_use]
+    pub fn reads(&self, stage: Stage) -> Reads {
+        Reads {
+            scope: stage.name(),
+            topic: self.topics().input_of(stage).to_owned(),
+            group: self.group(stage),
+        }
+    }
+}
+
+impl Reads {
+    fn operation(
+        &self,
+        kind: SpanKind,
+        (name, operation): (&'static str, &'static str),
+        context: TraceContext,
+        parent: Option<TraceContext>,
+    ) -> Span {
+        let span = Span::new(
+            self.scope,
+            kind,
+            format!("{name} {}", self.topic),
+            context,
+            parent,
+        );
+        described(span, name, operation, &self.topic)
+            .with("messaging.consumer.group.name", self.group.clone())
+    }
+
+    /// A span for what is done with one record. `context` is its own.
+    #[must_use]
+    pub fn process(
+        &self,
+        record: &Record<'_>,
+        context: TraceContext,
+        parent: Option<TraceContext>,
+    ) -> Span {
+        let span = self.operation(SpanKind::Consumer, ("process", "process"), context, parent);
+        let span = span
+            .behind_remote()
+            .with(
+                "messaging.destination.partition.id",
+                record.partition.to_string(),
+            )
+            .with("messaging.kafka.offset", record.offset)
+            .with("messaging.message.body.size", size(record.payload.len()));
+        match record.key {
+            Some(key) => span.with("user.hash", user_hash(key)),
+            None => span,
+        }
+    }
+
+    /// A span for a batch that was read, which joins these traces.
+    pub(super) fn poll(&self, joined: Vec<TraceContext>, records: usize) -> Option<Span> {
+        let context = begin_always(None)?;
+        let span = self.operation(SpanKind::Client, ("poll", "receive"), context, None);
+        Some(
+            span.with("messaging.batch.message_count", size(records))
+                .linked_to(joined),
+        )
+    }
+
+    /// A span for a commit of what was read by these polls.
+    pub(super) fn commit(&self, polls: Vec<TraceContext>) -> Option<Span> {
+        let context = begin_always(None)?;
+        let span = self.operation(SpanKind::Client, ("commit", "settle"), context, None);
+        Some(span.linked_to(polls))
+    }
+}
+
+/// A span for a record that is sent under another; none where that is not kept.
+#[must_use]
+pub fn send(scope: &'static str, topic: &str, parent: TraceContext) -> Option<Span> {
+    let context = begin_kept(Some(parent))?;
+    Some(sending(scope, topic, context, Some(parent)))
+}
+
+/// A span for records that are sent together. `context` is its own, and they carry it.
+#[must_use]
+pub fn sending(
+    scope: &'static str,
+    topic: &str,
+    context: TraceContext,
+    parent: Option<TraceContext>,
+) -> Span {
+    let span = Span::new(
+        scope,
+        SpanKind::Producer,
+        format!("send {topic}"),
+        context,
+        parent,
+    );
+    described(span, "send", "send", topic)
+}
+
+fn described(span: Span, name: &'static str, operation: &'static str, topic: &str) -> Span {
+    span.with("messaging.system", "kafka")
+        .with("messaging.destination.name", topic.to_owned())
+        .with("messaging.operation.name", name)
+        .with("messaging.operation.type", operation)
+}
+
+fn size(number: usize) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}

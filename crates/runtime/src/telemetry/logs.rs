@@ -1,0 +1,190 @@
+//! Log lines on standard error, and their levels, which can be changed while the process runs.
+
+use std::fmt;
+use std::io::IsTerminal as _;
+use std::sync::OnceLock;
+
+use opentelemetry::trace::TraceContextExt as _;
+use opentelemetry_appender_tracing::layer::OpenTelemetryTracingBridge;
+use tracing::{Event, Subscriber};
+use tracing_subscriber::fmt::format::{FmtSpan, Writer};
+use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
+use tracing_subscriber::layer::{Layer as _, SubscriberExt as _};
+use tracing_subscriber::registry::LookupSpan;
+use tracing_subscriber::util::SubscriberInitExt as _;
+use tracing_subscriber::{EnvFilter, Registry, filter, reload};
+
+use super::config::{LogFormat, TelemetryConfig};
+use super::otlp::Otlp;
+use super::trace::SPAN_TARGET;
+
+static LEVELS: OnceLock<LogLevels> = OnceLock::new();
+
+/// The levels of this process, once its logs have been started.
+#[must_use]
+pub fn log_levels() -> Option<&'static LogLevels> {
+    LEVELS.get()
+}
+
+type Handle = reload::Handle<EnvFilter, Registry>;
+
+/// Which log lines are told.
+#[derive(Debug)]
+pub struct LogLevels {
+    configured: String,
+    handles: Vec<Handle>,
+}
+
+impl LogLevels {
+    /// The filter in force.
+    #[must_use]
+    pub fn current(&self) -> String {
+        let told = self
+            .handles
+            .first()
+            .map(|handle| handle.with_current(ToString::to_string));
+        told.and_then(Result::ok).unwrap_or_default()
+    }
+
+    /// Puts another filter in force.
+    ///
+    /// # Errors
+    /// What is wrong with it; the one in force stays.
+    pub fn set(&self, text: &str) -> Result<(), String> {
+        for handle in &self.handles {
+            let filter = parse(text)?;
+            handle.reload(filter).map_err(|error| error.to_string())?;
+        }
+        Ok(())
+    }
+
+    /// Puts the configured filter in force again.
+    ///
+    /// # Errors
+    /// Where the process's logs have ended.
+    pub fn reset(&self) -> Result<(), String> {
+        self.set(&self.configured)
+    }
+}
+
+fn parse(text: &str) -> Result<EnvFilter, String> {
+    const EXPECTED: &str = "expected a filter such as info or info,tollgate_scorer=debug";
+    // A bare word would pass for the name of a module.
+    let levels = ["off", "error", "warn", "info", "debug", "trace"];
+    let is_level = |word: &str| levels.contains(&word.trim().to_lowercase().as_str());
+    let mut words = text.split(',').filter(|word| !word.contains(['=', '[']));
+    if let Some(word) = words.find(|word| !is_level(word)) {
+        return Err(format!("{word:?} is no level; {EXPECTED}"));
+    }
+    EnvFilter::try_new(text).map_err(|error| format!("{error}; {EXPECTED}"))
+}
+
+/// Starts logging, and with `otlp` whatever of it goes there. A second call in one process changes nothing.
+pub(super) fn start(config: &TelemetryConfig, otlp: Option<&Otlp>) -> anyhow::Result<()> {
+    let filter = || parse(&config.log).map_err(|reason| anyhow::anyhow!("telemetry.log: {reason}"));
+    let (levels, handle) = reload::Layer::new(filter()?);
+    let mut handles = vec![handle];
+    let lines = tracing_subscriber::fmt::layer()
+        .with_span_events(FmtSpan::NONE)
+        .with_writer(std::io::stderr);
+    let lines = match config.log_format {
+        LogFormat::Json => {
+            let lines = lines
+                .json()
+                .flatten_event(true)
+                .with_current_span(false)
+                .with_span_list(false);
+            lines.map_event_format(WithTrace).boxed()
+        }
+        LogFormat::Text => lines
+            .with_target(false)
+            .with_ansi(std::io::stderr().is_terminal())
+            .boxed(),
+    };
+    let mut layers = vec![lines.with_filter(levels).boxed()];
+    if let Some(provider) = otlp.and_then(Otlp::logs) {
+        let (levels, handle) = reload::Layer::new(filter()?);
+        handles.push(handle);
+        // What sends them would otherwise tell of that, and send it.
+        let senders = ["hyper", "h2", "tonic", "tower", "reqwest", "opentelemetry"];
+        let ours = filter::filter_fn(move |metadata| {
+            !senders
+                .iter()
+                .any(|sender| metadata.target().starts_with(sender))
+        });
+        let bridge = OpenTelemetryTracingBridge::new(provider);
+        layers.push(bridge.with_filter(ours).with_filter(levels).boxed());
+    }
+    if let Some(tracer) = otlp.and_then(Otlp::tracer) {
+        let spans = tracing_opentelemetry::layer()
+            .with_tracer(tracer)
+            .with_location(false)
+            .with_threads(false)
+            .with_tracked_inactivity(false);
+        let ours = filter::filter_fn(|metadata| metadata.target() == SPAN_TARGET);
+        layers.push(spans.with_filter(ours).boxed());
+    }
+    // Fails only where a subscriber is set already, as in tests that start several services.
+    if tracing_subscriber::registry()
+        .with(layers)
+        .try_init()
+        .is_ok()
+    {
+        let configured = config.log.clone();
+        let _ = LEVELS.set(LogLevels {
+            configured,
+            handles,
+        });
+    }
+    Ok(())
+}
+
+/// A line of JSON with the trace and the span that it was told in.
+struct WithTrace<F>(F);
+
+impl<S, N, F> FormatEvent<S, N> for WithTrace<F>
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+    N: for<'a> FormatFields<'a> + 'static,
+    F: FormatEvent<S, N>,
+{
+    fn format_event(
+        &self,
+        context: &FmtContext<'_, S, N>,
+        mut writer: Writer<'_>,
+        event: &Event<'_>,
+    ) -> fmt::Result {
+        let current = opentelemetry::Context::current();
+        let span = current.span().span_context().clone();
+        if !span.is_valid() {
+            return self.0.format_event(context, writer, event);
+        }
+        let mut line = String::new();
+        self.0
+            .format_event(context, Writer::new(&mut line), event)?;
+        match line.trim_end().strip_suffix('}') {
+            Some(members) => {
+                let (trace, span) = (span.trace_id(), span.span_id());
+                writeln!(
+                    writer,
+                    r#"{members},"trace_id":"{trace}","span_id":"{span}"}}"#
+                )
+            }
+            None => writer.write_str(&line),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_filter_that_cannot_be_read_is_refused_with_what_would_do() {
+        for wrong in ["loud", "info,nonsense", "tollgate_scorer=loud"] {
+            let reason = parse(wrong).unwrap_err();
+            assert!(reason.contains("info,tollgate_scorer=debug"), "{reason}");
+        }
+        assert!(parse("off").is_ok() && parse("info,tollgate_scorer=debug").is_ok());
+    }
+}

@@ -1,0 +1,157 @@
+//! To an OTLP endpoint: <https://opentelemetry.io/docs/specs/otlp/>.
+//!
+//! Invariant: nothing here is waited for. Spans and log lines stand in queues of a fixed length; what comes when they
+//! are full is gone, counted, and told once a minute.
+
+mod convert;
+mod metrics;
+mod queue;
+mod transport;
+
+use std::time::Duration;
+
+use anyhow::Context as _;
+use opentelemetry::trace::TracerProvider as _;
+use opentelemetry_otlp::{
+    LogExporter, Protocol, SpanExporter, WithExportConfig as _, WithHttpConfig as _,
+    WithTonicConfig as _,
+};
+use opentelemetry_sdk::logs::{BatchLogProcessor, SdkLoggerProvider};
+use opentelemetry_sdk::trace::{Sampler, SdkTracer, SdkTracerProvider, SpanProcessor as _};
+
+use super::config::{OtlpProtocol, Target, Targets};
+use super::resource::resource;
+use super::trace;
+use metrics::MetricsSender;
+use queue::Counted;
+pub(super) use queue::SpanQueue;
+
+/// What sends.
+#[derive(Debug)]
+pub(super) struct Otlp {
+    spans: Option<(SpanQueue, SdkTracer)>,
+    logs: Option<SdkLoggerProvider>,
+    metrics: Option<MetricsSender>,
+}
+
+impl Otlp {
+    /// Starts sending. To be called within the runtime that outlives it.
+    pub(super) fn start(service: &str, targets: Targets) -> anyhow::Result<Self> {
+        let resource = resource(service);
+        let spans = match &targets.traces {
+            None => None,
+            Some(target) => {
+                let exporter = span_exporter(target).context("telemetry.otlp: traces")?;
+                let queue = SpanQueue::new(exporter, &resource);
+                let ratio = targets.trace_ratio;
+                let provider = SdkTracerProvider::builder()
+                    .with_span_processor(queue.clone())
+                    .with_sampler(Sampler::ParentBased(Box::new(Sampler::TraceIdRatioBased(
+                        ratio,
+                    ))))
+                    .with_resource(resource.clone())
+                    .build();
+                trace::start(queue.clone(), ratio);
+                Some((queue, provider.tracer("tollgate")))
+            }
+        };
+        let logs = match &targets.logs {
+            None => None,
+            Some(target) => {
+                let exporter = Counted::new(
+                    "logs",
+                    log_exporter(target).context("telemetry.otlp: logs")?,
+                );
+                let processor = BatchLogProcessor::builder(exporter).build();
+                let provider = SdkLoggerProvider::builder()
+                    .with_log_processor(processor)
+                    .with_resource(resource.clone());
+                Some(provider.build())
+            }
+        };
+        let metrics = match &targets.metrics {
+            None => None,
+            Some(target) => Some(
+                MetricsSender::start(target, &resource, targets.metrics_interval)
+                    .context("telemetry.otlp: metrics")?,
+            ),
+        };
+        Ok(Self {
+            spans,
+            logs,
+            metrics,
+        })
+    }
+
+    /// For `tracing` spans.
+    pub(super) fn tracer(&self) -> Option<SdkTracer> {
+        self.spans.as_ref().map(|(_, tracer)| tracer.clone())
+    }
+
+    pub(super) const fn logs(&self) -> Option<&SdkLoggerProvider> {
+        self.logs.as_ref()
+    }
+
+    /// Sends what there is, for so long at most.
+    pub(super) async fn stop(self, timeout: Duration) {
+        let Self {
+            spans,
+            logs,
+            metrics,
+        } = self;
+        // Their threads wait for answers that this runtime brings.
+        let queues = tokio::task::spawn_blocking(move || {
+            if let Some((queue, _)) = spans {
+                let _ = queue.shutdown_with_timeout(timeout);
+            }
+            if let Some(logs) = logs {
+                let _ = logs.shutdown_with_timeout(timeout);
+            }
+        });
+        let metrics = async {
+            if let Some(metrics) = metrics {
+                metrics.stop(timeout).await;
+            }
+        };
+        // What could not be sent is counted and told already.
+        let _ = tokio::join!(queues, metrics);
+    }
+}
+
+fn span_exporter(target: &Target) -> anyhow::Result<SpanExporter> {
+    Ok(match target.protocol {
+        OtlpProtocol::HttpProtobuf => SpanExporter::builder()
+            .with_http()
+            .with_http_client(transport::HttpSender::new(target)?)
+            .with_headers(transport::headers(target))
+            .with_protocol(Protocol::HttpBinary)
+            .with_endpoint(target.url.as_str())
+            .with_timeout(target.timeout)
+            .build()?,
+        OtlpProtocol::Grpc => SpanExporter::builder()
+            .with_tonic()
+            .with_channel(transport::channel(target)?)
+            .with_metadata(transport::metadata(target)?)
+            .with_timeout(target.timeout)
+            .build()?,
+    })
+}
+
+fn log_exporter(target: &Target) -> anyhow::Result<LogExporter> {
+    Ok(match target.protocol {
+        OtlpProtocol::HttpProtobuf => LogExporter::builder()
+            .with_http()
+            .with_http_client(transport::HttpSender::new(target)?)
+            .with_headers(transport::headers(target))
+            .with_protocol(Protocol::HttpBinary)
+            .with_endpoint(target.url.as_str())
+            .with_timeout(target.timeout)
+            .build()?,
+        OtlpProtocol::Grpc => LogExporter::builder()
+            .with_tonic()
+            .with_channel(transport::channel(target)?)
+            .with_metadata(transport::metadata(target)?)
+            .with_timeout(target.timeout)
+            .build()?,
+    })
+}

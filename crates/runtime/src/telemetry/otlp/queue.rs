@@ -1,0 +1,230 @@
+//! The queue of spans in front of the exporter, and what is counted on the way.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use metrics::{Counter, counter};
+use opentelemetry::Context;
+use opentelemetry_sdk::Resource;
+use opentelemetry_sdk::error::OTelSdkResult;
+use opentelemetry_sdk::logs::{LogBatch, LogExporter};
+use opentelemetry_sdk::trace::{
+    BatchConfigBuilder, BatchSpanProcessor, Span, SpanData, SpanExporter, SpanProcessor,
+};
+
+/// Spans that may wait: some megabytes.
+const QUEUE: usize = 8_192;
+const BATCH: usize = 512;
+/// Spans of a quiet process wait so long.
+const DELAY: Duration = Duration::from_secs(1);
+/// A failure that goes on is told so often.
+const TOLD_AGAIN: Duration = Duration::from_secs(60);
+
+/// The queue. Clones share it.
+#[derive(Debug, Clone)]
+pub(crate) struct SpanQueue {
+    processor: Arc<BatchSpanProcessor>,
+    waiting: Arc<AtomicUsize>,
+    dropped: Dropped,
+}
+
+#[derive(Clone)]
+struct Dropped(Counter);
+
+impl std::fmt::Debug for Dropped {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Dropped")
+    }
+}
+
+impl SpanQueue {
+    pub(super) fn new(exporter: impl SpanExporter + 'static, resource: &Resource) -> Self {
+        let exporter = Counted::new("spans", exporter);
+        let waiting = Arc::clone(&exporter.waiting);
+        let config = BatchConfigBuilder::default()
+            .with_max_queue_size(QUEUE)
+            .with_max_export_batch_size(BATCH)
+            .with_scheduled_delay(DELAY)
+            .build();
+        let mut processor = BatchSpanProcessor::builder(exporter)
+            .with_batch_config(config)
+            .build();
+        processor.set_resource(resource);
+        Self {
+            processor: Arc::new(processor),
+            waiting,
+            dropped: Dropped(
+                counter!("tollgate_telemetry_items_total", "signal" => "spans", "outcome" => "dropped"),
+            ),
+        }
+    }
+
+    /// Adds a span. One for which there is no room is not even made.
+    pub(crate) fn put(&self, span: impl FnOnce() -> SpanData) {
+        if self.waiting.fetch_add(1, Ordering::Relaxed) >= QUEUE {
+            self.waiting.fetch_sub(1, Ordering::Relaxed);
+            self.dropped.0.increment(1);
+            return;
+        }
+        self.processor.on_end(span());
+    }
+}
+
+impl SpanProcessor for SpanQueue {
+    fn on_start(&self, _span: &mut Span, _context: &Context) {}
+
+    fn on_end(&self, span: SpanData) {
+        self.put(|| span);
+    }
+
+    fn force_flush(&self) -> OTelSdkResult {
+        self.processor.force_flush()
+    }
+
+    fn shutdown_with_timeout(&self, timeout: Duration) -> OTelSdkResult {
+        self.processor.shutdown_with_timeout(timeout)
+    }
+}
+
+/// An exporter whose results are counted.
+pub(super) struct Counted<E> {
+    inner: E,
+    signal: &'static str,
+    /// Items that are on their way here or being sent.
+    waiting: Arc<AtomicUsize>,
+    sent: Counter,
+    failed: Counter,
+    told: Mutex<Option<Instant>>,
+}
+
+impl<E> std::fmt::Debug for Counted<E> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Counted")
+            .field("signal", &self.signal)
+            .finish_non_exhaustive()
+    }
+}
+
+impl<E> Counted<E> {
+    pub(super) fn new(signal: &'static str, inner: E) -> Self {
+        let items = |outcome: &'static str| counter!("tollgate_telemetry_items_total", "signal" => signal, "outcome" => outcome);
+        Self {
+            inner,
+            signal,
+            waiting: Arc::default(),
+            sent: items("sent"),
+            failed: items("failed"),
+            told: Mutex::default(),
+        }
+    }
+
+    fn count(&self, items: usize, result: &OTelSdkResult) {
+        let counter = if result.is_ok() {
+            &self.sent
+        } else {
+            &self.failed
+        };
+        counter.increment(items as u64);
+        if let Err(error) = result {
+            failed(self.signal, &error.to_string(), &self.told);
+        }
+    }
+}
+
+/// Says that an export failed, once a minute.
+pub(super) fn failed(signal: &'static str, reason: &str, told: &Mutex<Option<Instant>>) {
+    let mut told = told.lock().unwrap_or_else(PoisonError::into_inner);
+    if told.is_none_or(|at| at.elapsed() >= TOLD_AGAIN) {
+        *told = Some(Instant::now());
+        tracing::warn!(
+            signal,
+            reason,
+            "the OTLP endpoint does not take what it is sent; it is counted, and gone"
+        );
+    }
+}
+
+impl<E: SpanExporter> SpanExporter for Counted<E> {
+    async fn export(&self, batch: Vec<SpanData>) -> OTelSdkResult {
+        let items = batch.len();
+        let result = self.inner.export(batch).await;
+        self.waiting.fetch_sub(items, Ordering::Relaxed);
+        self.count(items, &result);
+        result
+    }
+
+    fn shutdown_with_timeout(&self, timeout: Duration) -> OTelSdkResult {
+        self.inner.shutdown_with_timeout(timeout)
+    }
+
+    fn set_resource(&mut self, resource: &Resource) {
+        self.inner.set_resource(resource);
+    }
+}
+
+impl<E: LogExporter> LogExporter for Counted<E> {
+    async fn export(&self, batch: LogBatch<'_>) -> OTelSdkResult {
+        let items = batch.iter().count();
+        let result = self.inner.export(batch).await;
+        self.count(items, &result);
+        result
+    }
+
+    fn shutdown_with_timeout(&self, timeout: Duration) -> OTelSdkResult {
+        self.inner.shutdown_with_timeout(timeout)
+    }
+
+    fn set_resource(&mut self, resource: &Resource) {
+        self.inner.set_resource(resource);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use opentelemetry::trace::SpanKind;
+    use tollgate_types::TraceContext;
+
+    use super::*;
+    use crate::telemetry::trace;
+
+    /// Takes nothing until it is let.
+    #[derive(Debug, Clone, Default)]
+    struct Held(Arc<Mutex<Vec<SpanData>>>);
+
+    impl SpanExporter for Held {
+        async fn export(&self, batch: Vec<SpanData>) -> OTelSdkResult {
+            self.0
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .extend(batch);
+            Ok(())
+        }
+    }
+
+    fn data() -> SpanData {
+        let context = TraceContext::new(1, 1, true).unwrap();
+        trace::Span::new("test", SpanKind::Internal, "test", context, None).data_for_test()
+    }
+
+    #[test]
+    fn an_exporter_that_stands_still_costs_spans_and_no_more_memory_than_the_queue() {
+        let exporter = Held::default();
+        let sent = exporter.clone();
+        let queue = SpanQueue::new(exporter, &Resource::builder_empty().build());
+        let standing_still = sent.0.lock().unwrap();
+        let mut made = 0;
+        for _ in 0..3 * QUEUE {
+            queue.put(|| {
+                made += 1;
+                data()
+            });
+        }
+        assert_eq!(made, QUEUE);
+        drop(standing_still);
+        queue
+            .shutdown_with_timeout(Duration::from_secs(10))
+            .unwrap();
+        assert_eq!(sent.0.lock().unwrap().len(), QUEUE);
+    }
+}

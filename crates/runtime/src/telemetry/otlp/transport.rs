@@ -1,0 +1,129 @@
+//! The two ways to an OTLP endpoint, over the one OpenSSL of the process.
+
+use std::collections::HashMap;
+use std::str::FromStr as _;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use async_trait::async_trait;
+use hyper_util::rt::TokioIo;
+use opentelemetry_http::{Bytes, HttpClient, HttpError, Request, Response};
+use tokio::net::TcpStream;
+use tonic::metadata::{MetadataKey, MetadataMap, MetadataValue};
+use tonic::transport::{Channel, Endpoint, Uri};
+
+use crate::telemetry::config::Target;
+
+const CONNECT: Duration = Duration::from_secs(5);
+
+/// Sends by HTTP for exporters, whose threads are not the runtime's.
+#[derive(Debug, Clone)]
+pub(super) struct HttpSender {
+    client: reqwest::Client,
+    runtime: tokio::runtime::Handle,
+}
+
+impl HttpSender {
+    /// To be called within the runtime.
+    pub(super) fn new(target: &Target) -> anyhow::Result<Self> {
+        let mut client = reqwest::Client::builder()
+            .user_agent(concat!("tollgate/", env!("CARGO_PKG_VERSION")))
+            .redirect(reqwest::redirect::Policy::none())
+            .connect_timeout(CONNECT)
+            .timeout(target.timeout);
+        if let Some(path) = &target.ca_file {
+            let pem = std::fs::read(path).with_context(|| format!("cannot read {path}"))?;
+            for certificate in reqwest::Certificate::from_pem_bundle(&pem)? {
+                client = client.add_root_certificate(certificate);
+            }
+        }
+        Ok(Self {
+            client: client.build()?,
+            runtime: tokio::runtime::Handle::current(),
+        })
+    }
+}
+
+#[async_trait]
+impl HttpClient for HttpSender {
+    async fn send_bytes(&self, request: Request<Bytes>) -> Result<Response<Bytes>, HttpError> {
+        let client = self.client.clone();
+        let answered = self.runtime.spawn(async move {
+            // The URL may hold a key.
+            let answer = client.execute(request.try_into()?).await;
+            let answer = answer.map_err(reqwest::Error::without_url)?;
+            let mut response = Response::builder().status(answer.status());
+            if let Some(headers) = response.headers_mut() {
+                *headers = answer.headers().clone();
+            }
+            let body = answer.bytes().await.map_err(reqwest::Error::without_url)?;
+            Ok::<_, HttpError>(response.body(body)?)
+        });
+        answered.await?
+    }
+}
+
+pub(super) fn headers(target: &Target) -> HashMap<String, String> {
+    let headers = target.headers.iter();
+    headers
+        .map(|(name, value)| (name.clone(), value.expose().to_owned()))
+        .collect()
+}
+
+pub(super) fn metadata(target: &Target) -> anyhow::Result<MetadataMap> {
+    let mut metadata = MetadataMap::new();
+    for (name, value) in &target.headers {
+        let key = MetadataKey::from_str(&name.to_lowercase())
+            .with_context(|| format!("otlp_headers: {name:?} is no name of a header"))?;
+        let value = MetadataValue::try_from(value.expose())
+            .with_context(|| format!("otlp_headers: the value of {name} cannot be sent"))?;
+        metadata.insert(key, value);
+    }
+    Ok(metadata)
+}
+
+/// A channel that connects when it is used. To be called within the runtime.
+pub(super) fn channel(target: &Target) -> anyhow::Result<Channel> {
+    let mut url = target.url.clone();
+    let origin = Uri::from_str(url.as_str())?;
+    let secure = url.scheme() == "https";
+    let port = url.port_or_known_default().unwrap_or(4317);
+    if secure {
+        // TLS is the connector's, below: the library itself knows only another one.
+        url = format!(
+            "http://{}:{port}",
+            target.url.host_str().unwrap_or_default()
+        )
+        .parse()?;
+    }
+    let endpoint = Endpoint::from_shared(url.to_string())?
+        .origin(origin)
+        .connect_timeout(CONNECT)
+        .timeout(target.timeout);
+    if !secure {
+        return Ok(endpoint.connect_lazy());
+    }
+    let mut tls = native_tls::TlsConnector::builder();
+    tls.request_alpns(&["h2"]);
+    if let Some(path) = &target.ca_file {
+        let pem = std::fs::read(path).with_context(|| format!("cannot read {path}"))?;
+        for certificate in native_tls::Certificate::stack_from_pem(&pem)? {
+            tls.add_root_certificate(certificate);
+        }
+    }
+    let tls = tokio_native_tls::TlsConnector::from(tls.build()?);
+    let connect = tower::service_fn(move |uri: Uri| {
+        let tls = tls.clone();
+        async move {
+            let host = uri
+                .host()
+                .unwrap_or_default()
+                .trim_matches(['[', ']'])
+                .to_owned();
+            let stream = TcpStream::connect((host.as_str(), port)).await?;
+            let stream = tls.connect(&host, stream).await;
+            stream.map(TokioIo::new).map_err(std::io::Error::other)
+        }
+    });
+    Ok(endpoint.connect_with_connector_lazy(connect))
+}
