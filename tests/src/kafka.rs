@@ -399,13 +399,28 @@ impl Writer {
         payload: Option<&[u8]>,
         headers: &[(&str, &str)],
     ) -> anyhow::Result<()> {
+        let headers: Vec<_> = headers
+            .iter()
+            .map(|(name, value)| (*name, Some(value.as_bytes())))
+            .collect();
+        self.write_with(topic, key, payload, &headers)
+    }
+
+    /// As [`Writer::write`], with headers that may hold anything, or nothing.
+    ///
+    /// # Errors
+    /// Where the client does not take it.
+    pub fn write_with(
+        &self,
+        topic: &str,
+        key: Option<&[u8]>,
+        payload: Option<&[u8]>,
+        headers: &[(&str, Option<&[u8]>)],
+    ) -> anyhow::Result<()> {
         let all = headers
             .iter()
             .fold(OwnedHeaders::new(), |all, (key, value)| {
-                all.insert(Header {
-                    key,
-                    value: Some(*value),
-                })
+                all.insert(Header { key, value: *value })
             });
         let mut record = BaseRecord::to(topic).headers(all);
         if let Some(payload) = payload {

@@ -7,9 +7,10 @@ use std::sync::OnceLock;
 use opentelemetry::trace::TraceContextExt as _;
 use opentelemetry_appender_tracing::layer::OpenTelemetryTracingBridge;
 use tracing::{Event, Subscriber};
+use tracing_subscriber::filter::FilterExt as _;
 use tracing_subscriber::fmt::format::{FmtSpan, Writer};
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
-use tracing_subscriber::layer::{Layer as _, SubscriberExt as _};
+use tracing_subscriber::layer::{Filter, Layer as _, SubscriberExt as _};
 use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{EnvFilter, Registry, filter, reload};
@@ -101,7 +102,7 @@ pub(super) fn start(config: &TelemetryConfig, otlp: Option<&Otlp>) -> anyhow::Re
             .with_ansi(std::io::stderr().is_terminal())
             .boxed(),
     };
-    let mut layers = vec![lines.with_filter(levels).boxed()];
+    let mut layers = vec![lines.with_filter(asked_anew(levels)).boxed()];
     if let Some(provider) = otlp.and_then(Otlp::logs) {
         let (levels, handle) = reload::Layer::new(filter()?);
         handles.push(handle);
@@ -113,16 +114,17 @@ pub(super) fn start(config: &TelemetryConfig, otlp: Option<&Otlp>) -> anyhow::Re
                 .any(|sender| metadata.target().starts_with(sender))
         });
         let bridge = OpenTelemetryTracingBridge::new(provider);
-        layers.push(bridge.with_filter(ours).with_filter(levels).boxed());
+        layers.push(bridge.with_filter(asked_anew(levels.and(ours))).boxed());
     }
     if let Some(tracer) = otlp.and_then(Otlp::tracer) {
         let spans = tracing_opentelemetry::layer()
             .with_tracer(tracer)
             .with_location(false)
             .with_threads(false)
+            .with_target(false)
             .with_tracked_inactivity(false);
         let ours = filter::filter_fn(|metadata| metadata.target() == SPAN_TARGET);
-        layers.push(spans.with_filter(ours).boxed());
+        layers.push(spans.with_filter(asked_anew(ours)).boxed());
     }
     // Fails only where a subscriber is set already, as in tests that start several services.
     if tracing_subscriber::registry()
@@ -137,6 +139,12 @@ pub(super) fn start(config: &TelemetryConfig, otlp: Option<&Otlp>) -> anyhow::Re
         });
     }
     Ok(())
+}
+
+/// A filter that is asked each time. Where its answer is kept by the callsite, that to another question may be taken for
+/// it: libraries ask whether something would be logged, log nothing, and leave behind what each layer has said.
+fn asked_anew(filter: impl Filter<Registry>) -> impl Filter<Registry> {
+    filter.and(filter::dynamic_filter_fn(|_, _| true))
 }
 
 /// A line of JSON with the trace and the span that it was told in.
@@ -177,7 +185,48 @@ where
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use tracing_subscriber::layer::Layer;
+
     use super::*;
+
+    /// Counts spans.
+    struct Counting(Arc<AtomicUsize>);
+
+    impl Layer<Registry> for Counting {
+        fn on_new_span(
+            &self,
+            _: &tracing::span::Attributes<'_>,
+            _: &tracing::Id,
+            _: tracing_subscriber::layer::Context<'_, Registry>,
+        ) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    #[test]
+    fn a_library_that_asks_whether_it_should_log_and_does_not_hides_no_span() {
+        let spans = Arc::new(AtomicUsize::new(0));
+        let ours = filter::filter_fn(|metadata| metadata.target() == SPAN_TARGET);
+        let others = filter::filter_fn(|metadata| metadata.target() != SPAN_TARGET);
+        let layers = vec![
+            Counting(Arc::default())
+                .with_filter(asked_anew(others))
+                .boxed(),
+            Counting(Arc::clone(&spans))
+                .with_filter(asked_anew(ours))
+                .boxed(),
+        ];
+        tracing::subscriber::with_default(tracing_subscriber::registry().with(layers), || {
+            for number in 1..4 {
+                assert!(tracing::enabled!(target: "sqlx::query", tracing::Level::WARN));
+                drop(tracing::info_span!(target: SPAN_TARGET, "SELECT"));
+                assert_eq!(spans.load(Ordering::Relaxed), number);
+            }
+        });
+    }
 
     #[test]
     fn a_filter_that_cannot_be_read_is_refused_with_what_would_do() {
