@@ -14,9 +14,10 @@ use serde::{Deserialize, Serialize, Serializer};
 use sha2::{Digest, Sha256};
 use tollgate_runtime::Secret;
 use tollgate_runtime::config::ConfigError;
+use tollgate_runtime::http::is_loopback;
 use tollgate_runtime::resilience::{BreakerConfig, Limits, RetryConfig};
 use tollgate_runtime::secret::redacted_url;
-use url::{Host, Url};
+use url::Url;
 
 use crate::alert::hex;
 use crate::signature::Signer;
@@ -396,12 +397,10 @@ impl SinkConfig {
             )
         };
         let url = Url::parse(text).map_err(|_| expected())?;
-        let loopback = match url.host() {
-            Some(Host::Domain(name)) => name == "localhost",
-            Some(Host::Ipv4(address)) => address.is_loopback(),
-            Some(Host::Ipv6(address)) => address.is_loopback(),
-            None => return Err(expected()),
-        };
+        if !url.has_host() {
+            return Err(expected());
+        }
+        let loopback = is_loopback(&url);
         match url.scheme() {
             "https" => {}
             "http" if loopback => {}

@@ -6,7 +6,8 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use tollgate_runtime::Secret;
 use tollgate_runtime::config::ConfigError;
-use url::{Host, Url};
+use tollgate_runtime::http::is_loopback;
+use url::Url;
 
 /// Who calls.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -208,12 +209,7 @@ impl MonitoringConfig {
 /// What is signed goes to Oracle over TLS, or to this machine.
 fn check_endpoint(setting: &str, text: &str) -> Result<(), ConfigError> {
     let url = Url::parse(text).ok();
-    let loopback = url.as_ref().is_some_and(|url| match url.host() {
-        Some(Host::Domain(name)) => name == "localhost",
-        Some(Host::Ipv4(address)) => address.is_loopback(),
-        Some(Host::Ipv6(address)) => address.is_loopback(),
-        None => false,
-    });
+    let loopback = url.as_ref().is_some_and(is_loopback);
     let secure = url.is_some_and(|url| url.scheme() == "https" && url.host().is_some());
     if text.ends_with('/') || !(secure || loopback && text.starts_with("http://")) {
         return invalid(

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use oci_rust_sdk::core::OciError;
+use tollgate_runtime::http::with_causes;
 use tollgate_runtime::resilience::CallError;
 
 /// Why a call was not served.
@@ -84,17 +85,6 @@ impl From<OciError> for OciFailure {
             other => Self::Unreachable(other.to_string()),
         }
     }
-}
-
-/// The client's own message says little without those beneath it.
-pub(crate) fn with_causes(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text += &format!(": {error}");
-        cause = error.source();
-    }
-    text
 }
 
 #[cfg(test)]

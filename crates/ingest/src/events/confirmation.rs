@@ -10,7 +10,8 @@ use axum::http::{HeaderMap, StatusCode};
 use reqwest::redirect::Policy;
 use serde::Deserialize;
 use tollgate_runtime::http::Problem;
-use url::{Host, Url};
+use tollgate_runtime::http::is_loopback;
+use url::Url;
 
 use crate::IngestConfig;
 
@@ -101,12 +102,7 @@ fn allowed(text: &str, hosts: &[String]) -> Option<Url> {
                 .strip_suffix(known.as_str())
                 .is_some_and(|rest| rest.ends_with('.'))
     });
-    let loopback = match url.host()? {
-        Host::Domain(name) => name == "localhost",
-        Host::Ipv4(address) => address.is_loopback(),
-        Host::Ipv6(address) => address.is_loopback(),
-    };
-    let secure = url.scheme() == "https" || loopback && url.scheme() == "http";
+    let secure = url.scheme() == "https" || is_loopback(&url) && url.scheme() == "http";
     (known && secure).then_some(url)
 }
 

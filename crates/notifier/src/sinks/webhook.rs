@@ -3,8 +3,6 @@
 //! Invariant: attempts and redeliveries of one alert carry the same `webhook-id`. An alert leaves this machine only
 //! over TLS to the host that was configured: certificates are checked and redirects are not followed.
 
-use std::error::Error as _;
-use std::fmt::Write as _;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,6 +10,7 @@ use chrono::{DateTime, Utc};
 use reqwest::header::{CONTENT_TYPE, HeaderMap, RETRY_AFTER};
 use reqwest::redirect::Policy;
 use reqwest::{Client, Response, StatusCode};
+use tollgate_runtime::http::with_causes;
 use tollgate_runtime::telemetry::trace::{SPAN_TARGET, current, is_on};
 use tollgate_types::headers::TRACEPARENT;
 use tracing::Instrument as _;
@@ -140,18 +139,6 @@ async fn read_up(mut response: Response) {
             return;
         }
     }
-}
-
-/// The client's own message says little without those beneath it.
-fn with_causes(error: &reqwest::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        // Writing to a String cannot fail.
-        let _ = write!(text, ": {error}");
-        cause = error.source();
-    }
-    text
 }
 
 #[cfg(test)]

@@ -15,7 +15,9 @@ use super::token::Life;
 use super::{Reason, Signing};
 use crate::client::sdk_client;
 use crate::config::OciConfig;
-use crate::failure::{OciFailure, with_causes};
+use tollgate_runtime::http::with_causes;
+
+use crate::failure::OciFailure;
 
 const TENANT: &str = "opc-tenant:";
 
