@@ -7,9 +7,11 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use anyhow::Context as _;
+use openssl::nid::Nid;
 use serde_json::Value;
 use tempfile::TempDir;
 
+use crate::oci::certificates::{Authority, new_ec};
 use crate::{variable, wait};
 
 const START: Duration = Duration::from_secs(30);
@@ -19,6 +21,7 @@ const START: Duration = Duration::from_secs(30);
 pub struct Collector {
     child: Child,
     dir: TempDir,
+    scheme: &'static str,
     http: u16,
     grpc: u16,
 }
@@ -72,24 +75,9 @@ impl Collector {
     /// # Errors
     /// Where it is not there, or does not start.
     pub async fn start() -> anyhow::Result<Self> {
-        let (http, grpc) = (free_port()?, free_port()?);
         let dir = tempfile::tempdir()?;
-        let child = Command::new(variable("TEST_COLLECTOR")?)
-            .args(["--config", &variable("TEST_COLLECTOR_CONFIG")?])
-            .env("COLLECTOR_DIR", dir.path())
-            .env("COLLECTOR_HTTP_PORT", http.to_string())
-            .env("COLLECTOR_GRPC_PORT", grpc.to_string())
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .context("cannot start the collector")?;
-        let collector = Self {
-            child,
-            dir,
-            http,
-            grpc,
-        };
+        let config = variable("TEST_COLLECTOR_CONFIG")?;
+        let collector = Self::spawn(dir, &config, "http")?;
         let url = format!("{}/v1/traces", collector.http());
         wait::until(START, "the collector", async || {
             let request = reqwest::Client::new()
@@ -102,16 +90,72 @@ impl Collector {
         Ok(collector)
     }
 
+    /// Starts one that takes TLS only, with a certificate of [`Collector::authority`]'s.
+    ///
+    /// # Errors
+    /// Where it is not there, or does not start.
+    pub async fn start_with_tls() -> anyhow::Result<Self> {
+        let dir = tempfile::tempdir()?;
+        let authority = Authority::root("collector CA")?;
+        let key = new_ec()?;
+        let names = ["127.0.0.1".to_owned(), "localhost".to_owned()];
+        let certificate = authority.issue(&[(Nid::COMMONNAME, "collector")], &key, &names)?;
+        let write = |name: &str, pem: Vec<u8>| {
+            let path = dir.path().join(name);
+            std::fs::write(&path, pem).map(|()| path.display().to_string())
+        };
+        write("ca.pem", authority.certificate.to_pem()?)?;
+        let certificate = write("server.pem", certificate.to_pem()?)?;
+        let key = write("server.key", key.private_key_to_pem_pkcs8()?)?;
+        let plain = std::fs::read_to_string(variable("TEST_COLLECTOR_CONFIG")?)?;
+        let tls = format!("_PORT}}\n        tls: {{cert_file: {certificate}, key_file: {key}}}\n");
+        let config = write("config.yaml", plain.replace("_PORT}\n", &tls).into_bytes())?;
+        let collector = Self::spawn(dir, &config, "https")?;
+        wait::until(START, "the collector", async || {
+            let connected = tokio::net::TcpStream::connect(("127.0.0.1", collector.grpc)).await;
+            Ok(connected.is_ok().then_some(()))
+        })
+        .await?;
+        Ok(collector)
+    }
+
+    /// PEM of whoever its certificate is of, where it has one.
+    #[must_use]
+    pub fn authority(&self) -> PathBuf {
+        self.dir.path().join("ca.pem")
+    }
+
+    fn spawn(dir: TempDir, config: &str, scheme: &'static str) -> anyhow::Result<Self> {
+        let (http, grpc) = (free_port()?, free_port()?);
+        let child = Command::new(variable("TEST_COLLECTOR")?)
+            .args(["--config", config])
+            .env("COLLECTOR_DIR", dir.path())
+            .env("COLLECTOR_HTTP_PORT", http.to_string())
+            .env("COLLECTOR_GRPC_PORT", grpc.to_string())
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .context("cannot start the collector")?;
+        Ok(Self {
+            child,
+            dir,
+            scheme,
+            http,
+            grpc,
+        })
+    }
+
     /// Where it takes OTLP over HTTP.
     #[must_use]
     pub fn http(&self) -> String {
-        format!("http://127.0.0.1:{}", self.http)
+        format!("{}://127.0.0.1:{}", self.scheme, self.http)
     }
 
     /// Where it takes OTLP over gRPC.
     #[must_use]
     pub fn grpc(&self) -> String {
-        format!("http://127.0.0.1:{}", self.grpc)
+        format!("{}://127.0.0.1:{}", self.scheme, self.grpc)
     }
 
     /// Kills it, as a crash would.

@@ -5,6 +5,7 @@
 //! are in `TEST_KAFKA_BROKERS`, `TEST_KAFKA_TOOL`, `TEST_KCAT` and `TEST_POSTGRES_URL`.
 
 pub mod alerts;
+pub mod bench;
 pub mod collector;
 pub mod deployment;
 pub mod faults;

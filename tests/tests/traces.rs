@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use axum::Router;
-use axum::http::HeaderMap;
+use axum::http::{HeaderMap, Uri};
 use serde_json::json;
 use tollgate_tests::collector::{Collector, SeenSpan};
 use tollgate_tests::deployment::Deployment;
@@ -58,7 +58,15 @@ struct Traced {
 
 impl Traced {
     async fn start(test: &str, settings: &[(&str, &str)]) -> anyhow::Result<Self> {
-        let (collector, receiver) = (Collector::start().await?, Receiver::start().await?);
+        Self::start_with(test, Collector::start().await?, settings).await
+    }
+
+    async fn start_with(
+        test: &str,
+        collector: Collector,
+        settings: &[(&str, &str)],
+    ) -> anyhow::Result<Self> {
+        let receiver = Receiver::start().await?;
         let mut deployment = Deployment::create(test, 3).await?;
         let sinks = json!([{ "kind": "webhook", "url": receiver.url, "name": "desk", "secret": "whsec_MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE=" }]);
         deployment.set("NOTIFIER__SINKS", sinks.to_string());
@@ -71,6 +79,12 @@ impl Traced {
         }
         if settings.iter().any(|(_, value)| *value == "grpc") {
             deployment.set("TELEMETRY__OTLP_ENDPOINT", collector.grpc());
+        }
+        if collector.grpc().starts_with("https") {
+            deployment.environment(
+                "OTEL_EXPORTER_OTLP_CERTIFICATE",
+                collector.authority().display(),
+            );
         }
         let mut services = HashMap::new();
         for service in SERVICES {
@@ -569,6 +583,85 @@ async fn metrics_logs_and_spans_arrive_over_grpc_too_and_a_share_of_one_keeps_ev
         .find(|span| span.failed && span.kind == "consumer")
         .unwrap();
     assert_eq!(line.1, letter.trace_id);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_endpoint_with_a_certificate_of_a_private_authority_is_spoken_to_in_both_ways()
+-> anyhow::Result<()> {
+    for (test, protocol) in [("trace-tls", "http/protobuf"), ("trace-tls-grpc", "grpc")] {
+        let settings = [("TELEMETRY__OTLP_PROTOCOL", protocol)];
+        let collector = Collector::start_with_tls().await?;
+        let mut traced = Traced::start_with(test, collector, &settings).await?;
+        let (trace, kept) = foreign(31, true);
+        let status = traced
+            .post(&[("traceparent", &kept)], &payment("c1", "1.25"))
+            .await?;
+        assert_eq!(status, 202, "{protocol}");
+        traced.spans_of(&trace, 6).await?;
+        let collector = traced.stop().await?;
+        let decided = collector.metric("tollgate_scorer_decisions_total")?;
+        assert_eq!(decided.values().sum::<f64>().to_string(), "1", "{protocol}");
+        assert!(!collector.logs()?.is_empty(), "{protocol}");
+    }
+    Ok(())
+}
+
+/// What an endpoint was sent: path, authorization, content type.
+type Sent = Arc<Mutex<Vec<[String; 3]>>>;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_endpoint_of_oracle_s_gets_its_key_at_its_own_paths_and_nothing_that_was_not_asked_for()
+-> anyhow::Result<()> {
+    let sent: Sent = Arc::default();
+    let seen = Arc::clone(&sent);
+    let take = move |uri: Uri, headers: HeaderMap| {
+        let text = |name: &str| {
+            let value = headers.get(name).and_then(|value| value.to_str().ok());
+            value.unwrap_or_default().to_owned()
+        };
+        let request = [
+            uri.path().to_owned(),
+            text("authorization"),
+            text("content-type"),
+        ];
+        seen.lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(request);
+        std::future::ready("")
+    };
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
+    let base = format!("http://{}/20200101/opentelemetry", listener.local_addr()?);
+    let app = Router::new().fallback(axum::routing::any(take));
+    tokio::spawn(async move { axum::serve(listener, app).await });
+    let mut deployment = Deployment::create("trace-apm", 1).await?;
+    for (name, value) in [
+        ("OTLP_TRACES_ENDPOINT", format!("{base}/private/v1/traces")),
+        ("OTLP_METRICS_ENDPOINT", format!("{base}/v1/metrics")),
+        (
+            "OTLP_HEADERS",
+            r#"{"authorization": "dataKey of-the-test"}"#.to_owned(),
+        ),
+    ] {
+        deployment.set(&format!("TELEMETRY__{name}"), value);
+    }
+    let mut ingest = deployment.start("ingest").await?;
+    let url = format!("{}/v1/transactions", ingest.address("ingest").await?);
+    let (_, kept) = foreign(41, true);
+    let request = reqwest::Client::new().post(url).header("traceparent", kept);
+    let request = request.header("content-type", "application/json");
+    let answer = request.body(payment("o1", "1.25")).send().await?;
+    assert_eq!(answer.status().as_u16(), 202);
+    ingest.stop().await?;
+    let sent = sent.lock().unwrap_or_else(PoisonError::into_inner);
+    let paths: HashSet<&str> = sent.iter().map(|request| &*request[0]).collect();
+    let expected = ["/private/v1/traces", "/v1/metrics"];
+    let expected = expected.map(|path| format!("/20200101/opentelemetry{path}"));
+    assert_eq!(paths, expected.iter().map(String::as_str).collect());
+    for [_, authorization, content_type] in sent.iter() {
+        assert_eq!(authorization, "dataKey of-the-test");
+        assert_eq!(content_type, "application/x-protobuf");
+    }
     Ok(())
 }
 

@@ -6,21 +6,15 @@
 
 use std::path::PathBuf;
 use std::process::Command;
-use std::time::{Duration, Instant};
 
-use anyhow::Context as _;
 use clap::Parser;
 use comfy_table::{CellAlignment, Table, presets};
 use serde::Serialize;
+use tollgate_tests::bench::{self, Figures, as_f64, measure, settle};
 use tollgate_tests::generate::Day;
-use tollgate_tests::kafka::{TestLog, Watch};
+use tollgate_tests::kafka::TestLog;
 use tollgate_tests::process::{Service, binary};
-use tollgate_tests::wait;
 use tollgate_types::{NewTransaction, Stage};
-
-const LIMIT: Duration = Duration::from_secs(300);
-/// Linux counts a process's CPU time in hundredths of a second, whatever the kernel's own tick is.
-const TICKS_PER_SECOND: f64 = 100.0;
 
 /// Compares the scorer with a plain pass-through on the Kafka of TEST_KAFKA_BROKERS.
 #[derive(Debug, Parser)]
@@ -43,12 +37,6 @@ struct Args {
     /// Where the figures go, as JSON.
     #[arg(long, default_value = "target/bench/scorer.json")]
     output: PathBuf,
-}
-
-#[derive(Debug, Clone, Copy, Serialize)]
-struct Figures {
-    records_per_second: f64,
-    cpu_seconds_per_million: f64,
 }
 
 #[derive(Debug, Clone, Copy, Serialize)]
@@ -145,12 +133,6 @@ async fn round(args: &Args, day: &[NewTransaction], scorer_first: bool) -> anyho
     })
 }
 
-/// Puts on the disk what was written so far, for which whoever comes next would pay.
-fn settle() -> anyhow::Result<()> {
-    anyhow::ensure!(Command::new("sync").status()?.success(), "sync failed");
-    Ok(())
-}
-
 async fn run_scorer(
     log: &TestLog,
     given: &[(String, String)],
@@ -195,56 +177,8 @@ async fn run_pass_through(log: &TestLog, output: &str, records: usize) -> anyhow
     figures
 }
 
-/// Wall time from the first to the last record written; CPU time until everything is committed.
-async fn measure(
-    pid: u32,
-    watch: &Watch,
-    records: usize,
-    lag: impl Fn() -> anyhow::Result<i64>,
-) -> anyhow::Result<Figures> {
-    let count = async || Ok(Some(watch.count()?).filter(|count| *count > 0));
-    let already = wait::until(LIMIT, "the first record", count).await?;
-    let begun = Instant::now();
-    wait::until_count(LIMIT, "records written", records, async || watch.count()).await?;
-    let seconds = begun.elapsed().as_secs_f64();
-    wait::until(LIMIT, "everything committed", async || {
-        Ok((lag()? == 0).then_some(()))
-    })
-    .await?;
-    Ok(Figures {
-        records_per_second: as_f64(records - already) / seconds,
-        cpu_seconds_per_million: cpu_seconds(pid)? / as_f64(records) * 1e6,
-    })
-}
-
-/// User and system time of a process so far (proc(5), fields 14 and 15 of `stat`).
-fn cpu_seconds(pid: u32) -> anyhow::Result<f64> {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
-    // The name in parentheses may hold blanks; field 3 comes after it.
-    let (_, fields) = stat
-        .rsplit_once(") ")
-        .context("unexpected /proc/PID/stat")?;
-    let ticks = fields
-        .split(' ')
-        .skip(11)
-        .take(2)
-        .map(str::parse::<f64>)
-        .sum::<Result<f64, _>>()?;
-    Ok(ticks / TICKS_PER_SECOND)
-}
-
 fn median(rounds: &[Round]) -> anyhow::Result<Round> {
-    let of = |pick: fn(&Round) -> f64| -> anyhow::Result<f64> {
-        let mut values: Vec<f64> = rounds.iter().map(pick).collect();
-        values.sort_by(f64::total_cmp);
-        let middle = values.len() / 2;
-        let upper = *values.get(middle).context("no rounds")?;
-        Ok(if values.len() % 2 == 1 {
-            upper
-        } else {
-            f64::midpoint(values[middle - 1], upper)
-        })
-    };
+    let of = |pick: fn(&Round) -> f64| bench::median(rounds.iter().map(pick));
     Ok(Round {
         scorer: Figures {
             records_per_second: of(|round| round.scorer.records_per_second)?,
@@ -292,9 +226,4 @@ fn show(report: &Report) {
         report.records, report.bytes_per_record, report.users, report.partitions, report.cores
     );
     println!("{table}");
-}
-
-#[expect(clippy::cast_precision_loss, reason = "counts are far below 2^53")]
-const fn as_f64(count: usize) -> f64 {
-    count as f64
 }

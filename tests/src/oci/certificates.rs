@@ -22,14 +22,14 @@ const BEFORE: i64 = 3600;
 
 /// Whoever signs certificates.
 #[derive(Debug)]
-pub(super) struct Authority {
-    pub(super) certificate: X509,
+pub(crate) struct Authority {
+    pub(crate) certificate: X509,
     key: PKey<Private>,
 }
 
 impl Authority {
     /// One that vouches for itself.
-    pub(super) fn root(name: &str) -> anyhow::Result<Self> {
+    pub(crate) fn root(name: &str) -> anyhow::Result<Self> {
         Self::new(name, None)
     }
 
@@ -70,7 +70,7 @@ impl Authority {
     }
 
     /// A certificate of `subject` for the holder of `key`; of a server, where it has names.
-    pub(super) fn issue(
+    pub(crate) fn issue(
         &self,
         subject: &[(Nid, &str)],
         key: &PKeyRef<Private>,
@@ -95,7 +95,7 @@ impl Authority {
 }
 
 /// P-256, where nothing demands RSA: made in no time.
-pub(super) fn new_ec() -> anyhow::Result<PKey<Private>> {
+pub(crate) fn new_ec() -> anyhow::Result<PKey<Private>> {
     let group = EcGroup::from_curve_name(Nid::X9_62_PRIME256V1)?;
     Ok(PKey::from_ec_key(EcKey::generate(&group)?)?)
 }

@@ -7,7 +7,7 @@
 
 mod answer;
 mod call;
-mod certificates;
+pub(crate) mod certificates;
 mod clock;
 mod confirmation;
 mod control;
