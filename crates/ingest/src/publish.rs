@@ -143,6 +143,7 @@ async fn write_all(
     context: Option<TraceContext>,
     deadline: Instant,
 ) -> Result<(), PublishError> {
+    let asked_for = batch.trace.has_parent();
     let reply_to = batch.reply_to.map(|partition| partition.to_string());
     let (done, acknowledged) = oneshot::channel();
     let acks = Acks::new(move |result| {
@@ -158,6 +159,9 @@ async fn write_all(
                 .collect();
         let context = own.or(context);
         let line = transaction.one_line_in(context);
+        // A header costs its readers more than a score does: a context that nobody asked for and that is not kept
+        // travels as a member alone.
+        let context = context.filter(|context| context.is_sampled() || asked_for || own.is_some());
         let record = Outgoing {
             headers: &headers,
             context,

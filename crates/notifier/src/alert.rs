@@ -85,10 +85,12 @@ impl Alert {
             }
             Ok(value.into_owned())
         };
-        let trace = record.trace().or_else(|| decision.trace());
         // One that is no transaction any more is told all the same, and counts as made when it was decided on.
         let transaction = Transaction::parse(decision.transaction.get().as_bytes());
-        let event_time = transaction.map_or(decision.processed_at, |made| made.timestamp);
+        let (event_time, first) = transaction.map_or((decision.processed_at, None), |made| {
+            (made.timestamp, made.trace())
+        });
+        let trace = record.trace().or_else(|| decision.trace()).or(first);
         Ok(Self {
             key: AlertKey {
                 user_id: id("user_id", decision.user_id)?,

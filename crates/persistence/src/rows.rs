@@ -62,7 +62,7 @@ impl<'a> Row<'a> {
             fraud_indicators: join(decision.fraud_indicators),
             processed_at: decision.processed_at,
             late: decision.late,
-            trace: decision.trace(),
+            trace: decision.trace().or_else(|| transaction.trace()),
             // Nothing in it can fail to serialise.
             contributions: serde_json::to_string(&decision.contributions).unwrap_or_default(),
             user_id: decision.user_id,

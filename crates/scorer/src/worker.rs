@@ -259,12 +259,14 @@ impl Worker {
         }
         self.measures
             .count(&verdict, transaction.timestamp, record.timestamp_ms, now);
-        let parent = record.trace().or_else(|| transaction.trace());
+        let in_header = record.trace();
+        let parent = in_header.or_else(|| transaction.trace());
         let kept = match verdict.status.is_alert() {
             true => begin_always(parent),
             false => begin_kept(parent),
         };
-        let under = kept.or(parent);
+        // What is not kept and came as a member goes on as one, within the transaction.
+        let under = kept.or(in_header);
         self.out.clear();
         verdict.write_decision(
             &transaction,

@@ -1,8 +1,8 @@
 //! What telemetry costs the scorer: topic to topic without it, with it, and with a collector that is gone.
 //!
-//! Each round runs the scorer three times, each on a fresh topic of the same transactions. With telemetry each carries the
-//! trace context that ingest gives it, in a header and as a member, of which one in a hundred is kept. `tests/bench
-//! telemetry` starts Kafka and runs this.
+//! Each round runs the scorer four times, each on a fresh topic of the same transactions. With telemetry each carries the
+//! trace context that ingest gives it, of which one in a hundred is kept. Passed on are contexts that callers gave, in headers,
+//! without telemetry. `tests/bench telemetry` starts Kafka and runs this.
 
 use std::path::PathBuf;
 
@@ -39,12 +39,21 @@ struct Args {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 enum Telemetry {
+    /// No endpoint, and no contexts.
     Off,
+    /// No endpoint; the contexts of others are passed on.
+    PassedOn,
     On,
+    /// With an endpoint at which nobody listens.
     Gone,
 }
 
-const ALL: [Telemetry; 3] = [Telemetry::Off, Telemetry::On, Telemetry::Gone];
+const ALL: [Telemetry; 4] = [
+    Telemetry::Off,
+    Telemetry::PassedOn,
+    Telemetry::On,
+    Telemetry::Gone,
+];
 
 #[derive(Debug, Clone, Copy, Serialize)]
 struct Run {
@@ -127,11 +136,11 @@ async fn main() -> anyhow::Result<()> {
 
 async fn run(args: &Args, day: &[NewTransaction], telemetry: Telemetry) -> anyhow::Result<Run> {
     let log = TestLog::create("bench", args.partitions).await?;
-    write(&log, day, telemetry != Telemetry::Off)?;
+    write(&log, day, telemetry)?;
     settle()?;
     let collector = match telemetry {
         Telemetry::On => Some(Collector::start().await?),
-        Telemetry::Off | Telemetry::Gone => None,
+        Telemetry::Off | Telemetry::PassedOn | Telemetry::Gone => None,
     };
     let endpoint = match (&collector, telemetry) {
         (Some(collector), _) => Some(collector.http()),
@@ -170,18 +179,21 @@ async fn run(args: &Args, day: &[NewTransaction], telemetry: Telemetry) -> anyho
     })
 }
 
-fn write(log: &TestLog, day: &[NewTransaction], traced: bool) -> anyhow::Result<()> {
+fn write(log: &TestLog, day: &[NewTransaction], telemetry: Telemetry) -> anyhow::Result<()> {
     let writer = log.writer()?;
     let topic = &log.topics().transactions;
     for (number, transaction) in (1_u64..).zip(day) {
         let (key, text) = (transaction.user_id.as_bytes(), transaction.to_json());
-        let trace =
-            TraceContext::new(u128::from(number), number, number % 100 == 0).filter(|_| traced);
+        let trace = TraceContext::new(u128::from(number), number, number % 100 == 0)
+            .filter(|_| telemetry != Telemetry::Off);
         let line = match Transaction::parse(text.as_bytes()) {
             Ok(parsed) => parsed.one_line_in(trace).into_owned(),
             Err(rejection) => anyhow::bail!("{rejection}"),
         };
-        let header = trace.map(|trace| trace.to_string());
+        // As ingest does it: one that is not kept is a member alone, unless a caller gave it.
+        let in_header =
+            |trace: &TraceContext| trace.is_sampled() || telemetry == Telemetry::PassedOn;
+        let header = trace.filter(in_header).map(|trace| trace.to_string());
         let headers: Vec<(&str, &str)> = header
             .iter()
             .map(|header| ("traceparent", &**header))

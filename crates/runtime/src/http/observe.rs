@@ -61,6 +61,12 @@ impl RequestTrace {
         self.context
     }
 
+    /// Whether the caller gave a context.
+    #[must_use]
+    pub const fn has_parent(&self) -> bool {
+        self.parent.is_some()
+    }
+
     /// The caller's `tracestate`, passed on unread.
     #[must_use]
     pub fn state(&self) -> Option<&str> {

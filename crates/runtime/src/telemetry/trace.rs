@@ -7,8 +7,10 @@
 
 use std::borrow::Cow;
 use std::sync::OnceLock;
-use std::time::SystemTime;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Instant, SystemTime};
 
+use metrics::{Counter, counter};
 use opentelemetry::trace::{
     Link, SpanContext, SpanId, Status, TraceContextExt as _, TraceFlags, TraceId, TraceState,
 };
@@ -34,6 +36,16 @@ struct Tracing {
     queue: SpanQueue,
     /// Traces begun here are kept whose id is below it.
     kept_below: u64,
+    budget: Budget,
+    trimmed: Trimmed,
+}
+
+struct Trimmed(Counter);
+
+impl std::fmt::Debug for Trimmed {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Trimmed")
+    }
 }
 
 /// Begins tracing, once in a process.
@@ -45,7 +57,15 @@ pub(super) fn start(queue: SpanQueue, ratio: f64) {
         reason = "a ratio from 0 to 1 of the range; the cast saturates"
     )]
     let kept_below = (ratio * u64::MAX as f64) as u64;
-    let _ = TRACING.set(Tracing { queue, kept_below });
+    let _ = TRACING.set(Tracing {
+        queue,
+        kept_below,
+        budget: Budget {
+            began: Instant::now(),
+            taken: AtomicU64::new(0),
+        },
+        trimmed: Trimmed(counter!("tollgate_telemetry_items_total", "signal" => "traces", "outcome" => "trimmed")),
+    });
 }
 
 /// Whether this process traces at all.
@@ -84,10 +104,40 @@ pub fn begin_kept(parent: Option<TraceContext>) -> Option<TraceContext> {
     }
 }
 
-/// As [`begin`], for a span that is kept whatever the share says: what became of it is worth it.
+/// As [`begin`], for a span that is kept whatever the share says: what became of it is worth it. Only of a flood of such
+/// a part is, so that telling of it takes no time from deciding.
 #[must_use]
 pub fn begin_always(parent: Option<TraceContext>) -> Option<TraceContext> {
+    let tracing = TRACING.get()?;
+    if !parent.is_some_and(TraceContext::is_sampled) && !tracing.budget.take(Instant::now()) {
+        tracing.trimmed.0.increment(1);
+        return None;
+    }
     Some(begin(parent)?.with_sampled(true))
+}
+
+/// How many a second may be kept against the share.
+#[derive(Debug)]
+struct Budget {
+    began: Instant,
+    /// The second, counted from then, in the upper half; how many were taken in it in the lower.
+    taken: AtomicU64,
+}
+
+impl Budget {
+    const A_SECOND: u64 = 500;
+
+    fn take(&self, now: Instant) -> bool {
+        let second = now.saturating_duration_since(self.began).as_secs() & 0xffff_ffff;
+        let next = |taken: u64| {
+            let in_this = taken >> 32 == second;
+            let number = if in_this { taken & 0xffff_ffff } else { 0 };
+            (number < Self::A_SECOND).then_some(second << 32 | (number + 1))
+        };
+        self.taken
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, next)
+            .is_ok()
+    }
 }
 
 fn child(parent: TraceContext) -> TraceContext {
@@ -96,6 +146,16 @@ fn child(parent: TraceContext) -> TraceContext {
 
 fn span_id() -> u64 {
     rand::random::<u64>().max(1)
+}
+
+fn scope_name(scope: &'static str) -> Cow<'static, str> {
+    match scope {
+        "ingest" => "tollgate-ingest".into(),
+        "scorer" => "tollgate-scorer".into(),
+        "persistence" => "tollgate-persistence".into(),
+        "notifier" => "tollgate-notifier".into(),
+        other => format!("tollgate-{other}").into(),
+    }
 }
 
 /// The context as OpenTelemetry's own crates have it.
@@ -274,12 +334,30 @@ impl Span {
             events: SpanEvents::default(),
             links,
             status: self.status,
-            instrumentation_scope: InstrumentationScope::builder(format!(
-                "tollgate-{}",
-                self.scope
-            ))
-            .with_version(env!("CARGO_PKG_VERSION"))
-            .build(),
+            instrumentation_scope: InstrumentationScope::builder(scope_name(self.scope))
+                .with_version(env!("CARGO_PKG_VERSION"))
+                .build(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn of_a_flood_so_many_a_second_are_kept_and_no_more() {
+        let began = Instant::now();
+        let budget = Budget {
+            began,
+            taken: AtomicU64::new(0),
+        };
+        for second in [0, 1, 7] {
+            let now = began + Duration::from_secs(second);
+            let kept = (0..10_000).filter(|_| budget.take(now)).count();
+            assert_eq!(kept as u64, Budget::A_SECOND);
         }
     }
 }
