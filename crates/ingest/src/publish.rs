@@ -143,7 +143,12 @@ async fn write_all(
     context: Option<TraceContext>,
     deadline: Instant,
 ) -> Result<(), PublishError> {
-    let asked_for = batch.trace.has_parent();
+    // There would be no span at the other end of a context that is not kept, that no caller gave, and for whose verdict
+    // nobody waits; and to carry it costs its readers more than a score does.
+    let travels = |context: &TraceContext| {
+        context.is_sampled() || batch.trace.has_parent() || batch.reply_to.is_some()
+    };
+    let context = context.filter(travels);
     let reply_to = batch.reply_to.map(|partition| partition.to_string());
     let (done, acknowledged) = oneshot::channel();
     let acks = Acks::new(move |result| {
@@ -159,9 +164,6 @@ async fn write_all(
                 .collect();
         let context = own.or(context);
         let line = transaction.one_line_in(context);
-        // A header costs its readers more than a score does: a context that nobody asked for and that is not kept
-        // travels as a member alone.
-        let context = context.filter(|context| context.is_sampled() || asked_for || own.is_some());
         let record = Outgoing {
             headers: &headers,
             context,
