@@ -217,18 +217,13 @@ impl DeadLetter<'_> {
             kind: self.kind,
             reason: self.reason,
             attempts: self.attempts,
-            // That of the letter takes its place.
-            inherited: self
-                .record
-                .headers
-                .iter()
-                .filter(|(name, _)| *name != headers::TRACEPARENT)
-                .collect(),
+            inherited: self.record.headers.iter().collect(),
             source: &source,
             key: self.record.key,
             timestamp_ms: self.record.timestamp_ms,
             payload: self.record.payload,
-            under: under.or_else(|| self.record.trace()),
+            // Behind the record's own, which stay as they are.
+            under,
         };
         letter.send(producer, acks, give_up)
     }

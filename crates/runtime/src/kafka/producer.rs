@@ -353,9 +353,11 @@ impl Producer {
             let traceparent = traceparent.as_ref().map(<[u8; _]>::as_slice);
             let headers = OwnedHeaders::new_with_capacity(record.headers.len() + 1);
             let traceparent = traceparent.map(|value| (TRACEPARENT, Some(value)));
-            let headers = traceparent
+            // Last, for of several the last counts.
+            let headers = record
+                .headers
                 .iter()
-                .chain(record.headers)
+                .chain(&traceparent)
                 .fold(headers, |all, (key, value)| {
                     all.insert(Header { key, value: *value })
                 });
