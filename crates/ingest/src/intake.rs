@@ -11,7 +11,6 @@ use axum::response::{IntoResponse, Response};
 use serde_json::value::RawValue;
 use tokio::sync::OwnedSemaphorePermit;
 use tollgate_runtime::http::{Caller, Denied, Problem, RequestTrace, Scope};
-use tollgate_runtime::telemetry::trace::is_on;
 use tollgate_types::Status;
 
 use crate::api::App;
@@ -155,7 +154,7 @@ pub(crate) async fn settle(
         None => Ok(None),
         Some(((wait, _), awaited)) => {
             let waited = decided(app, wait, awaited, started).await;
-            if is_on()
+            if batch.trace.has_own()
                 && waited
                     .decisions
                     .iter()

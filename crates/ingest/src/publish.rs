@@ -9,7 +9,7 @@ use tollgate_runtime::http::{Problem, RequestTrace};
 use tollgate_runtime::kafka::spans::sending;
 use tollgate_runtime::kafka::{Acks, Outgoing, RejectedRow, SendError};
 use tollgate_runtime::resilience::{CallError, Limits, Patience, Unserved};
-use tollgate_runtime::telemetry::trace::{begin, is_on};
+use tollgate_runtime::telemetry::trace::begin;
 use tollgate_types::headers::{REPLY_TO, TRACESTATE};
 use tollgate_types::{TraceContext, Transaction};
 
@@ -117,7 +117,7 @@ pub(crate) async fn publish(app: &App, batch: &Batch<'_>) -> Result<(), Problem>
 /// As [`write_all`], told in the request's trace.
 async fn write(app: &App, batch: &Batch<'_>, deadline: Instant) -> Result<(), PublishError> {
     let parent = batch.trace.context();
-    let own = parent.filter(|_| is_on() && !batch.transactions.is_empty());
+    let own = parent.filter(|_| batch.trace.has_own() && !batch.transactions.is_empty());
     let Some(context) = begin(own).filter(|_| own.is_some()) else {
         return write_all(app, batch, parent, deadline).await;
     };

@@ -413,7 +413,11 @@ fn verdict_of(span: Span, transaction: &Transaction<'_>, verdict: &Verdict) -> S
         transaction.transaction_id.to_string(),
     )
     .with("tollgate.decision.status", verdict.status.name())
-    .with("tollgate.decision.score", verdict.score)
+    // Of a single indicator the exact score would tell the amount.
+    .with(
+        "tollgate.decision.score",
+        (verdict.score / 10.0).floor() * 10.0,
+    )
     .with(
         "tollgate.decision.indicators",
         Value::Array(Array::String(indicators)),

@@ -1,8 +1,8 @@
 //! What telemetry costs the scorer: topic to topic without it, with it, and with a collector that is gone.
 //!
-//! Each round runs the scorer four times, each on a fresh topic of the same transactions. With telemetry one in a hundred is
-//! kept, and carries its context; blocked and reviewed ones are kept too. Passed on are contexts that callers gave to all of
-//! them, without telemetry. `tests/bench telemetry` starts Kafka and runs this.
+//! Each round runs the scorer once with each, on a fresh topic of the same transactions. With telemetry one in a hundred is
+//! kept, and carries its context; blocked and reviewed ones are kept too. With `--passed-on` there is one run more: contexts
+//! that callers gave to all of them, without telemetry. `tests/bench telemetry` starts Kafka and runs this.
 
 use std::path::PathBuf;
 
@@ -20,11 +20,14 @@ use tollgate_types::{NewTransaction, Stage, TraceContext, Transaction};
 #[derive(Debug, Parser)]
 struct Args {
     /// Transactions in each run.
-    #[arg(long, default_value_t = 500_000)]
+    #[arg(long, default_value_t = 1_000_000)]
     records: usize,
     /// Users they come from.
     #[arg(long, default_value_t = 20_000)]
     users: u32,
+    /// Run with the contexts of others and without telemetry too.
+    #[arg(long)]
+    passed_on: bool,
     /// Rounds that count; one before them does not. The one that goes first changes from round to round.
     #[arg(long, default_value_t = 5)]
     rounds: usize,
@@ -47,13 +50,6 @@ enum Telemetry {
     /// With an endpoint at which nobody listens.
     Gone,
 }
-
-const ALL: [Telemetry; 4] = [
-    Telemetry::Off,
-    Telemetry::PassedOn,
-    Telemetry::On,
-    Telemetry::Gone,
-];
 
 #[derive(Debug, Clone, Copy, Serialize)]
 struct Run {
@@ -87,11 +83,15 @@ async fn main() -> anyhow::Result<()> {
         .take(args.records)
         .map(|each| each.transaction)
         .collect();
+    let mut all = vec![Telemetry::Off, Telemetry::On, Telemetry::Gone];
+    if args.passed_on {
+        all.push(Telemetry::PassedOn);
+    }
     let mut rounds = Vec::new();
     for number in 0..=args.rounds {
         let mut runs = Vec::new();
-        for turn in 0..ALL.len() {
-            let telemetry = ALL[(number + turn) % ALL.len()];
+        for turn in 0..all.len() {
+            let telemetry = all[(number + turn) % all.len()];
             let run = run(&args, &day, telemetry).await?;
             eprintln!("round {number}: {run:?}");
             runs.push(run);
@@ -112,7 +112,8 @@ async fn main() -> anyhow::Result<()> {
                 .map(|runs| of(runs, telemetry) / of(runs, Telemetry::Off));
             Ok((telemetry, median(each)?))
         };
-        ALL.into_iter()
+        all.iter()
+            .copied()
             .map(share)
             .collect::<anyhow::Result<Vec<_>>>()
     };

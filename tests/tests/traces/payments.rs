@@ -86,7 +86,7 @@ async fn a_payment_for_review_is_one_trace_from_the_request_to_the_row_and_the_a
             ("messaging.kafka.offset", "0"),
             ("tollgate.transaction.id", "t1"),
             ("tollgate.decision.status", "review"),
-            ("tollgate.decision.score", "65"),
+            ("tollgate.decision.score", "60"),
             (
                 "tollgate.decision.indicators",
                 "high_amount,suspicious_pattern",

@@ -1,16 +1,21 @@
 //! The admin port of a service: `/livez`, `/readyz`, `/metrics`, and the levels of its logs at `/log`.
 
 use axum::Router;
-use axum::extract::State;
+use axum::body::Bytes;
+use axum::extract::rejection::BytesRejection;
+use axum::extract::{DefaultBodyLimit, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{get, put};
 use serde_json::json;
 
 use super::{Bound, Problem};
 use crate::Shutdown;
 use crate::health::Health;
 use crate::telemetry::{LogLevels, log_levels, metrics_text};
+
+/// Longest filter of the log, in bytes. Each directive is asked at each line.
+const MAX_FILTER: usize = 2_048;
 
 /// Answers probes and scrapes until `shutdown`, which is given when the service has drained, not when it begins to:
 /// a service that drains is alive, and says that it is not ready.
@@ -22,7 +27,13 @@ pub async fn serve_admin(bound: Bound, health: Health, shutdown: Shutdown) -> an
         .route("/livez", get(|| async { "alive\n" }))
         .route("/readyz", get(readyz))
         .route("/metrics", get(prometheus))
-        .route("/log", get(levels).put(set_levels).delete(reset_levels))
+        .route(
+            "/log",
+            put(set_levels)
+                .layer(DefaultBodyLimit::max(MAX_FILTER))
+                .get(levels)
+                .delete(reset_levels),
+        )
         .with_state(health);
     bound.serve(app, shutdown).await
 }
@@ -49,19 +60,40 @@ async fn levels() -> Response {
 }
 
 /// The body is a filter such as `info,tollgate_scorer=debug`; it stays in force until the process ends.
-async fn set_levels(filter: String) -> Response {
+async fn set_levels(body: Result<Bytes, BytesRejection>) -> Response {
     let Some(levels) = log_levels() else {
         return unset().into_response();
     };
-    let filter = filter.trim();
+    let refused = |status, reason: String| {
+        Problem::new(status, format!("the filter: {reason}"))
+            .with("reason", reason)
+            .into_response()
+    };
+    let body = match body {
+        Ok(body) => body,
+        Err(rejection) if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE => {
+            return refused(
+                rejection.status(),
+                format!("longer than {MAX_FILTER} bytes"),
+            );
+        }
+        Err(rejection) => return refused(rejection.status(), rejection.body_text()),
+    };
+    let Ok(filter) = std::str::from_utf8(&body).map(str::trim) else {
+        return refused(StatusCode::BAD_REQUEST, "not UTF-8".to_owned());
+    };
     match levels.set(filter) {
         Ok(()) => {
             tracing::warn!(filter, "the levels of the log were changed");
-            (StatusCode::OK, format!("{filter}\n")).into_response()
+            let mut answer = format!("{filter}\n");
+            if !filter.split(',').any(|word| !word.contains(['=', '['])) {
+                answer.push_str(
+                    "# what it does not name is silent now; info,… before it keeps the rest\n",
+                );
+            }
+            answer.into_response()
         }
-        Err(reason) => Problem::new(StatusCode::BAD_REQUEST, format!("the filter: {reason}"))
-            .with("reason", reason)
-            .into_response(),
+        Err(reason) => refused(StatusCode::BAD_REQUEST, reason),
     }
 }
 

@@ -34,8 +34,9 @@ pub fn observed(routes: Router, service: &'static str) -> Router {
 #[derive(Debug, Default)]
 pub struct RequestTrace {
     parent: Option<TraceContext>,
-    /// Where this process traces: that of the request's own span; else the caller's.
+    /// That of the request's own span, where it has one; else the caller's.
     context: Option<TraceContext>,
+    has_own: bool,
     state: Option<Box<str>>,
     kept: AtomicBool,
     /// Spans that have ended, until it is known whether they are kept.
@@ -45,10 +46,12 @@ pub struct RequestTrace {
 impl RequestTrace {
     fn of(headers: &HeaderMap) -> Self {
         let (parent, state) = caller(headers);
-        let context = trace::begin(parent).or(parent);
+        let own = trace::begin(parent);
+        let context = own.or(parent);
         Self {
             parent,
             context,
+            has_own: own.is_some(),
             state,
             kept: AtomicBool::new(context.is_some_and(TraceContext::is_sampled)),
             held: Mutex::default(),
@@ -67,6 +70,12 @@ impl RequestTrace {
         self.parent.is_some()
     }
 
+    /// Whether the request has a span of its own.
+    #[must_use]
+    pub const fn has_own(&self) -> bool {
+        self.has_own
+    }
+
     /// The caller's `tracestate`, passed on unread.
     #[must_use]
     pub fn state(&self) -> Option<&str> {
@@ -83,7 +92,7 @@ impl RequestTrace {
     pub fn failed(&self) -> Option<TraceContext> {
         self.keep();
         let context = self.context?;
-        Some(if trace::is_on() {
+        Some(if self.has_own {
             context.with_sampled(true)
         } else {
             context
@@ -163,11 +172,11 @@ async fn observe(service: &'static str, mut request: Request, next: Next) -> Res
         });
     let method = method(request.method());
     let mut told = None;
-    if let (true, Some(context)) = (trace::is_on(), traced.context()) {
+    if let (true, Some(context)) = (traced.has_own, traced.context()) {
         let span = Span::new(
             service,
             SpanKind::Server,
-            format!("{method} {route}"),
+            format!("{} {route}", if method == OTHER { "HTTP" } else { method }),
             context,
             traced.parent,
         );
@@ -202,6 +211,8 @@ async fn observe(service: &'static str, mut request: Request, next: Next) -> Res
     response
 }
 
+const OTHER: &str = "_OTHER";
+
 /// Callers may send any word.
 fn method(method: &Method) -> &'static str {
     match *method {
@@ -212,7 +223,7 @@ fn method(method: &Method) -> &'static str {
         Method::DELETE => "DELETE",
         Method::OPTIONS => "OPTIONS",
         Method::PATCH => "PATCH",
-        _ => "_OTHER",
+        _ => OTHER,
     }
 }
 

@@ -159,7 +159,7 @@ const OCI_READING: &[(&str, &str)] = &[
     ("fetch.min.bytes", "1000000"),
     ("max.partition.fetch.bytes", "1048576"),
     ("queued.min.messages", "1"),
-    ("fetch.queue.backoff.ms", "250"),
+    ("fetch.queue.backoff.ms", "334"),
 ];
 
 impl KafkaConfig {

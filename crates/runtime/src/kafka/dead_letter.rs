@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tollgate_types::{Stage, TraceContext, headers};
 
 use super::{Acks, Kafka, Outgoing, Producer, Record, SendError};
-use crate::telemetry::{trace, user_hash};
+use crate::telemetry::{trace, user_attribute};
 
 /// Largest payload that still fits into a request of 1 MB beside key and headers.
 const MAX_PAYLOAD: usize = 990_000;
@@ -198,7 +198,7 @@ impl DeadLetter<'_> {
             reason = self.reason,
             partition = self.record.partition,
             offset = self.record.offset,
-            user = self.record.key.map(user_hash),
+            user = self.record.key.map(|key| user_attribute(key).1),
             "dead-lettered"
         );
         let (partition, offset) = (

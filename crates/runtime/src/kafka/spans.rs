@@ -10,7 +10,7 @@ use tollgate_types::{Stage, TraceContext};
 
 use super::{Kafka, Record};
 use crate::telemetry::trace::{Span, SpanKind, begin, begin_kept};
-use crate::telemetry::user_hash;
+use crate::telemetry::user_attribute;
 
 /// How the log's spans name a stage's consumer.
 #[derive(Debug, Clone)]
@@ -87,7 +87,10 @@ impl Reads {
             .with("messaging.kafka.offset", record.offset)
             .with("messaging.message.body.size", size(record.payload.len()));
         match record.key {
-            Some(key) => span.with("user.hash", user_hash(key)),
+            Some(key) => {
+                let (name, user) = user_attribute(key);
+                span.with(name, user)
+            }
             None => span,
         }
     }

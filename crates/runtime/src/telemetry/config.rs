@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use axum::http::HeaderName;
 use serde::{Deserialize, Serialize};
 use url::Url;
 
@@ -27,6 +28,8 @@ pub struct TelemetryConfig {
     /// Key of the hashes that stand for users in logs and traces. Without one, hashes of two processes cannot be
     /// compared.
     pub user_key: Secret,
+    /// How users stand in traces.
+    pub user_ids: UserIds,
     /// Base URL of an OTLP endpoint; `/v1/traces`, `/v1/metrics` and `/v1/logs` are put behind it for HTTP.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub otlp_endpoint: String,
@@ -60,6 +63,17 @@ pub enum LogFormat {
     Text,
 }
 
+/// How users stand in traces.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum UserIds {
+    /// As keyed hashes, in `user.hash`.
+    #[default]
+    Hashed,
+    /// As they are, in `user.id`.
+    Plain,
+}
+
 /// How an OTLP endpoint is spoken to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum OtlpProtocol {
@@ -77,6 +91,7 @@ impl Default for TelemetryConfig {
             log: "info".to_owned(),
             log_format: LogFormat::Json,
             user_key: Secret::default(),
+            user_ids: UserIds::default(),
             otlp_endpoint: String::new(),
             otlp_protocol: None,
             otlp_headers: BTreeMap::new(),
@@ -221,10 +236,11 @@ impl TelemetryConfig {
         };
         let timeout = milliseconds(given, &[&own("TIMEOUT"), &common("TIMEOUT")], TIMEOUT_MS)?;
         let mut headers = match either("HEADERS") {
-            Some(text) => pairs(&common("HEADERS"), &text)?,
+            Some(text) => checked(&common("HEADERS"), pairs(&common("HEADERS"), &text)?)?,
             None => BTreeMap::new(),
         };
-        headers.extend(self.otlp_headers.clone());
+        let own = self.otlp_headers.clone();
+        headers.extend(checked("telemetry.otlp_headers", own)?);
         Ok(Some(Target {
             url,
             protocol,
@@ -293,6 +309,42 @@ fn pairs(name: &str, text: &str) -> Result<BTreeMap<String, Secret>, ConfigError
             Ok((header.trim().to_owned(), Secret::new(value)))
         })
         .collect()
+}
+
+/// Headers under their names in small letters, as HTTP/2 has them, all of which can be sent.
+fn checked(
+    setting: &str,
+    headers: BTreeMap<String, Secret>,
+) -> Result<BTreeMap<String, Secret>, ConfigError> {
+    // The exporter's and the connection's own.
+    const TAKEN: [&str; 8] = [
+        "connection",
+        "content-encoding",
+        "content-length",
+        "content-type",
+        "host",
+        "te",
+        "transfer-encoding",
+        "user-agent",
+    ];
+    let check = |(name, value): (String, Secret)| {
+        let lower = name.to_lowercase();
+        let wrong = |what: String| Err(ConfigError::invalid(setting, what));
+        if HeaderName::from_bytes(lower.as_bytes()).is_err() {
+            return wrong(format!("{name:?} is no name of a header"));
+        }
+        if TAKEN.contains(&&*lower) {
+            return wrong(format!("{name} is not to be set: the exporter sets it"));
+        }
+        let printable = |byte| matches!(byte, b' '..=b'~');
+        if !value.expose().bytes().all(printable) {
+            return wrong(format!(
+                "the value of {name} has a character that cannot be sent"
+            ));
+        }
+        Ok((lower, value))
+    };
+    headers.into_iter().map(check).collect()
 }
 
 #[cfg(test)]
@@ -382,8 +434,44 @@ mod tests {
             .and_then(|all| all.traces)
             .map(|target| target.headers)
             .unwrap();
-        assert_eq!(headers["Authorization"].expose(), "dataKey abc");
+        assert_eq!(headers["authorization"].expose(), "dataKey abc");
         assert_eq!(headers["x"].expose(), "2");
+    }
+
+    #[test]
+    fn a_header_that_cannot_be_sent_or_is_the_exporters_own_is_refused_and_its_value_not_told() {
+        for (name, value) in [
+            ("two words", "secret"),
+            ("", "secret"),
+            ("x", "sec\nret"),
+            ("x", "secrét"),
+            ("Content-Type", "secret"),
+        ] {
+            let config = TelemetryConfig {
+                otlp_endpoint: "http://c:4318".to_owned(),
+                otlp_headers: BTreeMap::from([(name.to_owned(), Secret::new(value))]),
+                ..TelemetryConfig::default()
+            };
+            for protocol in [OtlpProtocol::HttpProtobuf, OtlpProtocol::Grpc] {
+                let config = TelemetryConfig {
+                    otlp_protocol: Some(protocol),
+                    ..config.clone()
+                };
+                let error = config.validate().unwrap_err().to_string();
+                assert!(error.starts_with("telemetry.otlp_headers: "), "{error}");
+                assert!(!error.contains("sec"), "{error}");
+            }
+        }
+        let variables = [
+            ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://c:4318"),
+            ("OTEL_EXPORTER_OTLP_HEADERS", "user-agent=x"),
+        ];
+        let error = resolve(&TelemetryConfig::default(), &variables).unwrap_err();
+        assert!(
+            error
+                .to_string()
+                .starts_with("OTEL_EXPORTER_OTLP_HEADERS: ")
+        );
     }
 
     #[test]

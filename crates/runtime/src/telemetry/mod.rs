@@ -2,7 +2,7 @@
 //! metrics and logs there.
 //!
 //! Invariants: no log line, metric or span holds an amount, a location or card data, and users stand in them as keyed
-//! hashes only. Telemetry never makes a payment wait: every queue is bounded, and what does not fit is counted and gone.
+//! hashes, unless a setting says otherwise. Telemetry never makes a payment wait: every queue is bounded, and what does not fit is counted and gone.
 
 mod config;
 pub mod exposition;
@@ -15,10 +15,10 @@ mod user_hash;
 
 use std::time::Duration;
 
-pub use config::{LogFormat, OtlpProtocol, TelemetryConfig};
+pub use config::{LogFormat, OtlpProtocol, TelemetryConfig, UserIds};
 pub use logs::{LogLevels, log_levels};
 pub use metrics::{metrics_handle, metrics_text};
-pub use user_hash::user_hash;
+pub use user_hash::user_attribute;
 
 /// How long what is still to be sent may take when the process ends.
 const FAREWELL: Duration = Duration::from_secs(3);
@@ -40,7 +40,7 @@ impl Telemetry {
     /// Names the setting at fault.
     pub fn start(service: &str, config: &TelemetryConfig) -> anyhow::Result<Self> {
         metrics_handle();
-        user_hash::set_key(config.user_key.expose());
+        user_hash::configure(config.user_ids, config.user_key.expose());
         let targets = config.targets(&|name| std::env::var(name).ok())?;
         let otlp = match targets {
             Some(targets) => Some(otlp::Otlp::start(service, targets)?),

@@ -75,10 +75,12 @@ pub fn is_on() -> bool {
 }
 
 /// The context of a new span: behind its parent in the parent's trace, kept if that is; without a parent in a new
-/// trace, kept for a share of them. None where this process does not trace.
+/// trace, kept for a share of them. None where this process does not trace, or has just failed to tell.
 #[must_use]
 pub fn begin(parent: Option<TraceContext>) -> Option<TraceContext> {
     let tracing = TRACING.get()?;
+    let kept = parent.is_some_and(TraceContext::is_sampled);
+    tracing.queue.takes(kept).then_some(())?;
     match parent {
         Some(parent) => Some(child(parent)),
         None => {
@@ -94,13 +96,16 @@ pub fn begin(parent: Option<TraceContext>) -> Option<TraceContext> {
 #[must_use]
 pub fn begin_kept(parent: Option<TraceContext>) -> Option<TraceContext> {
     let tracing = TRACING.get()?;
+    let kept = match parent {
+        Some(parent) => parent.is_sampled(),
+        None => rand::random::<u64>() < tracing.kept_below,
+    };
+    if !kept || !tracing.queue.takes(true) {
+        return None;
+    }
     match parent {
-        Some(parent) => parent.is_sampled().then(|| child(parent)),
-        None => {
-            let drawn: u64 = rand::random();
-            let new = || TraceContext::new(rand::random::<u128>().max(1), span_id(), true);
-            (drawn < tracing.kept_below).then(new).flatten()
-        }
+        Some(parent) => Some(child(parent)),
+        None => TraceContext::new(rand::random::<u128>().max(1), span_id(), true),
     }
 }
 
@@ -109,6 +114,7 @@ pub fn begin_kept(parent: Option<TraceContext>) -> Option<TraceContext> {
 #[must_use]
 pub fn begin_always(parent: Option<TraceContext>) -> Option<TraceContext> {
     let tracing = TRACING.get()?;
+    tracing.queue.takes(true).then_some(())?;
     if !parent.is_some_and(TraceContext::is_sampled) && !tracing.budget.take(Instant::now()) {
         tracing.trimmed.0.increment(1);
         return None;

@@ -1,18 +1,33 @@
-//! What stands for a user in logs and traces: a keyed hash, by which lines of one user can be told to belong together,
-//! and which nobody without the key can try user ids on.
+//! What stands for a user in traces: a keyed hash, by which spans of one user can be told to belong together, and which
+//! nobody without the key can try user ids on; or the user itself, where a setting says so.
 
 use std::sync::OnceLock;
 
 use sha2::{Digest as _, Sha256};
 use siphasher::sip::SipHasher24;
 
-static KEY: OnceLock<[u8; 16]> = OnceLock::new();
+use super::config::UserIds;
 
-/// Sets the key, once in a process; an empty one is left to chance.
-pub(super) fn set_key(key: &str) {
+static KEY: OnceLock<[u8; 16]> = OnceLock::new();
+static PLAIN: OnceLock<()> = OnceLock::new();
+
+/// Sets how users are told, once in a process; an empty key is left to chance.
+pub(super) fn configure(ids: UserIds, key: &str) {
     if !key.is_empty() {
         let _ = KEY.set(derived(key.as_bytes()));
     }
+    if ids == UserIds::Plain {
+        let _ = PLAIN.set(());
+    }
+}
+
+/// The attribute that tells a user, by OpenTelemetry's names: `user.hash`, or `user.id` where that is wanted.
+#[must_use]
+pub fn user_attribute(user_id: &[u8]) -> (&'static str, String) {
+    if PLAIN.get().is_some() {
+        return ("user.id", String::from_utf8_lossy(user_id).into_owned());
+    }
+    ("user.hash", user_hash(user_id))
 }
 
 /// Keys are of any length, and SipHash wants sixteen bytes.
@@ -23,8 +38,7 @@ fn derived(key: &[u8]) -> [u8; 16] {
 }
 
 /// Sixteen hexadecimal digits that stand for a user.
-#[must_use]
-pub fn user_hash(user_id: &[u8]) -> String {
+fn user_hash(user_id: &[u8]) -> String {
     let key = KEY.get_or_init(rand::random);
     hash(key, user_id)
 }

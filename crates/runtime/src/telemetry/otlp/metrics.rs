@@ -59,7 +59,10 @@ impl MetricsSender {
         every: Duration,
     ) -> anyhow::Result<Self> {
         let way = match target.protocol {
-            OtlpProtocol::HttpProtobuf => Way::Http(transport::HttpSender::new(target)?),
+            OtlpProtocol::HttpProtobuf => Way::Http(transport::HttpSender::new(
+                target,
+                &transport::Cause::default(),
+            )?),
             OtlpProtocol::Grpc => {
                 let client = MetricsServiceClient::new(transport::channel(target)?);
                 Way::Grpc(Box::new((client, transport::metadata(target)?)))

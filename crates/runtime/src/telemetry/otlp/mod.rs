@@ -11,12 +11,15 @@ mod transport;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use opentelemetry::InstrumentationScope;
+use opentelemetry::logs::LogRecord as _;
 use opentelemetry::trace::TracerProvider as _;
 use opentelemetry_otlp::{
     LogExporter, Protocol, SpanExporter, WithExportConfig as _, WithHttpConfig as _,
     WithTonicConfig as _,
 };
-use opentelemetry_sdk::logs::{BatchLogProcessor, SdkLoggerProvider};
+use opentelemetry_sdk::error::OTelSdkResult;
+use opentelemetry_sdk::logs::{BatchLogProcessor, LogProcessor, SdkLogRecord, SdkLoggerProvider};
 use opentelemetry_sdk::trace::{Sampler, SdkTracer, SdkTracerProvider, SpanProcessor as _};
 
 use super::config::{OtlpProtocol, Target, Targets};
@@ -25,6 +28,24 @@ use super::trace;
 use metrics::MetricsSender;
 use queue::Counted;
 pub(super) use queue::SpanQueue;
+use transport::Cause;
+
+/// A log line was told when it was seen. Its callsite, a file and a line, is no name of an event.
+#[derive(Debug)]
+struct Timed;
+
+impl LogProcessor for Timed {
+    fn emit(&self, record: &mut SdkLogRecord, _: &InstrumentationScope) {
+        if let Some(seen) = record.observed_timestamp() {
+            record.set_timestamp(seen);
+        }
+        record.set_event_name("");
+    }
+
+    fn force_flush(&self) -> OTelSdkResult {
+        Ok(())
+    }
+}
 
 /// What sends.
 #[derive(Debug)]
@@ -41,8 +62,9 @@ impl Otlp {
         let spans = match &targets.traces {
             None => None,
             Some(target) => {
-                let exporter = span_exporter(target).context("telemetry.otlp: traces")?;
-                let queue = SpanQueue::new(exporter, &resource);
+                let cause = Cause::default();
+                let exporter = span_exporter(target, &cause).context("telemetry.otlp: traces")?;
+                let queue = SpanQueue::new(exporter, cause, &resource);
                 let ratio = targets.trace_ratio;
                 let provider = SdkTracerProvider::builder()
                     .with_span_processor(queue.clone())
@@ -58,12 +80,12 @@ impl Otlp {
         let logs = match &targets.logs {
             None => None,
             Some(target) => {
-                let exporter = Counted::new(
-                    "logs",
-                    log_exporter(target).context("telemetry.otlp: logs")?,
-                );
+                let cause = Cause::default();
+                let exporter = log_exporter(target, &cause).context("telemetry.otlp: logs")?;
+                let exporter = Counted::new("logs", exporter, cause);
                 let processor = BatchLogProcessor::builder(exporter).build();
                 let provider = SdkLoggerProvider::builder()
+                    .with_log_processor(Timed)
                     .with_log_processor(processor)
                     .with_resource(resource.clone());
                 Some(provider.build())
@@ -118,11 +140,11 @@ impl Otlp {
     }
 }
 
-fn span_exporter(target: &Target) -> anyhow::Result<SpanExporter> {
+fn span_exporter(target: &Target, cause: &Cause) -> anyhow::Result<SpanExporter> {
     Ok(match target.protocol {
         OtlpProtocol::HttpProtobuf => SpanExporter::builder()
             .with_http()
-            .with_http_client(transport::HttpSender::new(target)?)
+            .with_http_client(transport::HttpSender::new(target, cause)?)
             .with_headers(transport::headers(target))
             .with_protocol(Protocol::HttpBinary)
             .with_endpoint(target.url.as_str())
@@ -137,11 +159,11 @@ fn span_exporter(target: &Target) -> anyhow::Result<SpanExporter> {
     })
 }
 
-fn log_exporter(target: &Target) -> anyhow::Result<LogExporter> {
+fn log_exporter(target: &Target, cause: &Cause) -> anyhow::Result<LogExporter> {
     Ok(match target.protocol {
         OtlpProtocol::HttpProtobuf => LogExporter::builder()
             .with_http()
-            .with_http_client(transport::HttpSender::new(target)?)
+            .with_http_client(transport::HttpSender::new(target, cause)?)
             .with_headers(transport::headers(target))
             .with_protocol(Protocol::HttpBinary)
             .with_endpoint(target.url.as_str())

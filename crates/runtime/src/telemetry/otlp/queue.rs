@@ -1,6 +1,6 @@
 //! The queue of spans in front of the exporter, and what is counted on the way.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -13,11 +13,15 @@ use opentelemetry_sdk::trace::{
     BatchConfigBuilder, BatchSpanProcessor, Span, SpanData, SpanExporter, SpanProcessor,
 };
 
+use super::transport::Cause;
+
 /// Spans that may wait: some megabytes.
 const QUEUE: usize = 8_192;
 const BATCH: usize = 512;
 /// Spans of a quiet process wait so long.
 const DELAY: Duration = Duration::from_secs(1);
+/// So long after a failure no span is made.
+const TRIED_AGAIN: Duration = Duration::from_secs(5);
 /// A failure that goes on is told so often.
 const TOLD_AGAIN: Duration = Duration::from_secs(60);
 
@@ -26,7 +30,46 @@ const TOLD_AGAIN: Duration = Duration::from_secs(60);
 pub(crate) struct SpanQueue {
     processor: Arc<BatchSpanProcessor>,
     waiting: Arc<AtomicUsize>,
+    away: Arc<Away>,
     dropped: Dropped,
+}
+
+/// Whether the endpoint has just refused what it was sent. Then no span is made for a while: what cannot be told costs
+/// nothing, and the contexts of callers go on as where nothing is traced.
+#[derive(Debug)]
+struct Away {
+    began: Instant,
+    /// Milliseconds after that, or 0.
+    until: AtomicU64,
+}
+
+impl Away {
+    fn new() -> Self {
+        Self {
+            began: Instant::now(),
+            until: AtomicU64::new(0),
+        }
+    }
+
+    fn is_at(&self, now: Instant) -> bool {
+        let until = self.until.load(Ordering::Relaxed);
+        until > 0 && self.milliseconds(now) < until
+    }
+
+    fn tell(&self, taken: bool, now: Instant) {
+        let pause = u64::try_from(TRIED_AGAIN.as_millis()).unwrap_or(u64::MAX);
+        let until = if taken {
+            0
+        } else {
+            self.milliseconds(now) + pause
+        };
+        self.until.store(until, Ordering::Relaxed);
+    }
+
+    fn milliseconds(&self, now: Instant) -> u64 {
+        let since = now.saturating_duration_since(self.began);
+        u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+    }
 }
 
 #[derive(Clone)]
@@ -39,9 +82,14 @@ impl std::fmt::Debug for Dropped {
 }
 
 impl SpanQueue {
-    pub(super) fn new(exporter: impl SpanExporter + 'static, resource: &Resource) -> Self {
-        let exporter = Counted::new("spans", exporter);
+    pub(super) fn new(
+        exporter: impl SpanExporter + 'static,
+        cause: Cause,
+        resource: &Resource,
+    ) -> Self {
+        let exporter = Counted::new("spans", exporter, cause);
         let waiting = Arc::clone(&exporter.waiting);
+        let away = Arc::clone(&exporter.away);
         let config = BatchConfigBuilder::default()
             .with_max_queue_size(QUEUE)
             .with_max_export_batch_size(BATCH)
@@ -54,14 +102,27 @@ impl SpanQueue {
         Self {
             processor: Arc::new(processor),
             waiting,
+            away,
             dropped: Dropped(
                 counter!("tollgate_telemetry_items_total", "signal" => "spans", "outcome" => "dropped"),
             ),
         }
     }
 
+    /// Whether spans are worth beginning. `kept` says that one will be, and is counted if not.
+    pub(crate) fn takes(&self, kept: bool) -> bool {
+        let away = self.away.is_at(Instant::now());
+        if away && kept {
+            self.dropped.0.increment(1);
+        }
+        !away
+    }
+
     /// Adds a span. One for which there is no room is not even made.
     pub(crate) fn put(&self, span: impl FnOnce() -> SpanData) {
+        if !self.takes(true) {
+            return;
+        }
         if self.waiting.fetch_add(1, Ordering::Relaxed) >= QUEUE {
             self.waiting.fetch_sub(1, Ordering::Relaxed);
             self.dropped.0.increment(1);
@@ -91,8 +152,10 @@ impl SpanProcessor for SpanQueue {
 pub(super) struct Counted<E> {
     inner: E,
     signal: &'static str,
+    cause: Cause,
     /// Items that are on their way here or being sent.
     waiting: Arc<AtomicUsize>,
+    away: Arc<Away>,
     sent: Counter,
     failed: Counter,
     told: Mutex<Option<Instant>>,
@@ -107,12 +170,14 @@ impl<E> std::fmt::Debug for Counted<E> {
 }
 
 impl<E> Counted<E> {
-    pub(super) fn new(signal: &'static str, inner: E) -> Self {
+    pub(super) fn new(signal: &'static str, inner: E, cause: Cause) -> Self {
         let items = |outcome: &'static str| counter!("tollgate_telemetry_items_total", "signal" => signal, "outcome" => outcome);
         Self {
             inner,
             signal,
+            cause,
             waiting: Arc::default(),
+            away: Arc::new(Away::new()),
             sent: items("sent"),
             failed: items("failed"),
             told: Mutex::default(),
@@ -126,8 +191,14 @@ impl<E> Counted<E> {
             &self.failed
         };
         counter.increment(items as u64);
+        self.away.tell(result.is_ok(), Instant::now());
         if let Err(error) = result {
-            failed(self.signal, &error.to_string(), &self.told);
+            let cause = self.cause.lock().unwrap_or_else(PoisonError::into_inner);
+            let reason = match &*cause {
+                Some(cause) => format!("{error}: {cause}"),
+                None => error.to_string(),
+            };
+            failed(self.signal, &reason, &self.told);
         }
     }
 }
@@ -183,6 +254,7 @@ impl<E: LogExporter> LogExporter for Counted<E> {
 #[cfg(test)]
 mod tests {
     use opentelemetry::trace::SpanKind;
+    use opentelemetry_sdk::error::OTelSdkError;
     use tollgate_types::TraceContext;
 
     use super::*;
@@ -207,11 +279,45 @@ mod tests {
         trace::Span::new("test", SpanKind::Internal, "test", context, None).data_for_test()
     }
 
+    /// Refuses what it gets as long as it is told to.
+    #[derive(Debug, Clone, Default)]
+    struct Refusing(Arc<std::sync::atomic::AtomicBool>);
+
+    impl SpanExporter for Refusing {
+        async fn export(&self, _: Vec<SpanData>) -> OTelSdkResult {
+            if self.0.load(Ordering::Relaxed) {
+                return Err(OTelSdkError::InternalFailure("gone".to_owned()));
+            }
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn after_a_refusal_no_span_is_made_until_it_is_time_to_try_again() {
+        let exporter = Refusing::default();
+        exporter.0.store(true, Ordering::Relaxed);
+        let resource = Resource::builder_empty().build();
+        let queue = SpanQueue::new(exporter, Cause::default(), &resource);
+        assert!(queue.takes(true));
+        queue.put(data);
+        let _ = queue.force_flush();
+        assert!(!queue.takes(true));
+        queue.put(|| panic!("it is not to be made"));
+        let then = Instant::now() + TRIED_AGAIN;
+        assert!(!queue.away.is_at(then));
+        queue.away.tell(true, Instant::now());
+        assert!(queue.takes(true));
+    }
+
     #[test]
     fn an_exporter_that_stands_still_costs_spans_and_no_more_memory_than_the_queue() {
         let exporter = Held::default();
         let sent = exporter.clone();
-        let queue = SpanQueue::new(exporter, &Resource::builder_empty().build());
+        let queue = SpanQueue::new(
+            exporter,
+            Cause::default(),
+            &Resource::builder_empty().build(),
+        );
         let standing_still = sent.0.lock().unwrap();
         let mut made = 0;
         for _ in 0..3 * QUEUE {

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::str::FromStr as _;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -12,20 +13,25 @@ use tokio::net::TcpStream;
 use tonic::metadata::{MetadataKey, MetadataMap, MetadataValue};
 use tonic::transport::{Channel, Endpoint, Uri};
 
+use crate::http::with_causes;
 use crate::telemetry::config::Target;
 
 const CONNECT: Duration = Duration::from_secs(5);
+
+/// Why the last request got no answer. Exporters say only that it was the network.
+pub(super) type Cause = Arc<Mutex<Option<String>>>;
 
 /// Sends by HTTP for exporters, whose threads are not the runtime's.
 #[derive(Debug, Clone)]
 pub(super) struct HttpSender {
     client: reqwest::Client,
     runtime: tokio::runtime::Handle,
+    cause: Cause,
 }
 
 impl HttpSender {
     /// To be called within the runtime.
-    pub(super) fn new(target: &Target) -> anyhow::Result<Self> {
+    pub(super) fn new(target: &Target, cause: &Cause) -> anyhow::Result<Self> {
         let mut client = reqwest::Client::builder()
             .user_agent(concat!("tollgate/", env!("CARGO_PKG_VERSION")))
             .redirect(reqwest::redirect::Policy::none())
@@ -40,6 +46,7 @@ impl HttpSender {
         Ok(Self {
             client: client.build()?,
             runtime: tokio::runtime::Handle::current(),
+            cause: Arc::clone(cause),
         })
     }
 }
@@ -47,11 +54,14 @@ impl HttpSender {
 #[async_trait]
 impl HttpClient for HttpSender {
     async fn send_bytes(&self, request: Request<Bytes>) -> Result<Response<Bytes>, HttpError> {
-        let client = self.client.clone();
+        let (client, cause) = (self.client.clone(), Arc::clone(&self.cause));
         let answered = self.runtime.spawn(async move {
             // The URL may hold a key.
             let answer = client.execute(request.try_into()?).await;
-            let answer = answer.map_err(reqwest::Error::without_url)?;
+            let answer = answer.map_err(reqwest::Error::without_url);
+            *cause.lock().unwrap_or_else(PoisonError::into_inner) =
+                answer.as_ref().err().map(|error| with_causes(error));
+            let answer = answer?;
             let mut response = Response::builder().status(answer.status());
             if let Some(headers) = response.headers_mut() {
                 *headers = answer.headers().clone();
