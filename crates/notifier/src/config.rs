@@ -80,13 +80,16 @@ pub struct SinkConfig {
     /// The file, for `file`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub path: Option<PathBuf>,
-    /// The receiver, for `webhook`: https, or http on a loopback host.
+    /// The receiver, for `webhook`: https, or http on a loopback host, or with `plain_http`.
     #[serde(
         default,
         skip_serializing_if = "Option::is_none",
         serialize_with = "without_secrets"
     )]
     pub url: Option<String>,
+    /// Alerts go over plain http to any host, for `webhook`: for trying out, and where the network itself encrypts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub plain_http: Option<bool>,
     /// `whsec_…` of Standard Webhooks, for `webhook`; two separated by a space while it is being changed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub secret: Option<Secret>,
@@ -167,8 +170,10 @@ pub struct OciSpec {
 #[derive(Debug, Clone)]
 pub struct WebhookSpec {
     pub(crate) url: Url,
-    /// The host is this machine: the only case in which plain http will do.
+    /// The host is this machine: plain http will do, and no proxy is asked.
     pub(crate) loopback: bool,
+    /// Plain http will do.
+    pub(crate) plain_http: bool,
     pub(crate) signer: Signer,
     pub(crate) timeout: Duration,
     pub(crate) headers: HeaderMap,
@@ -340,6 +345,7 @@ impl SinkConfig {
         let members = [
             ("path", self.path.is_some(), file),
             ("url", self.url.is_some(), webhook),
+            ("plain_http", self.plain_http.is_some(), webhook),
             ("secret", self.secret.is_some(), webhook),
             ("timeout_ms", self.timeout_ms.is_some(), webhook),
             ("headers", !self.headers.is_empty(), webhook),
@@ -401,11 +407,12 @@ impl SinkConfig {
             return Err(expected());
         }
         let loopback = is_loopback(&url);
+        let plain_http = loopback || self.plain_http.unwrap_or_default();
         match url.scheme() {
             "https" => {}
-            "http" if loopback => {}
+            "http" if plain_http => {}
             "http" => {
-                let reason = "alerts leave this machine over https only; plain http will do on a loopback host";
+                let reason = "alerts leave this machine over https only; plain http will do on a loopback host, or with plain_http = true where the network itself encrypts";
                 return Err(invalid("url", reason.to_owned()));
             }
             _ => return Err(expected()),
@@ -438,6 +445,7 @@ impl SinkConfig {
         Ok(WebhookSpec {
             url,
             loopback,
+            plain_http,
             signer,
             timeout: Duration::from_millis(timeout_ms),
             headers,

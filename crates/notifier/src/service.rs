@@ -163,6 +163,16 @@ pub async fn start(
     })
 }
 
+/// Brings the ledger's tables to what this version works with, and ends.
+///
+/// # Errors
+/// Names the setting at fault, or says what the database answers.
+pub async fn migrate(config: &NotifierConfig) -> anyhow::Result<()> {
+    config.validate()?;
+    let database = Database::open("notifier.ledger_url", &config.ledger_url, 1).await?;
+    Ok(ledger::migrate(&database).await?)
+}
+
 /// Delivers alerts until `shutdown`, or until one of its parts has died.
 ///
 /// # Errors

@@ -14,4 +14,4 @@ mod traces;
 mod writer;
 
 pub use config::{DatabaseUrl, PersistenceConfig, ProcessConfig};
-pub use service::{Persistence, run, start};
+pub use service::{Persistence, migrate, run, start};

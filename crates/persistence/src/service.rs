@@ -6,9 +6,11 @@ use std::time::Duration;
 use anyhow::{Context as _, anyhow};
 use tokio::task::{JoinHandle, JoinSet};
 use tollgate_runtime::Shutdown;
+use tollgate_runtime::database::DatabaseError;
 use tollgate_runtime::health::Health;
 use tollgate_runtime::http::{ApiKeys, Bound, bind, serve_admin};
 use tollgate_runtime::kafka::Kafka;
+use tollgate_runtime::resilience::Patience;
 
 use crate::api;
 use crate::config::PersistenceConfig;
@@ -85,6 +87,17 @@ pub async fn start(
         health,
         task,
     })
+}
+
+/// Brings the tables to what this version works with, and ends.
+///
+/// # Errors
+/// Names the setting at fault, or says what the database answers.
+pub async fn migrate(config: &PersistenceConfig) -> anyhow::Result<()> {
+    config.validate()?;
+    let store = Store::open(config, Health::starting(&[])).await?;
+    let migrated = store.migrate(&Patience::none()).await;
+    Ok(migrated.map_err(DatabaseError::from)?)
 }
 
 /// Runs the service until the shutdown, and prints its admin address, and the other once it is ready.

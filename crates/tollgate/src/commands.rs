@@ -1,6 +1,7 @@
 //! What can be typed, and the commands that are only a few lines.
 
 use std::io::Write as _;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -40,8 +41,12 @@ pub(crate) enum Command {
     Load(LoadArgs),
     /// Manage the topics on a Kafka cluster
     Topics(TopicsArgs),
+    /// Make or update the tables of persistence and of the notifier's ledger
+    Migrate(MigrateArgs),
     /// See what could not be processed, and send it through again or drop it
     Dlq(DlqArgs),
+    /// Take the notifier's webhooks, and show them, while trying out
+    Receive(ReceiveArgs),
     /// Make an API key, and the setting that lets it in
     Key(KeyArgs),
 }
@@ -167,6 +172,32 @@ struct CreateArgs {
     retention_hours: Option<u32>,
 }
 
+/// As the services do when they start: versions follow each other, and two at once wait for each other. The databases
+/// are those of persistence.database_url and notifier.ledger_url; one that is not set is left alone.
+#[derive(Debug, Args)]
+pub(crate) struct MigrateArgs {
+    /// TOML file with the settings.
+    #[arg(long, env = "TOLLGATE_CONFIG", value_name = "FILE")]
+    config: Option<PathBuf>,
+}
+
+/// A sink of kind webhook sends to http://HOST:PORT/alerts; / is a page to look at, and GET /alerts the last 20,000 as
+/// JSON, for whoever asks. Nothing outlives the process.
+#[derive(Debug, Args)]
+pub(crate) struct ReceiveArgs {
+    /// Where to listen.
+    #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:8090")]
+    pub(crate) listen: SocketAddr,
+    /// The secret that the sink signs with; whatever is signed otherwise is refused.
+    #[arg(
+        long,
+        env = "TOLLGATE_RECEIVE_SECRET",
+        hide_env_values = true,
+        value_name = "whsec_…"
+    )]
+    pub(crate) secret: Option<String>,
+}
+
 /// The key is shown once. Only its hash goes into the settings.
 #[derive(Debug, Args)]
 pub(crate) struct KeyArgs {
@@ -281,6 +312,33 @@ pub(crate) async fn topics(args: TopicsArgs) -> anyhow::Result<()> {
                 );
             }
         }
+    }
+    Ok(())
+}
+
+/// `tollgate migrate`
+pub(crate) async fn migrate(args: MigrateArgs) -> anyhow::Result<()> {
+    let settings = ServiceArgs {
+        config: args.config,
+        print_config: false,
+    }
+    .settings()?;
+    let (store, ledger) = ("persistence.database_url", "notifier.ledger_url");
+    anyhow::ensure!(
+        settings.is_set(store) || settings.is_set(ledger),
+        "{store}: set it, or {ledger}, or both"
+    );
+    if settings.is_set(store) {
+        tollgate_persistence::migrate(&settings.section("persistence")?)
+            .await
+            .context(store)?;
+        say(format_args!("{store}: the tables are there\n"))?;
+    }
+    if settings.is_set(ledger) {
+        tollgate_notifier::migrate(&settings.section("notifier")?)
+            .await
+            .context(ledger)?;
+        say(format_args!("{ledger}: the tables are there\n"))?;
     }
     Ok(())
 }

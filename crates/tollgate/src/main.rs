@@ -6,6 +6,7 @@ mod commands;
 mod demo;
 mod dlq;
 mod load;
+mod receive;
 mod score;
 
 use std::process::ExitCode;
@@ -54,6 +55,8 @@ impl Command {
             Self::Load(args) => commands::block_on(load::run(args))?,
             Self::Topics(args) => commands::block_on(commands::topics(args))?,
             Self::Dlq(args) => dlq::run(args)?,
+            Self::Migrate(args) => commands::block_on(commands::migrate(args))?,
+            Self::Receive(args) => commands::block_on(receive::run(args))?,
             Self::Key(args) => commands::key(&args),
         }
         Ok(ExitCode::SUCCESS)

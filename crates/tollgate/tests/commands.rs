@@ -258,3 +258,45 @@ fn print_config_refuses_what_up_refuses_and_names_it() {
     assert!(good.status.success(), "{}", text(&good.stderr));
     assert!(text(&good.stdout).contains("[::1]:0"));
 }
+
+#[test]
+fn tables_are_made_once_and_a_migration_without_a_database_names_the_setting() {
+    let dir = TempDir::new().unwrap();
+    let nothing = run(dir.path(), &["migrate"]);
+    assert!(!nothing.status.success());
+    let said = text(&nothing.stderr);
+    assert!(said.contains("persistence.database_url: "), "{said}");
+    for _ in 0..2 {
+        let migrated = tollgate(dir.path(), &["migrate"])
+            .env("TOLLGATE_PERSISTENCE__DATABASE_URL", "sqlite://store.db")
+            .env("TOLLGATE_NOTIFIER__LEDGER_URL", "sqlite://ledger.db")
+            .output()
+            .unwrap();
+        let said = text(&migrated.stdout);
+        assert!(migrated.status.success(), "{}", text(&migrated.stderr));
+        assert_eq!(said.matches("the tables are there").count(), 2, "{said}");
+    }
+    assert!(dir.path().join("store.db").exists() && dir.path().join("ledger.db").exists());
+    let away = tollgate(dir.path(), &["migrate"])
+        .env(
+            "TOLLGATE_PERSISTENCE__DATABASE_URL",
+            "postgres://me:hunter2@127.0.0.1:1/x",
+        )
+        .output()
+        .unwrap();
+    let said = text(&away.stderr);
+    assert!(!away.status.success());
+    assert!(
+        said.contains("persistence.database_url: ") && !said.contains("hunter2"),
+        "{said}"
+    );
+}
+
+#[test]
+fn a_receiver_of_alerts_that_others_reach_wants_the_secret_they_are_signed_with() {
+    let dir = TempDir::new().unwrap();
+    let open = run(dir.path(), &["receive", "--listen", "0.0.0.0:0"]);
+    assert!(!open.status.success());
+    let said = text(&open.stderr);
+    assert!(said.contains("TOLLGATE_RECEIVE_SECRET: "), "{said}");
+}

@@ -58,6 +58,15 @@ pub(crate) struct LedgerWriter {
     entries: mpsc::Receiver<Entry>,
 }
 
+/// Makes or upgrades the tables.
+pub(crate) async fn migrate(database: &Database) -> Result<(), DatabaseError> {
+    let migrated = match database {
+        Database::Postgres(pool) => postgres::migrate(pool).await,
+        Database::Sqlite(pool) => sqlite::migrate(pool).await,
+    };
+    Ok(migrated?)
+}
+
 /// Opens the ledger. The database may be away.
 pub(crate) fn open(
     database: Database,
@@ -171,7 +180,7 @@ impl Store {
     pub(crate) async fn prepare(&self) -> anyhow::Result<bool> {
         // An upgrade may take its time.
         let patient = self.dependency.with_timeout(Duration::MAX);
-        let prepared = patient.call(Patience::endless(), || self.migrate());
+        let prepared = patient.call(Patience::endless(), || migrate(&self.database));
         tokio::select! {
             (_, done) = prepared => Ok(done.map(|()| true).map_err(DatabaseError::from)?),
             () = self.stop.begun() => Ok(false),
@@ -207,14 +216,6 @@ impl Store {
                 Err(error) => tracing::warn!(%error, "old deliveries were not deleted"),
             }
         }
-    }
-
-    async fn migrate(&self) -> Result<(), DatabaseError> {
-        let migrated = match &self.database {
-            Database::Postgres(pool) => postgres::migrate(pool).await,
-            Database::Sqlite(pool) => sqlite::migrate(pool).await,
-        };
-        Ok(migrated?)
     }
 
     async fn record(

@@ -38,7 +38,7 @@ impl WebhookSink {
             .user_agent(concat!("tollgate/", env!("CARGO_PKG_VERSION")))
             .default_headers(spec.headers.clone())
             .redirect(Policy::none())
-            .https_only(!spec.loopback)
+            .https_only(!spec.plain_http)
             .connect_timeout(spec.timeout)
             .timeout(spec.timeout);
         if spec.loopback {
