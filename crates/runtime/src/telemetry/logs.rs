@@ -56,6 +56,7 @@ impl LogLevels {
             let filter = parse(text)?;
             handle.reload(filter).map_err(|error| error.to_string())?;
         }
+        let_libraries_tell();
         Ok(())
     }
 
@@ -78,6 +79,12 @@ fn parse(text: &str) -> Result<EnvFilter, String> {
         return Err(format!("{word:?} is no level; {EXPECTED}"));
     }
     EnvFilter::try_new(text).map_err(|error| format!("{error}; {EXPECTED}"))
+}
+
+/// Libraries that log by the crate `log` ask nothing but this: what nobody wants is not even handed on.
+fn let_libraries_tell() {
+    let most = filter::LevelFilter::current().to_string();
+    log::set_max_level(most.parse().unwrap_or(log::LevelFilter::Trace));
 }
 
 /// Starts logging, and with `otlp` whatever of it goes there. A second call in one process changes nothing.
@@ -112,7 +119,8 @@ pub(super) fn start(config: &TelemetryConfig, otlp: Option<&Otlp>) -> anyhow::Re
             !senders
                 .iter()
                 .any(|sender| metadata.target().starts_with(sender))
-        });
+        })
+        .with_max_level_hint(filter::LevelFilter::TRACE);
         let bridge = OpenTelemetryTracingBridge::new(provider);
         layers.push(bridge.with_filter(asked_anew(levels.and(ours))).boxed());
     }
@@ -123,7 +131,8 @@ pub(super) fn start(config: &TelemetryConfig, otlp: Option<&Otlp>) -> anyhow::Re
             .with_threads(false)
             .with_target(false)
             .with_tracked_inactivity(false);
-        let ours = filter::filter_fn(|metadata| metadata.target() == SPAN_TARGET);
+        let ours = filter::filter_fn(|metadata| metadata.target() == SPAN_TARGET)
+            .with_max_level_hint(filter::LevelFilter::INFO);
         layers.push(spans.with_filter(asked_anew(ours)).boxed());
     }
     // Fails only where a subscriber is set already, as in tests that start several services.
@@ -132,6 +141,7 @@ pub(super) fn start(config: &TelemetryConfig, otlp: Option<&Otlp>) -> anyhow::Re
         .try_init()
         .is_ok()
     {
+        let_libraries_tell();
         let configured = config.log.clone();
         let _ = LEVELS.set(LogLevels {
             configured,
@@ -144,7 +154,9 @@ pub(super) fn start(config: &TelemetryConfig, otlp: Option<&Otlp>) -> anyhow::Re
 /// A filter that is asked each time. Where its answer is kept by the callsite, that to another question may be taken for
 /// it: libraries ask whether something would be logged, log nothing, and leave behind what each layer has said.
 fn asked_anew(filter: impl Filter<Registry>) -> impl Filter<Registry> {
-    filter.and(filter::dynamic_filter_fn(|_, _| true))
+    let anew = filter::dynamic_filter_fn(|_, _| true);
+    // It bounds nothing; without saying so it would let everything be asked for, traces of libraries too.
+    filter.and(anew.with_max_level_hint(filter::LevelFilter::TRACE))
 }
 
 /// A line of JSON with the trace and the span that it was told in.
@@ -226,6 +238,14 @@ mod tests {
                 assert_eq!(spans.load(Ordering::Relaxed), number);
             }
         });
+    }
+
+    #[test]
+    fn what_no_filter_wants_is_not_asked_for() {
+        let level = |text| asked_anew(parse(text).unwrap()).max_level_hint();
+        assert_eq!(level("info"), Some(filter::LevelFilter::INFO));
+        let named = level("error,tollgate_scorer=debug");
+        assert_eq!(named, Some(filter::LevelFilter::DEBUG));
     }
 
     #[test]

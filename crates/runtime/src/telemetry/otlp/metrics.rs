@@ -54,15 +54,15 @@ impl std::fmt::Debug for Exporter {
 
 impl MetricsSender {
     pub(super) fn start(
+        clients: &mut transport::Clients,
         target: &Target,
         resource: &Resource,
         every: Duration,
     ) -> anyhow::Result<Self> {
         let way = match target.protocol {
-            OtlpProtocol::HttpProtobuf => Way::Http(transport::HttpSender::new(
-                target,
-                &transport::Cause::default(),
-            )?),
+            OtlpProtocol::HttpProtobuf => {
+                Way::Http(clients.sender(target, &transport::Cause::default())?)
+            }
             OtlpProtocol::Grpc => {
                 let client = MetricsServiceClient::new(transport::channel(target)?);
                 Way::Grpc(Box::new((client, transport::metadata(target)?)))

@@ -28,7 +28,7 @@ use super::trace;
 use metrics::MetricsSender;
 use queue::Counted;
 pub(super) use queue::SpanQueue;
-use transport::Cause;
+use transport::{Cause, Clients};
 
 /// A log line was told when it was seen. Its callsite, a file and a line, is no name of an event.
 #[derive(Debug)]
@@ -59,11 +59,13 @@ impl Otlp {
     /// Starts sending. To be called within the runtime that outlives it.
     pub(super) fn start(service: &str, targets: Targets) -> anyhow::Result<Self> {
         let resource = resource(service);
+        let mut clients = Clients::default();
         let spans = match &targets.traces {
             None => None,
             Some(target) => {
                 let cause = Cause::default();
-                let exporter = span_exporter(target, &cause).context("telemetry.otlp: traces")?;
+                let exporter = span_exporter(&mut clients, target, &cause)
+                    .context("telemetry.otlp: traces")?;
                 let queue = SpanQueue::new(exporter, cause, &resource);
                 let ratio = targets.trace_ratio;
                 let provider = SdkTracerProvider::builder()
@@ -81,7 +83,8 @@ impl Otlp {
             None => None,
             Some(target) => {
                 let cause = Cause::default();
-                let exporter = log_exporter(target, &cause).context("telemetry.otlp: logs")?;
+                let exporter =
+                    log_exporter(&mut clients, target, &cause).context("telemetry.otlp: logs")?;
                 let exporter = Counted::new("logs", exporter, cause);
                 let processor = BatchLogProcessor::builder(exporter).build();
                 let provider = SdkLoggerProvider::builder()
@@ -94,7 +97,7 @@ impl Otlp {
         let metrics = match &targets.metrics {
             None => None,
             Some(target) => Some(
-                MetricsSender::start(target, &resource, targets.metrics_interval)
+                MetricsSender::start(&mut clients, target, &resource, targets.metrics_interval)
                     .context("telemetry.otlp: metrics")?,
             ),
         };
@@ -140,11 +143,15 @@ impl Otlp {
     }
 }
 
-fn span_exporter(target: &Target, cause: &Cause) -> anyhow::Result<SpanExporter> {
+fn span_exporter(
+    clients: &mut Clients,
+    target: &Target,
+    cause: &Cause,
+) -> anyhow::Result<SpanExporter> {
     Ok(match target.protocol {
         OtlpProtocol::HttpProtobuf => SpanExporter::builder()
             .with_http()
-            .with_http_client(transport::HttpSender::new(target, cause)?)
+            .with_http_client(clients.sender(target, cause)?)
             .with_headers(transport::headers(target))
             .with_protocol(Protocol::HttpBinary)
             .with_endpoint(target.url.as_str())
@@ -159,11 +166,15 @@ fn span_exporter(target: &Target, cause: &Cause) -> anyhow::Result<SpanExporter>
     })
 }
 
-fn log_exporter(target: &Target, cause: &Cause) -> anyhow::Result<LogExporter> {
+fn log_exporter(
+    clients: &mut Clients,
+    target: &Target,
+    cause: &Cause,
+) -> anyhow::Result<LogExporter> {
     Ok(match target.protocol {
         OtlpProtocol::HttpProtobuf => LogExporter::builder()
             .with_http()
-            .with_http_client(transport::HttpSender::new(target, cause)?)
+            .with_http_client(clients.sender(target, cause)?)
             .with_headers(transport::headers(target))
             .with_protocol(Protocol::HttpBinary)
             .with_endpoint(target.url.as_str())

@@ -51,9 +51,9 @@ impl Away {
         }
     }
 
-    fn is_at(&self, now: Instant) -> bool {
+    fn is_at(&self, now: impl FnOnce() -> Instant) -> bool {
         let until = self.until.load(Ordering::Relaxed);
-        until > 0 && self.milliseconds(now) < until
+        until > 0 && self.milliseconds(now()) < until
     }
 
     fn tell(&self, taken: bool, now: Instant) {
@@ -111,7 +111,7 @@ impl SpanQueue {
 
     /// Whether spans are worth beginning. `kept` says that one will be, and is counted if not.
     pub(crate) fn takes(&self, kept: bool) -> bool {
-        let away = self.away.is_at(Instant::now());
+        let away = self.away.is_at(Instant::now);
         if away && kept {
             self.dropped.0.increment(1);
         }
@@ -304,7 +304,7 @@ mod tests {
         assert!(!queue.takes(true));
         queue.put(|| panic!("it is not to be made"));
         let then = Instant::now() + TRIED_AGAIN;
-        assert!(!queue.away.is_at(then));
+        assert!(!queue.away.is_at(|| then));
         queue.away.tell(true, Instant::now());
         assert!(queue.takes(true));
     }

@@ -21,43 +21,60 @@ const CONNECT: Duration = Duration::from_secs(5);
 /// Why the last request got no answer. Exporters say only that it was the network.
 pub(super) type Cause = Arc<Mutex<Option<String>>>;
 
-/// Sends by HTTP for exporters, whose threads are not the runtime's.
-#[derive(Debug, Clone)]
-pub(super) struct HttpSender {
-    client: reqwest::Client,
-    runtime: tokio::runtime::Handle,
-    cause: Cause,
-}
+/// HTTP clients, one for each authority that endpoints' certificates may be of: to read authorities takes a while.
+#[derive(Debug, Default)]
+pub(super) struct Clients(HashMap<Option<String>, reqwest::Client>);
 
-impl HttpSender {
-    /// To be called within the runtime.
-    pub(super) fn new(target: &Target, cause: &Cause) -> anyhow::Result<Self> {
+impl Clients {
+    fn client(&mut self, ca_file: Option<&str>) -> anyhow::Result<reqwest::Client> {
+        if let Some(client) = self.0.get(&ca_file.map(str::to_owned)) {
+            return Ok(client.clone());
+        }
         let mut client = reqwest::Client::builder()
             .user_agent(concat!("tollgate/", env!("CARGO_PKG_VERSION")))
             .redirect(reqwest::redirect::Policy::none())
-            .connect_timeout(CONNECT)
-            .timeout(target.timeout);
-        if let Some(path) = &target.ca_file {
+            .connect_timeout(CONNECT);
+        if let Some(path) = ca_file {
             let pem = std::fs::read(path).with_context(|| format!("cannot read {path}"))?;
             for certificate in reqwest::Certificate::from_pem_bundle(&pem)? {
                 client = client.add_root_certificate(certificate);
             }
         }
-        Ok(Self {
-            client: client.build()?,
+        let client = client.build()?;
+        self.0.insert(ca_file.map(str::to_owned), client.clone());
+        Ok(client)
+    }
+
+    /// To be called within the runtime.
+    pub(super) fn sender(&mut self, target: &Target, cause: &Cause) -> anyhow::Result<HttpSender> {
+        Ok(HttpSender {
+            client: self.client(target.ca_file.as_deref())?,
+            timeout: target.timeout,
             runtime: tokio::runtime::Handle::current(),
             cause: Arc::clone(cause),
         })
     }
 }
 
+/// Sends by HTTP for exporters, whose threads are not the runtime's.
+#[derive(Debug, Clone)]
+pub(super) struct HttpSender {
+    client: reqwest::Client,
+    timeout: Duration,
+    runtime: tokio::runtime::Handle,
+    cause: Cause,
+}
+
 #[async_trait]
 impl HttpClient for HttpSender {
     async fn send_bytes(&self, request: Request<Bytes>) -> Result<Response<Bytes>, HttpError> {
-        let (client, cause) = (self.client.clone(), Arc::clone(&self.cause));
+        let (client, timeout) = (self.client.clone(), self.timeout);
+        let cause = Arc::clone(&self.cause);
         let answered = self.runtime.spawn(async move {
+            let mut request: reqwest::Request = request.try_into()?;
+            *request.timeout_mut() = Some(timeout);
+            let answer = client.execute(request).await;
             // The URL may hold a key.
-            let answer = client.execute(request.try_into()?).await;
             let answer = answer.map_err(reqwest::Error::without_url);
             *cause.lock().unwrap_or_else(PoisonError::into_inner) =
                 answer.as_ref().err().map(|error| with_causes(error));
