@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use metrics::{Gauge, gauge};
+
 /// Reasons for not being ready, one a component. Ready when there is none. Clones share the state.
 #[derive(Debug, Clone, Default)]
 pub struct Health(Arc<Mutex<State>>);
@@ -11,6 +13,11 @@ pub struct Health(Arc<Mutex<State>>);
 struct State {
     reasons: BTreeMap<&'static str, String>,
     warnings: BTreeMap<&'static str, String>,
+}
+
+/// How many services of this process wait for this component.
+fn unready(component: &'static str) -> Gauge {
+    gauge!("tollgate_unready_services", "component" => component)
 }
 
 impl Health {
@@ -27,6 +34,7 @@ impl Health {
     /// The component works.
     pub fn ready(&self, component: &'static str) {
         if self.lock().reasons.remove(component).is_some() {
+            unready(component).decrement(1.0);
             tracing::info!(component, "ready");
         }
     }
@@ -35,6 +43,9 @@ impl Health {
     pub fn not_ready(&self, component: &'static str, reason: impl Into<String>) {
         let reason = reason.into();
         let before = self.lock().reasons.insert(component, reason.clone());
+        if before.is_none() {
+            unready(component).increment(1.0);
+        }
         if before.as_deref() != Some(reason.as_str()) {
             tracing::info!(component, reason, "not ready");
         }

@@ -179,7 +179,16 @@ async fn open_snapshots(
                 health.ready("snapshots");
                 return Some(Arc::new(snapshots));
             }
-            Err(error) => health.not_ready("snapshots", format!("{error:#}")),
+            Err(error) => {
+                let reason = format!("{error:#}");
+                if health.reasons().get("snapshots") != Some(&reason) {
+                    tracing::warn!(
+                        reason,
+                        "nothing is decided before the snapshots' store is there"
+                    );
+                }
+                health.not_ready("snapshots", reason);
+            }
         }
         tokio::select! {
             () = tokio::time::sleep(Duration::from_secs(1)) => {}

@@ -186,7 +186,7 @@ pub(crate) struct MigrateArgs {
 #[derive(Debug, Args)]
 pub(crate) struct ReceiveArgs {
     /// Where to listen.
-    #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:8090")]
+    #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:8090")]
     pub(crate) listen: SocketAddr,
     /// The secret that the sink signs with; whatever is signed otherwise is refused.
     #[arg(
@@ -324,20 +324,28 @@ pub(crate) async fn migrate(args: MigrateArgs) -> anyhow::Result<()> {
     }
     .settings()?;
     let (store, ledger) = ("persistence.database_url", "notifier.ledger_url");
+    // Both are read, whichever is set: a misspelt one is to be told.
+    let (persistence, notifier) = (
+        settings.section("persistence")?,
+        settings.section("notifier")?,
+    );
     anyhow::ensure!(
         settings.is_set(store) || settings.is_set(ledger),
         "{store}: set it, or {ledger}, or both"
     );
+    // Some errors name the setting already.
+    let named = |setting: &'static str, error: anyhow::Error| match error.to_string() {
+        told if told.starts_with(setting) => error,
+        _ => error.context(setting),
+    };
     if settings.is_set(store) {
-        tollgate_persistence::migrate(&settings.section("persistence")?)
-            .await
-            .context(store)?;
+        let migrated = tollgate_persistence::migrate(&persistence).await;
+        migrated.map_err(|error| named(store, error))?;
         say(format_args!("{store}: the tables are there\n"))?;
     }
     if settings.is_set(ledger) {
-        tollgate_notifier::migrate(&settings.section("notifier")?)
-            .await
-            .context(ledger)?;
+        let migrated = tollgate_notifier::migrate(&notifier).await;
+        migrated.map_err(|error| named(ledger, error))?;
         say(format_args!("{ledger}: the tables are there\n"))?;
     }
     Ok(())

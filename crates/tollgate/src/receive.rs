@@ -4,15 +4,18 @@ use std::collections::VecDeque;
 use std::fmt::Write as _;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use anyhow::Context as _;
 use axum::Router;
 use axum::body::Bytes;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{Html, IntoResponse, Response};
 use axum::routing::{get, post};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use serde::Serialize;
 use serde_json::value::RawValue;
-use standardwebhooks::Webhook;
+use standardwebhooks::{Webhook, WebhookError};
 use tollgate_runtime::Shutdown;
 use tollgate_runtime::http::{Problem, bind};
 use tollgate_types::{Decision, Timestamp};
@@ -58,20 +61,26 @@ pub(crate) async fn run(args: ReceiveArgs) -> anyhow::Result<()> {
             "TOLLGATE_RECEIVE_SECRET: to listen elsewhere than on loopback, set the secret that the sink signs with"
         ),
         "" => None,
-        secret => Some(Webhook::new(secret).map_err(|_| {
-            anyhow::anyhow!(
-                "TOLLGATE_RECEIVE_SECRET: expected whsec_ and base64, as in the sink's setting"
-            )
-        })?),
+        secret => Some(verifier(secret).context(
+            "--secret, TOLLGATE_RECEIVE_SECRET: expected whsec_ and the base64 of 24 to 64 random bytes, as in the sink's setting",
+        )?),
     };
     let bound = bind("receive.listen", args.listen).await?;
     say(format_args!(
-        "alerts: http://{}/ (to be sent to /alerts)\n",
-        bound.address()
+        "alerts: http://{}/ (to be sent to /alerts; signatures are {}checked)\n",
+        bound.address(),
+        if signed_with.is_some() { "" } else { "not " }
     ))?;
     bound
         .serve(routes(signed_with), Shutdown::on_signal())
         .await
+}
+
+/// What checks signatures by a secret that the notifier would take too.
+fn verifier(secret: &str) -> Option<Webhook> {
+    let key = STANDARD.decode(secret.strip_prefix("whsec_")?).ok()?;
+    let long_enough = (24..=64).contains(&key.len());
+    Webhook::from_bytes(key).ok().filter(|_| long_enough)
 }
 
 fn routes(signed_with: Option<Webhook>) -> Router {
@@ -93,10 +102,11 @@ async fn take(
 ) -> Result<StatusCode, Problem> {
     if let Some(signature) = &receiver.signed_with {
         signature.verify(&body, &headers).map_err(|error| {
-            Problem::new(
-                StatusCode::FORBIDDEN,
-                format!("webhook-signature: {error}; the sink signs with another secret"),
-            )
+            let why = match error {
+                WebhookError::InvalidSignature => "; the sink signs with another secret",
+                _ => "",
+            };
+            Problem::new(StatusCode::FORBIDDEN, format!("{error}{why}"))
         })?;
     }
     let wrong = |what: String| Problem::new(StatusCode::BAD_REQUEST, what);
@@ -239,6 +249,14 @@ mod tests {
         let answer = app.clone().oneshot(request).await.unwrap();
         let body = to_bytes(answer.into_body(), 1 << 20).await.unwrap();
         String::from_utf8(body.to_vec()).unwrap()
+    }
+
+    #[test]
+    fn a_secret_that_anybody_could_guess_is_refused() {
+        for weak in ["", "whsec_", "whsec_YQ==", "whsec_%%%", "hunter2"] {
+            assert!(verifier(weak).is_none(), "{weak}");
+        }
+        assert!(verifier(SECRET).is_some());
     }
 
     #[tokio::test]

@@ -277,6 +277,16 @@ fn tables_are_made_once_and_a_migration_without_a_database_names_the_setting() {
         assert_eq!(said.matches("the tables are there").count(), 2, "{said}");
     }
     assert!(dir.path().join("store.db").exists() && dir.path().join("ledger.db").exists());
+    let misspelt = tollgate(dir.path(), &["migrate"])
+        .env("TOLLGATE_PERSISTENCE__DATABSE_URL", "sqlite://store.db")
+        .output()
+        .unwrap();
+    let said = text(&misspelt.stderr);
+    assert!(said.contains("database_url"), "{said}");
+    assert!(
+        said.contains("databse_url") || said.contains("DATABSE_URL"),
+        "{said}"
+    );
     let away = tollgate(dir.path(), &["migrate"])
         .env(
             "TOLLGATE_PERSISTENCE__DATABASE_URL",

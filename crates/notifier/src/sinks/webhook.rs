@@ -75,7 +75,7 @@ impl WebhookSink {
             otel.kind = "client",
             http.request.method = "POST",
             server.address = self.url.host_str(),
-            server.port = self.url.port_or_known_default(),
+            server.port = self.url.port_or_known_default().map(i64::from),
             url.full = self.url.origin().ascii_serialization(),
             http.response.status_code = Empty,
             error.r#type = Empty,
@@ -91,7 +91,10 @@ impl WebhookSink {
             span.record("otel.status_code", "error");
             Failure::retry(with_causes(&error.without_url()))
         })?;
-        span.record("http.response.status_code", response.status().as_u16());
+        span.record(
+            "http.response.status_code",
+            i64::from(response.status().as_u16()),
+        );
         let verdict = classify(response.status(), response.headers(), now);
         if verdict.is_err() {
             span.record("error.type", response.status().as_str());
@@ -109,6 +112,10 @@ fn classify(status: StatusCode, headers: &HeaderMap, now: DateTime<Utc>) -> Resu
         200..=299 => Ok(()),
         300..=399 => Err(Failure::retry(format!(
             "HTTP {status}: redirects are not followed; set the URL it leads to"
+        ))),
+        // The alert is as good as any: whoever sends it is not let in.
+        401 | 403 | 407 => Err(Failure::retry(format!(
+            "HTTP {status}: the receiver does not accept who sends: see its secret and the sink's headers"
         ))),
         408 | 425 | 429 | 500.. => Err(Failure::Retry {
             reason: format!("HTTP {status}"),
@@ -159,7 +166,7 @@ mod tests {
         for status in 100..1_000 {
             let expected = match status {
                 200..=299 => "delivered",
-                408 | 425 | 429 | 300..=399 | 500.. => "retry",
+                401 | 403 | 407 | 408 | 425 | 429 | 300..=399 | 500.. => "retry",
                 _ => "refuse",
             };
             assert_eq!(verdict(status), expected, "{status}");

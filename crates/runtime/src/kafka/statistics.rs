@@ -18,6 +18,8 @@ pub(super) fn tell(client: &'static str, role: &'static str, statistics: &Statis
         .map(|partition| partition.fetchq_cnt.max(0).unsigned_abs());
     gauge!("tollgate_log_fetched_records", &labels).set(float(fetched.sum()));
     let brokers = || statistics.brokers.values();
+    let up = brokers().filter(|broker| broker.state == "UP");
+    gauge!("tollgate_log_brokers_up", &labels).set(float(up.count() as u64));
     let connects = brokers().filter_map(|broker| broker.connects);
     let disconnects = brokers().filter_map(|broker| broker.disconnects);
     for (name, total) in [
