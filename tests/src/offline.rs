@@ -5,7 +5,7 @@ use std::io::{BufWriter, Write as _};
 use std::process::Command;
 
 use anyhow::Context as _;
-use tollgate_types::{Decision, Indicators, Partitioner, Status, Transaction};
+use tollgate_types::{Decision, Indicator, Indicators, Partitioner, Status, Transaction};
 
 use crate::kafka::{LogRecord, TestLog};
 use crate::process;
@@ -27,6 +27,30 @@ pub struct Scored {
 }
 
 impl Scored {
+    /// That part of a row of `fraud_analysis`: its columns.
+    ///
+    /// # Errors
+    /// Where one holds what cannot be read.
+    pub fn of_row(
+        fraud_score: f64,
+        status: &str,
+        fraud_indicators: &str,
+        late: bool,
+    ) -> anyhow::Result<Self> {
+        let indicators: Option<Indicators> = fraud_indicators
+            .split(',')
+            .filter(|name| !name.is_empty())
+            .map(Indicator::from_name)
+            .collect();
+        Ok(Self {
+            score_bits: fraud_score.to_bits(),
+            indicators: indicators
+                .with_context(|| format!("fraud_indicators: {fraud_indicators}"))?,
+            status: Status::from_name(status).with_context(|| format!("status: {status}"))?,
+            late,
+        })
+    }
+
     /// That part of a decision.
     #[must_use]
     pub const fn of(decision: &Decision<'_>) -> Self {

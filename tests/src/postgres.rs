@@ -6,7 +6,6 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use anyhow::Context as _;
 use sqlx::postgres::{PgPool, PgPoolOptions};
 use sqlx::{Executor as _, Row as _};
-use tollgate_types::{Indicator, Indicators, Status};
 
 use crate::offline::{Key, Scored};
 
@@ -101,17 +100,8 @@ impl TestStore {
         for row in rows {
             let status: String = row.try_get("status")?;
             let names: String = row.try_get("fraud_indicators")?;
-            let indicators: Option<Indicators> = names
-                .split(',')
-                .filter(|name| !name.is_empty())
-                .map(Indicator::from_name)
-                .collect();
-            let scored = Scored {
-                score_bits: row.try_get::<f64, _>("fraud_score")?.to_bits(),
-                indicators: indicators.with_context(|| format!("fraud_indicators: {names}"))?,
-                status: Status::from_name(&status).with_context(|| format!("status: {status}"))?,
-                late: row.try_get("late")?,
-            };
+            let score = row.try_get("fraud_score")?;
+            let scored = Scored::of_row(score, &status, &names, row.try_get("late")?)?;
             let twice = all
                 .insert(
                     (row.try_get("user_id")?, row.try_get("transaction_id")?),

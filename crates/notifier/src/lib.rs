@@ -19,6 +19,7 @@ mod traces;
 pub use alert::{Alert, AlertKey};
 pub use config::{NotifierConfig, SinkConfig, SinkKind, SinkSpec};
 pub use service::{Notifier, migrate, run, start};
+pub use signature::webhook_key;
 pub use sinks::ConsoleOut;
 #[cfg(feature = "oci")]
 pub use tollgate_oci::Cloud;

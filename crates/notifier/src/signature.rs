@@ -24,6 +24,13 @@ impl std::fmt::Debug for Signer {
     }
 }
 
+/// The key of one secret, as senders and receivers of webhooks have it; none where it is not of the specification's form.
+#[must_use]
+pub fn webhook_key(secret: &str) -> Option<Vec<u8>> {
+    let key = STANDARD.decode(secret.strip_prefix(PREFIX)?).ok()?;
+    LENGTHS.contains(&key.len()).then_some(key)
+}
+
 impl Signer {
     /// Reads secrets separated by spaces.
     ///
@@ -39,12 +46,7 @@ impl Signer {
             )
         };
         let keys = secrets.expose().split_whitespace().map(|secret| {
-            let key = secret
-                .strip_prefix(PREFIX)
-                .and_then(|text| STANDARD.decode(text).ok());
-            let key = key
-                .filter(|key| LENGTHS.contains(&key.len()))
-                .ok_or_else(expected)?;
+            let key = webhook_key(secret).ok_or_else(expected)?;
             Hmac::new_from_slice(&key).map_err(|_| expected())
         });
         let keys = keys.collect::<Result<Vec<_>, _>>()?;

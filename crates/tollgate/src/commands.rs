@@ -11,6 +11,7 @@ use rand::RngExt as _;
 use tollgate_runtime::Shutdown;
 use tollgate_runtime::cli::{ServiceArgs, print_config};
 use tollgate_runtime::cloud::Cloud as _;
+use tollgate_runtime::config::Settings;
 use tollgate_runtime::http::{ApiKeys, Scope};
 use tollgate_runtime::kafka::{Kafka, KafkaConfig, TopicOutcome};
 use tollgate_runtime::telemetry::Telemetry;
@@ -275,17 +276,21 @@ pub(crate) fn up(args: &UpArgs) -> anyhow::Result<()> {
     block_on(cloud.beside("tollgate", serving))
 }
 
+/// The settings of a command, of a file and the environment.
+pub(crate) fn settings(config: Option<PathBuf>) -> anyhow::Result<Settings> {
+    ServiceArgs {
+        config,
+        print_config: false,
+    }
+    .settings()
+}
+
 /// Section `kafka` of the settings, with the brokers that were typed.
 pub(crate) fn kafka_config(
     config: Option<PathBuf>,
     brokers: Option<String>,
 ) -> anyhow::Result<KafkaConfig> {
-    let settings = ServiceArgs {
-        config,
-        print_config: false,
-    }
-    .settings()?;
-    let mut config: KafkaConfig = settings.section("kafka")?;
+    let mut config: KafkaConfig = settings(config)?.section("kafka")?;
     config.brokers = brokers.unwrap_or(config.brokers);
     Ok(config)
 }
@@ -318,11 +323,7 @@ pub(crate) async fn topics(args: TopicsArgs) -> anyhow::Result<()> {
 
 /// `tollgate migrate`
 pub(crate) async fn migrate(args: MigrateArgs) -> anyhow::Result<()> {
-    let settings = ServiceArgs {
-        config: args.config,
-        print_config: false,
-    }
-    .settings()?;
+    let settings = settings(args.config)?;
     let (store, ledger) = ("persistence.database_url", "notifier.ledger_url");
     // Both are read, whichever is set: a misspelt one is to be told.
     let (persistence, notifier) = (

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::fmt::Write as _;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use anyhow::Context as _;
 use axum::Router;
@@ -11,13 +11,11 @@ use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{Html, IntoResponse, Response};
 use axum::routing::{get, post};
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use serde::Serialize;
 use serde_json::value::RawValue;
 use standardwebhooks::{Webhook, WebhookError};
 use tollgate_runtime::Shutdown;
-use tollgate_runtime::http::{Problem, bind};
+use tollgate_runtime::http::{Problem, bind, escaped};
 use tollgate_types::{Decision, Timestamp};
 
 use crate::commands::{ReceiveArgs, say};
@@ -45,6 +43,12 @@ struct Told {
 struct Receiver {
     signed_with: Option<Webhook>,
     taken: Mutex<(usize, VecDeque<Taken>)>,
+}
+
+impl Receiver {
+    fn taken(&self) -> MutexGuard<'_, (usize, VecDeque<Taken>)> {
+        self.taken.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// The part of a message that the page shows.
@@ -76,11 +80,9 @@ pub(crate) async fn run(args: ReceiveArgs) -> anyhow::Result<()> {
         .await
 }
 
-/// What checks signatures by a secret that the notifier would take too.
+/// What checks signatures by a secret that the notifier takes too.
 fn verifier(secret: &str) -> Option<Webhook> {
-    let key = STANDARD.decode(secret.strip_prefix("whsec_")?).ok()?;
-    let long_enough = (24..=64).contains(&key.len());
-    Webhook::from_bytes(key).ok().filter(|_| long_enough)
+    Webhook::from_bytes(tollgate_notifier::webhook_key(secret)?).ok()
 }
 
 fn routes(signed_with: Option<Webhook>) -> Router {
@@ -114,14 +116,11 @@ async fn take(
         serde_json::from_slice(&body).map_err(|error| wrong(format!("no JSON: {error}")))?;
     let line = line(&alert).ok_or_else(|| wrong("data: no decision".to_owned()))?;
     let taken = Taken {
-        received_at: now(),
+        received_at: tollgate_runtime::now(),
         alert: alert.into(),
     };
     {
-        let mut all = receiver
-            .taken
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut all = receiver.taken();
         all.0 += 1;
         all.1.push_back(taken);
         if all.1.len() > KEPT {
@@ -131,16 +130,6 @@ async fn take(
     // Whoever reads the lines may have gone; the alert is taken all the same.
     let _ = say(line);
     Ok(StatusCode::NO_CONTENT)
-}
-
-fn now() -> Timestamp {
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-    let micros = now
-        .ok()
-        .and_then(|since| i64::try_from(since.as_micros()).ok());
-    micros
-        .and_then(Timestamp::from_micros)
-        .unwrap_or(Timestamp::MIN)
 }
 
 /// An alert's columns.
@@ -171,10 +160,7 @@ fn line(alert: &RawValue) -> Option<String> {
 
 async fn told(State(receiver): State<Arc<Receiver>>) -> Response {
     let told = {
-        let all = receiver
-            .taken
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let all = receiver.taken();
         Told {
             received: all.0,
             alerts: all.1.iter().cloned().collect(),
@@ -185,10 +171,7 @@ async fn told(State(receiver): State<Arc<Receiver>>) -> Response {
 
 async fn page(State(receiver): State<Arc<Receiver>>) -> Html<String> {
     let (received, newest) = {
-        let all = receiver
-            .taken
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let all = receiver.taken();
         let newest: Vec<Taken> = all.1.iter().rev().take(SHOWN).cloned().collect();
         (all.0, newest)
     };
@@ -209,14 +192,6 @@ async fn page(State(receiver): State<Arc<Receiver>>) -> Html<String> {
     }
     page.push_str("</table></html>\n");
     Html(page)
-}
-
-/// Ids are their senders' own.
-fn escaped(text: &str) -> String {
-    text.replace('&', "&amp;")
-        .replace('<', "&lt;")
-        .replace('>', "&gt;")
-        .replace('"', "&quot;")
 }
 
 #[cfg(test)]

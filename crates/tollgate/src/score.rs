@@ -9,11 +9,10 @@ use std::sync::Arc;
 
 use anyhow::Context as _;
 use serde_json::json;
-use tollgate_runtime::cli::ServiceArgs;
 use tollgate_scorer::{Engine, ScorerConfig, random_key};
 use tollgate_types::{Rejection, Transaction};
 
-use crate::commands::ScoreArgs;
+use crate::commands::{ScoreArgs, settings};
 
 /// Exit code for arguments that cannot be used, as clap has it.
 const UNUSABLE: u8 = 2;
@@ -34,12 +33,7 @@ pub(crate) fn run(args: &ScoreArgs) -> anyhow::Result<ExitCode> {
             return Ok(ExitCode::from(UNUSABLE));
         }
     };
-    let settings = ServiceArgs {
-        config: args.config.clone(),
-        print_config: false,
-    }
-    .settings()?;
-    let config: ScorerConfig = settings.section("scorer")?;
+    let config: ScorerConfig = settings(args.config.clone())?.section("scorer")?;
     config.validate()?;
     let rejected = score(&config, &mut files)?;
     files.output.flush().context("cannot write the decisions")?;

@@ -17,7 +17,7 @@ use tollgate_tests::faults::books::Books;
 use tollgate_tests::generate::Day;
 use tollgate_tests::kafka::LogRecord;
 use tollgate_tests::offline::{self, Key, Scored, key_of};
-use tollgate_types::{Decision, Indicator, Indicators, NewTransaction, Status, Transaction};
+use tollgate_types::{Decision, NewTransaction, Transaction};
 
 /// Transactions under way at once, each of another user.
 const WORKERS: usize = 32;
@@ -292,18 +292,12 @@ fn read(args: &BooksArgs) -> anyhow::Result<Books> {
         books.transactions.push((row.user_id, row.transaction_id));
     }
     for row in rows::<Analysis>(&file("analyses.jsonl"))? {
-        let indicators: Option<Indicators> = row
-            .fraud_indicators
-            .split(',')
-            .filter(|name| !name.is_empty())
-            .map(Indicator::from_name)
-            .collect();
-        let scored = Scored {
-            score_bits: row.fraud_score.to_bits(),
-            indicators: indicators.context("fraud_indicators")?,
-            status: Status::from_name(&row.status).context("status")?,
-            late: row.late,
-        };
+        let scored = Scored::of_row(
+            row.fraud_score,
+            &row.status,
+            &row.fraud_indicators,
+            row.late,
+        )?;
         books
             .analyses
             .push(((row.user_id, row.transaction_id), scored));

@@ -8,6 +8,7 @@ use axum::extract::State;
 use axum::response::Html;
 use axum::routing::get;
 use serde_json::Value;
+use tollgate_runtime::http::escaped;
 
 use super::clock::rfc3339;
 use super::core::Core;
@@ -58,14 +59,6 @@ fn readable(body: &str) -> String {
     let value = serde_json::from_str::<Value>(body).ok();
     let pretty = value.and_then(|value| serde_json::to_string_pretty(&value).ok());
     pretty.unwrap_or_else(|| body.to_owned())
-}
-
-/// Messages come from anywhere: they must not become markup.
-fn escaped(text: &str) -> String {
-    text.replace('&', "&amp;")
-        .replace('<', "&lt;")
-        .replace('>', "&gt;")
-        .replace('"', "&quot;")
 }
 
 #[cfg(test)]

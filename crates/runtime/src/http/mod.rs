@@ -25,6 +25,15 @@ pub fn is_loopback(url: &Url) -> bool {
     }
 }
 
+/// Text of others in HTML, where it must not become markup.
+#[must_use]
+pub fn escaped(text: &str) -> String {
+    text.replace('&', "&amp;")
+        .replace('<', "&lt;")
+        .replace('>', "&gt;")
+        .replace('"', "&quot;")
+}
+
 /// An HTTP client's error with those beneath it: its own message says little.
 #[must_use]
 pub fn with_causes(error: &dyn std::error::Error) -> String {

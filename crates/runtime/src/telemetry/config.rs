@@ -5,10 +5,10 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use axum::http::HeaderName;
 use serde::{Deserialize, Serialize};
 use url::Url;
 
+use super::headers::{checked, pairs};
 use crate::Secret;
 use crate::config::ConfigError;
 
@@ -293,58 +293,6 @@ fn milliseconds(
         }
     }
     Ok(Duration::from_millis(default))
-}
-
-/// `name=value,name=value`, values percent-encoded.
-fn pairs(name: &str, text: &str) -> Result<BTreeMap<String, Secret>, ConfigError> {
-    text.split(',')
-        .filter(|pair| !pair.trim().is_empty())
-        .map(|pair| {
-            let (header, value) = pair
-                .split_once('=')
-                .ok_or_else(|| ConfigError::invalid(name, "must be name=value,name=value"))?;
-            let value = percent_encoding::percent_decode_str(value.trim())
-                .decode_utf8_lossy()
-                .into_owned();
-            Ok((header.trim().to_owned(), Secret::new(value)))
-        })
-        .collect()
-}
-
-/// Headers under their names in small letters, as HTTP/2 has them, all of which can be sent.
-fn checked(
-    setting: &str,
-    headers: BTreeMap<String, Secret>,
-) -> Result<BTreeMap<String, Secret>, ConfigError> {
-    // The exporter's and the connection's own.
-    const TAKEN: [&str; 8] = [
-        "connection",
-        "content-encoding",
-        "content-length",
-        "content-type",
-        "host",
-        "te",
-        "transfer-encoding",
-        "user-agent",
-    ];
-    let check = |(name, value): (String, Secret)| {
-        let lower = name.to_lowercase();
-        let wrong = |what: String| Err(ConfigError::invalid(setting, what));
-        if HeaderName::from_bytes(lower.as_bytes()).is_err() {
-            return wrong(format!("{name:?} is no name of a header"));
-        }
-        if TAKEN.contains(&&*lower) {
-            return wrong(format!("{name} is not to be set: the exporter sets it"));
-        }
-        let printable = |byte| matches!(byte, b' '..=b'~');
-        if !value.expose().bytes().all(printable) {
-            return wrong(format!(
-                "the value of {name} has a character that cannot be sent"
-            ));
-        }
-        Ok((lower, value))
-    };
-    headers.into_iter().map(check).collect()
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@
 
 mod config;
 pub mod exposition;
+mod headers;
 mod logs;
 mod metrics;
 mod otlp;

@@ -40,6 +40,21 @@ struct Tracing {
     trimmed: Trimmed,
 }
 
+impl Tracing {
+    /// The context of a new span: see [`begin`].
+    fn context(&self, parent: Option<TraceContext>) -> Option<TraceContext> {
+        match parent {
+            Some(parent) => Some(child(parent)),
+            None => {
+                let trace_id: u128 = rand::random();
+                #[expect(clippy::cast_possible_truncation, reason = "the lower half")]
+                let sampled = (trace_id as u64) < self.kept_below;
+                TraceContext::new(trace_id.max(1), span_id(), sampled)
+            }
+        }
+    }
+}
+
 struct Trimmed(Counter);
 
 impl std::fmt::Debug for Trimmed {
@@ -81,15 +96,7 @@ pub fn begin(parent: Option<TraceContext>) -> Option<TraceContext> {
     let tracing = TRACING.get()?;
     let kept = parent.is_some_and(TraceContext::is_sampled);
     tracing.queue.takes(kept).then_some(())?;
-    match parent {
-        Some(parent) => Some(child(parent)),
-        None => {
-            let trace_id: u128 = rand::random();
-            #[expect(clippy::cast_possible_truncation, reason = "the lower half")]
-            let sampled = (trace_id as u64) < tracing.kept_below;
-            TraceContext::new(trace_id.max(1), span_id(), sampled)
-        }
-    }
+    tracing.context(parent)
 }
 
 /// As [`begin`], where only a trace that is kept is worth a context.
@@ -119,7 +126,7 @@ pub fn begin_always(parent: Option<TraceContext>) -> Option<TraceContext> {
         tracing.trimmed.0.increment(1);
         return None;
     }
-    Some(begin(parent)?.with_sampled(true))
+    Some(tracing.context(parent)?.with_sampled(true))
 }
 
 /// How many a second may be kept against the share.

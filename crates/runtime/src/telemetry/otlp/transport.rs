@@ -26,29 +26,30 @@ pub(super) type Cause = Arc<Mutex<Option<String>>>;
 pub(super) struct Clients(HashMap<Option<String>, reqwest::Client>);
 
 impl Clients {
-    fn client(&mut self, ca_file: Option<&str>) -> anyhow::Result<reqwest::Client> {
-        if let Some(client) = self.0.get(&ca_file.map(str::to_owned)) {
+    fn client(&mut self, ca_file: Option<&String>) -> anyhow::Result<reqwest::Client> {
+        let ca_file = ca_file.cloned();
+        if let Some(client) = self.0.get(&ca_file) {
             return Ok(client.clone());
         }
         let mut client = reqwest::Client::builder()
             .user_agent(concat!("tollgate/", env!("CARGO_PKG_VERSION")))
             .redirect(reqwest::redirect::Policy::none())
             .connect_timeout(CONNECT);
-        if let Some(path) = ca_file {
+        if let Some(path) = &ca_file {
             let pem = std::fs::read(path).with_context(|| format!("cannot read {path}"))?;
             for certificate in reqwest::Certificate::from_pem_bundle(&pem)? {
                 client = client.add_root_certificate(certificate);
             }
         }
         let client = client.build()?;
-        self.0.insert(ca_file.map(str::to_owned), client.clone());
+        self.0.insert(ca_file, client.clone());
         Ok(client)
     }
 
     /// To be called within the runtime.
     pub(super) fn sender(&mut self, target: &Target, cause: &Cause) -> anyhow::Result<HttpSender> {
         Ok(HttpSender {
-            client: self.client(target.ca_file.as_deref())?,
+            client: self.client(target.ca_file.as_ref())?,
             timeout: target.timeout,
             runtime: tokio::runtime::Handle::current(),
             cause: Arc::clone(cause),
@@ -100,7 +101,7 @@ pub(super) fn headers(target: &Target) -> HashMap<String, String> {
 pub(super) fn metadata(target: &Target) -> anyhow::Result<MetadataMap> {
     let mut metadata = MetadataMap::new();
     for (name, value) in &target.headers {
-        let key = MetadataKey::from_str(&name.to_lowercase())
+        let key = MetadataKey::from_str(name)
             .with_context(|| format!("otlp_headers: {name:?} is no name of a header"))?;
         let value = MetadataValue::try_from(value.expose())
             .with_context(|| format!("otlp_headers: the value of {name} cannot be sent"))?;
