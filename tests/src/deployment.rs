@@ -92,7 +92,7 @@ impl Deployment {
             "notifier" => {
                 let sink = serde_json::json!([{ "kind": "file", "path": self.alerts_file() }]);
                 set("NOTIFIER__SINKS", &sink.to_string());
-                set("NOTIFIER__LEDGER_URL", self.store.url());
+                set("NOTIFIER__DELIVERY_LOG_URL", self.store.url());
             }
             _ => {}
         }

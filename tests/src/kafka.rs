@@ -15,7 +15,7 @@ use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::message::{Header, Headers as _, Message as _, OwnedHeaders};
 use rdkafka::producer::{BaseRecord, DefaultProducerContext, Producer as _, ThreadedProducer};
 use rdkafka::{Offset, TopicPartitionList};
-use tollgate_runtime::kafka::{Kafka, KafkaConfig};
+use tollgate_log::{Kafka, KafkaConfig};
 use tollgate_types::{NewTransaction, Stage, Topics};
 
 const ASK: Duration = Duration::from_secs(20);

@@ -7,10 +7,10 @@ use std::time::Duration;
 
 use axum::http::StatusCode;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
-use tollgate_runtime::Shutdown;
-use tollgate_runtime::health::Health;
-use tollgate_runtime::http::Problem;
-use tollgate_runtime::kafka::{Kafka, Quiet};
+use tollgate_log::{Kafka, Quiet};
+use tollgate_service::Shutdown;
+use tollgate_service::health::Health;
+use tollgate_service::http::Problem;
 
 /// The component that `/readyz` names.
 pub(crate) const COMPONENT: &str = "log";

@@ -7,7 +7,7 @@ use std::time::Duration;
 use axum::body::{Body, Bytes, HttpBody as _};
 use axum::http::StatusCode;
 use tokio::sync::OwnedSemaphorePermit;
-use tollgate_runtime::http::Problem;
+use tollgate_service::http::Problem;
 
 use crate::limits::Limits;
 

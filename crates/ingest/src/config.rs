@@ -5,9 +5,9 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use tollgate_runtime::config::ConfigError;
-use tollgate_runtime::http::{ApiKeyConfig, ApiKeys};
-use tollgate_runtime::kafka::KafkaConfig;
+use tollgate_log::KafkaConfig;
+use tollgate_service::config::ConfigError;
+use tollgate_service::http::{ApiKeyConfig, ApiKeys};
 
 use crate::imports::SourceConfig;
 

@@ -17,8 +17,8 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
 use serde_json::value::{RawValue, to_raw_value};
-use tollgate_runtime::http::Problem;
-use tollgate_runtime::kafka::{Origin, RejectedRow};
+use tollgate_log::{Origin, RejectedRow};
+use tollgate_service::http::Problem;
 use utoipa::ToSchema;
 
 use crate::api::App;
@@ -148,7 +148,7 @@ async fn answer(app: &App, parts: &Parts, body: &mut Body) -> Result<Response, P
     let processed = Processed {
         processed_count: results.len(),
         results,
-        processing_time: tollgate_runtime::now().to_string(),
+        processing_time: tollgate_service::now().to_string(),
     };
     Ok((StatusCode::OK, Json(processed)).into_response())
 }

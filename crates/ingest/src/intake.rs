@@ -10,7 +10,7 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::value::RawValue;
 use tokio::sync::OwnedSemaphorePermit;
-use tollgate_runtime::http::{Caller, Denied, Problem, RequestTrace, Scope};
+use tollgate_service::http::{Caller, Denied, Problem, RequestTrace, Scope};
 use tollgate_types::Status;
 
 use crate::api::App;

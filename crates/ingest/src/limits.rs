@@ -9,7 +9,7 @@ use axum::http::StatusCode;
 use governor::clock::Clock as _;
 use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tollgate_runtime::http::{Caller, Problem};
+use tollgate_service::http::{Caller, Problem};
 
 use crate::{IngestConfig, RateLimitConfig};
 

@@ -1,14 +1,14 @@
 //! The service `tollgate-ingest`.
 
 use tollgate_ingest::IngestConfig;
+use tollgate_log::{Kafka, KafkaConfig};
 #[cfg(feature = "oci")]
 use tollgate_oci::Cloud;
-use tollgate_runtime::Shutdown;
-use tollgate_runtime::cli::run_service;
+use tollgate_service::Shutdown;
+use tollgate_service::cli::run_service;
 #[cfg(not(feature = "oci"))]
-use tollgate_runtime::cloud::NoCloud as Cloud;
-use tollgate_runtime::kafka::{Kafka, KafkaConfig};
-use tollgate_runtime::telemetry::TelemetryConfig;
+use tollgate_service::cloud::NoCloud as Cloud;
+use tollgate_service::telemetry::TelemetryConfig;
 
 #[derive(serde::Serialize)]
 struct Config {

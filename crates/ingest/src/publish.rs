@@ -5,11 +5,11 @@ use std::time::{Duration, Instant};
 
 use axum::http::StatusCode;
 use tokio::sync::oneshot;
-use tollgate_runtime::http::{Problem, RequestTrace};
-use tollgate_runtime::kafka::spans::sending;
-use tollgate_runtime::kafka::{Acks, Outgoing, RejectedRow, SendError};
-use tollgate_runtime::resilience::{CallError, Limits, Patience, Unserved};
-use tollgate_runtime::telemetry::trace::begin;
+use tollgate_log::spans::sending;
+use tollgate_log::{Acks, ProducerRecord, RejectedRow, SendError};
+use tollgate_service::http::{Problem, RequestTrace};
+use tollgate_service::resilience::{CallError, Limits, Patience, Unserved};
+use tollgate_service::telemetry::trace::begin;
 use tollgate_types::headers::{REPLY_TO, TRACESTATE};
 use tollgate_types::{TraceContext, Transaction};
 
@@ -164,10 +164,10 @@ async fn write_all(
                 .collect();
         let context = own.or(context);
         let line = transaction.one_line_in(context);
-        let record = Outgoing {
+        let record = ProducerRecord {
             headers: &headers,
             context,
-            ..Outgoing::new(&app.topic, transaction.user_id.as_bytes(), line.as_bytes())
+            ..ProducerRecord::new(&app.topic, transaction.user_id.as_bytes(), line.as_bytes())
         };
         send(app, &record, &acks, deadline).await?;
         // Thousands of sends that never wait would keep other requests from this thread.
@@ -187,7 +187,7 @@ async fn write_all(
     for entry in &batch.imports {
         let payload = entry.to_json();
         let topic = &app.kafka.topics().imports;
-        let record = Outgoing::new(topic, entry.id().as_bytes(), &payload);
+        let record = ProducerRecord::new(topic, entry.id().as_bytes(), &payload);
         send(app, &record, &acks, deadline).await?;
     }
     acks.seal();
@@ -201,7 +201,7 @@ async fn write_all(
 
 async fn send(
     app: &App,
-    record: &Outgoing<'_>,
+    record: &ProducerRecord<'_>,
     acks: &Arc<Acks>,
     deadline: Instant,
 ) -> Result<(), PublishError> {

@@ -14,10 +14,10 @@ use rdkafka::{Message as _, Offset, TopicPartitionList};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use tokio::sync::oneshot;
-use tollgate_runtime::Shutdown;
-use tollgate_runtime::health::Health;
-use tollgate_runtime::kafka::{Kafka, Profile, Quiet, reports};
-use tollgate_runtime::telemetry::trace::{Span, SpanKind, begin_kept};
+use tollgate_log::{Kafka, Profile, Quiet, reports};
+use tollgate_service::Shutdown;
+use tollgate_service::health::Health;
+use tollgate_service::telemetry::trace::{Span, SpanKind, begin_kept};
 use tollgate_types::TraceContext;
 use tollgate_types::headers::TRACEPARENT;
 

@@ -6,11 +6,11 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
-use tollgate_runtime::Shutdown;
-use tollgate_runtime::health::Health;
-use tollgate_runtime::http::{bind, serve_admin};
-use tollgate_runtime::kafka::{Kafka, Producer};
-use tollgate_runtime::resilience::Dependency;
+use tollgate_log::{Kafka, Producer};
+use tollgate_service::Shutdown;
+use tollgate_service::health::Health;
+use tollgate_service::http::{bind, serve_admin};
+use tollgate_service::resilience::Dependency;
 
 use crate::IngestConfig;
 use crate::api::{App, router};

@@ -10,7 +10,7 @@ use axum::http::request::Parts;
 use axum::http::{HeaderName, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::value::RawValue;
-use tollgate_runtime::http::Problem;
+use tollgate_service::http::Problem;
 
 use crate::api::App;
 use crate::intake::{self, Waited};

@@ -4,12 +4,12 @@ use std::borrow::Cow;
 use std::fmt;
 
 use sha2::{Digest, Sha256};
-use tollgate_runtime::kafka::Record;
+use tollgate_log::Record;
 use tollgate_types::{
     Decision, Indicators, MAX_ID_BYTES, Status, Timestamp, TraceContext, Transaction,
 };
 
-/// What makes an alert the same alert: the ledger's key, beside the sink.
+/// What makes an alert the same alert: the delivery log's key, beside the sink.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct AlertKey {
     /// The transaction's user.
@@ -77,7 +77,7 @@ impl Alert {
             return Err("a decision of status approved is no alert".to_owned());
         }
         let id = |name: &str, value: Cow<'_, str>| {
-            // What the scorer writes keeps to this; the ledger relies on it.
+            // What the scorer writes keeps to this; the delivery log relies on it.
             if value.is_empty() || value.len() > MAX_ID_BYTES || value.contains('\0') {
                 return Err(format!(
                     "{name}: must be 1 to {MAX_ID_BYTES} bytes without U+0000"

@@ -12,11 +12,11 @@ use std::time::Duration;
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 use serde::{Deserialize, Serialize, Serializer};
 use sha2::{Digest, Sha256};
-use tollgate_runtime::Secret;
-use tollgate_runtime::config::ConfigError;
-use tollgate_runtime::http::is_loopback;
-use tollgate_runtime::resilience::{BreakerConfig, Limits, RetryConfig};
-use tollgate_runtime::secret::redacted_url;
+use tollgate_service::Secret;
+use tollgate_service::config::ConfigError;
+use tollgate_service::http::is_loopback;
+use tollgate_service::resilience::{BreakerConfig, Limits, RetryConfig};
+use tollgate_service::secret::redacted_url;
 use url::Url;
 
 use crate::alert::hex;
@@ -30,9 +30,9 @@ pub struct NotifierConfig {
     pub admin_listen: SocketAddr,
     /// Where it is remembered what each sink has: `sqlite://…` or `postgres://…`.
     #[serde(serialize_with = "without_password")]
-    pub ledger_url: String,
+    pub delivery_log_url: String,
     /// How long it is remembered, in days. As long as the log keeps alerts, at least.
-    pub ledger_retention_days: u32,
+    pub delivery_log_retention_days: u32,
     /// Most records in hand, over all sinks together. A sink that stands still holds the others up beyond it.
     pub budget_records: usize,
     /// Most bytes in hand.
@@ -51,8 +51,8 @@ impl Default for NotifierConfig {
     fn default() -> Self {
         Self {
             admin_listen: SocketAddr::from(([127, 0, 0, 1], 9104)),
-            ledger_url: "sqlite://tollgate-notifier.db".to_owned(),
-            ledger_retention_days: 30,
+            delivery_log_url: "sqlite://tollgate-notifier.db".to_owned(),
+            delivery_log_retention_days: 30,
             budget_records: 10_000,
             budget_bytes: 32 * 1024 * 1024,
             retry: RetryConfig {
@@ -73,8 +73,8 @@ impl Default for NotifierConfig {
 pub struct SinkConfig {
     /// `console`, `file`, `webhook` or `oci`.
     pub kind: String,
-    /// Names the sink in the ledger, logs and metrics. Unset: kind and a hash of path or URL. A sink of another name
-    /// is another sink to the ledger, and gets again what the log still holds unread.
+    /// Names the sink in the delivery log, logs and metrics. Unset: kind and a hash of path or URL. A sink of another name
+    /// is another sink to the delivery log, and gets again what the log still holds unread.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
     /// The file, for `file`.
@@ -221,9 +221,9 @@ impl NotifierConfig {
                 ));
             }
         }
-        if self.ledger_retention_days > 36_500 {
+        if self.delivery_log_retention_days > 36_500 {
             return Err(ConfigError::invalid(
-                "notifier.ledger_retention_days",
+                "notifier.delivery_log_retention_days",
                 "must be at most 36500",
             ));
         }
@@ -267,17 +267,17 @@ impl NotifierConfig {
         }
     }
 
-    /// The ledger must not forget what the log may still bring again.
+    /// The delivery log must not forget what the log may still bring again.
     pub(crate) fn check_retention(&self, log_hours: u32) -> Result<(), ConfigError> {
-        if u64::from(self.ledger_retention_days) * 24 >= u64::from(log_hours) {
+        if u64::from(self.delivery_log_retention_days) * 24 >= u64::from(log_hours) {
             return Ok(());
         }
         let reason = format!(
             "{} days are shorter than kafka.retention_hours, {log_hours} hours: an alert read again would be sent again",
-            self.ledger_retention_days
+            self.delivery_log_retention_days
         );
         Err(ConfigError::invalid(
-            "notifier.ledger_retention_days",
+            "notifier.delivery_log_retention_days",
             reason,
         ))
     }
@@ -371,7 +371,7 @@ impl SinkConfig {
             Err(ConfigError::invalid(format!("{setting}.{member}"), reason))
         };
         if cfg!(not(feature = "oci")) {
-            return invalid("kind", tollgate_runtime::cloud::NOT_BUILT);
+            return invalid("kind", tollgate_service::cloud::NOT_BUILT);
         }
         let topic = self.topic.clone().unwrap_or_default();
         if !topic.starts_with("ocid1.onstopic.") {
@@ -507,7 +507,7 @@ mod tests {
     }
 
     #[test]
-    fn the_order_of_sinks_does_not_change_who_they_are_to_the_ledger() {
+    fn the_order_of_sinks_does_not_change_who_they_are_to_the_delivery_log() {
         let (a, b, c) = (
             file("a"),
             webhook("https://h.example/x"),
@@ -531,14 +531,14 @@ mod tests {
     }
 
     #[test]
-    fn a_ledger_that_forgets_before_the_log_does_is_refused() {
+    fn a_delivery_log_that_forgets_before_the_log_does_is_refused() {
         let config = NotifierConfig {
-            ledger_retention_days: 6,
+            delivery_log_retention_days: 6,
             ..NotifierConfig::default()
         };
         let message = config.check_retention(168).unwrap_err().to_string();
         assert!(
-            message.starts_with("notifier.ledger_retention_days: "),
+            message.starts_with("notifier.delivery_log_retention_days: "),
             "{message}"
         );
         assert!(NotifierConfig::default().check_retention(168).is_ok());
@@ -550,7 +550,7 @@ mod tests {
         sink.headers
             .insert("authorization".into(), Secret::new("Bearer hunter2"));
         let config = NotifierConfig {
-            ledger_url: "postgres://me:hunter2@db/x".into(),
+            delivery_log_url: "postgres://me:hunter2@db/x".into(),
             sinks: vec![sink, SinkConfig::of_kind("console")],
             ..NotifierConfig::default()
         };

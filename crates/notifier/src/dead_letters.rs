@@ -7,13 +7,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
-use tollgate_runtime::Shutdown;
-use tollgate_runtime::kafka::{
-    Acks, DeadLetter, DeliveryFailure, Kafka, Producer, Record, SendError,
-};
+use tollgate_log::{Acks, DeadLetter, DeliveryFailure, Kafka, Producer, Record, SendError};
+use tollgate_service::Shutdown;
 use tollgate_types::Stage;
 
-use crate::parcel::Ticket;
+use crate::in_flight_batch::DeliveryGuard;
 
 /// Letters that wait for the writer; whoever has more waits too.
 const QUEUE: usize = 256;
@@ -23,7 +21,7 @@ const PAUSE: Duration = Duration::from_secs(1);
 /// A record to give up, and why.
 #[derive(Debug)]
 pub(crate) struct Letter {
-    pub(crate) ticket: Ticket,
+    pub(crate) ticket: DeliveryGuard,
     /// `malformed` or `refused`.
     pub(crate) kind: &'static str,
     /// For a person; it names the sink where one refused.

@@ -7,12 +7,12 @@
 use metrics::Gauge;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
-use tollgate_runtime::Shutdown;
-use tollgate_runtime::kafka::{Batch, Event, Lane, Reads};
+use tollgate_log::{Batch, Event, Reads, WorkerQueue};
+use tollgate_service::Shutdown;
 
 use crate::dead_letters::{DeadLetters, Letter};
 use crate::delivery::Load;
-use crate::parcel::Parcel;
+use crate::in_flight_batch::InFlightBatch;
 
 /// The way to one sink.
 #[derive(Debug)]
@@ -24,7 +24,7 @@ pub(crate) struct SinkQueue {
 /// Hands alerts out.
 #[derive(Debug)]
 pub(crate) struct Dispatcher {
-    pub(crate) lane: Lane,
+    pub(crate) lane: WorkerQueue,
     pub(crate) queues: Vec<SinkQueue>,
     pub(crate) letters: DeadLetters,
     pub(crate) reads: Reads,
@@ -50,7 +50,7 @@ impl Dispatcher {
             };
             match event {
                 None => break,
-                Some(Event::Assigned(_) | Event::Mark(_)) => {}
+                Some(Event::Assigned(_) | Event::Barrier(_)) => {}
                 Some(Event::Revoked(_)) => {
                     // What is under way ends; what waits is the next owner's.
                     assigned.cancel();
@@ -75,7 +75,7 @@ async fn hand_out(
     queues: &[SinkQueue],
     letters: &DeadLetters,
 ) {
-    let (parcel, malformed) = Parcel::open(batch, reads, assigned.clone());
+    let (parcel, malformed) = InFlightBatch::open(batch, reads, assigned.clone());
     let dead: Vec<Letter> = malformed
         .into_iter()
         .map(|(record, reason)| Letter {

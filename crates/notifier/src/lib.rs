@@ -1,16 +1,16 @@
 //! Delivers every alert to every configured sink, once.
 //!
-//! An alert is a decision on the topic `alerts`. Each sink has its own queue and its own concurrency, and a ledger
-//! remembers what it has. Invariant: a record's offset is committed only when each sink has its alert and the ledger
+//! An alert is a decision on the topic `alerts`. Each sink has its own queue and its own concurrency, and a delivery log
+//! remembers what it has. Invariant: a record's offset is committed only when each sink has its alert and the delivery log
 //! knows, or when the record stands on the dead-letter topic.
 
 mod alert;
 mod config;
 mod dead_letters;
 mod delivery;
+mod delivery_log;
 mod dispatch;
-mod ledger;
-mod parcel;
+mod in_flight_batch;
 mod service;
 mod signature;
 mod sinks;
@@ -24,4 +24,4 @@ pub use sinks::ConsoleOut;
 #[cfg(feature = "oci")]
 pub use tollgate_oci::Cloud;
 #[cfg(not(feature = "oci"))]
-pub use tollgate_runtime::cloud::NoCloud as Cloud;
+pub use tollgate_service::cloud::NoCloud as Cloud;

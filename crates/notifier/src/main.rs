@@ -1,11 +1,11 @@
 //! The notifier as a process of its own.
 
 use serde::Serialize;
+use tollgate_log::{Kafka, KafkaConfig};
 use tollgate_notifier::{Cloud, ConsoleOut, NotifierConfig};
-use tollgate_runtime::Shutdown;
-use tollgate_runtime::cli::run_service;
-use tollgate_runtime::kafka::{Kafka, KafkaConfig};
-use tollgate_runtime::telemetry::TelemetryConfig;
+use tollgate_service::Shutdown;
+use tollgate_service::cli::run_service;
+use tollgate_service::telemetry::TelemetryConfig;
 
 #[derive(Serialize)]
 struct ServiceConfig {

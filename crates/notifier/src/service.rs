@@ -8,25 +8,25 @@ use anyhow::Context as _;
 use tokio::sync::mpsc;
 use tokio::task::{JoinHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
-use tollgate_runtime::Shutdown;
-use tollgate_runtime::database::Database;
-use tollgate_runtime::health::Health;
-use tollgate_runtime::http::{Bound, bind, serve_admin};
-use tollgate_runtime::kafka::{
-    Batching, ConsumerHandle, ConsumerOptions, Kafka, Lanes, StartingPosition,
+use tollgate_log::{
+    Batching, ConsumerHandle, ConsumerOptions, Distribution, Kafka, StartingPosition,
 };
-use tollgate_runtime::telemetry::metrics_handle;
+use tollgate_service::Shutdown;
+use tollgate_service::database::Database;
+use tollgate_service::health::Health;
+use tollgate_service::http::{Bound, bind, serve_admin};
+use tollgate_service::telemetry::metrics_handle;
 use tollgate_types::Stage;
 
 use crate::Cloud;
 use crate::config::NotifierConfig;
 use crate::dead_letters::LetterWriter;
 use crate::delivery::{Drain, Means, SinkWorker};
+use crate::delivery_log::{self, Store};
 use crate::dispatch::{Dispatcher, SinkQueue};
-use crate::ledger::{self, Store};
 use crate::sinks::{ConsoleOut, Sink};
 
-/// Alerts that one question to the ledger covers.
+/// Alerts that one question to the delivery log covers.
 const BATCH_RECORDS: usize = 100;
 /// What the consumer may read beyond its budget before it looks at it again, in batches.
 const BEYOND_BUDGET: usize = 1_024;
@@ -69,7 +69,7 @@ impl Notifier {
     }
 }
 
-/// Starts delivering alerts, and returns as soon as the settings have proved usable. The log and a PostgreSQL ledger
+/// Starts delivering alerts, and returns as soon as the settings have proved usable. The log and a PostgreSQL delivery log
 /// may be away: the service is then not ready, and says why.
 ///
 /// # Errors
@@ -87,7 +87,7 @@ pub async fn start(
     config.check_retention(kafka.config().retention_hours)?;
     let admin = bind("notifier.admin_listen", config.admin_listen).await?;
     let admin_address = admin.address();
-    let health = Health::starting(&["log", ledger::COMPONENT]);
+    let health = Health::starting(&["log", delivery_log::COMPONENT]);
     let stop = shutdown.child();
     let late = CancellationToken::new();
     let drain = Drain {
@@ -96,17 +96,18 @@ pub async fn start(
     };
 
     let database = Database::open(
-        "notifier.ledger_url",
-        &config.ledger_url,
+        "notifier.delivery_log_url",
+        &config.delivery_log_url,
         LEDGER_CONNECTIONS,
     )
     .await?;
-    database.watch("notifier ledger");
-    let (ledger, ledger_writer, store) = ledger::open(database, health.clone(), stop.clone());
+    database.watch("notifier delivery log");
+    let (delivery_log, delivery_log_writer, store) =
+        delivery_log::open(database, health.clone(), stop.clone());
     let (letters, letter_writer) =
         LetterWriter::new(kafka.clone(), kafka.producer("notifier")?, stop.clone());
     let means = Means {
-        ledger,
+        delivery_log,
         letters: letters.clone(),
         drain,
     };
@@ -138,8 +139,8 @@ pub async fn start(
         stop: stop.clone(),
     };
     parts.spawn("dead letters", letter_writer.run());
-    parts.spawn("ledger", ledger_writer.run());
-    let days = u64::from(config.ledger_retention_days);
+    parts.spawn("delivery_log", delivery_log_writer.run());
+    let days = u64::from(config.delivery_log_retention_days);
     let keeper = keep(
         store.clone(),
         Duration::from_secs(days * 86_400),
@@ -163,14 +164,14 @@ pub async fn start(
     })
 }
 
-/// Brings the ledger's tables to what this version works with, and ends.
+/// Brings the delivery log's tables to what this version works with, and ends.
 ///
 /// # Errors
 /// Names the setting at fault, or says what the database answers.
 pub async fn migrate(config: &NotifierConfig) -> anyhow::Result<()> {
     config.validate()?;
-    let database = Database::open("notifier.ledger_url", &config.ledger_url, 1).await?;
-    Ok(ledger::migrate(&database).await?)
+    let database = Database::open("notifier.delivery_log_url", &config.delivery_log_url, 1).await?;
+    Ok(delivery_log::migrate(&database).await?)
 }
 
 /// Delivers alerts until `shutdown`, or until one of its parts has died.
@@ -195,11 +196,11 @@ fn consume(
     kafka: &Kafka,
     health: &Health,
     stop: &Shutdown,
-) -> anyhow::Result<(ConsumerHandle, tollgate_runtime::kafka::Lane)> {
+) -> anyhow::Result<(ConsumerHandle, tollgate_log::WorkerQueue)> {
     let options = ConsumerOptions {
         stage: Stage::Notifier,
         start: StartingPosition::TrimHorizon,
-        lanes: Lanes::ByPartition(1),
+        lanes: Distribution::ByPartition(1),
         batching: Batching {
             max_records: BATCH_RECORDS,
             max_bytes: 1024 * 1024,
@@ -216,9 +217,9 @@ fn consume(
     Ok((consumer, lane))
 }
 
-/// Nothing is handed out before the ledger has its tables.
+/// Nothing is handed out before the delivery log has its tables.
 async fn keep(store: Store, retention: Duration, dispatcher: Dispatcher) -> anyhow::Result<()> {
-    if store.prepare().await.context("the ledger")? {
+    if store.prepare().await.context("the delivery log")? {
         tokio::try_join!(dispatcher.run(), store.keep(retention)).map(drop)
     } else {
         dispatcher.run().await

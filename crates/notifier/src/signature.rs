@@ -5,7 +5,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use sha2::Sha256;
-use tollgate_runtime::Secret;
+use tollgate_service::Secret;
 
 /// Before a secret, so that people and scanners know what it is.
 const PREFIX: &str = "whsec_";

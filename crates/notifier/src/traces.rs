@@ -3,8 +3,8 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-use tollgate_runtime::kafka::{Reads, Record};
-use tollgate_runtime::telemetry::trace::{Span, begin_kept};
+use tollgate_log::{Reads, Record};
+use tollgate_service::telemetry::trace::{Span, begin_kept};
 use tollgate_types::TraceContext;
 
 use crate::alert::Alert;

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use serde::{Serialize, Serializer};
-use tollgate_runtime::Shutdown;
-use tollgate_runtime::config::{ConfigError, Settings};
+use tollgate_service::Shutdown;
+use tollgate_service::config::{ConfigError, Settings};
 
 use crate::client::Endpoint;
 use crate::config::OciConfig;
@@ -66,7 +66,7 @@ impl Cloud {
     }
 }
 
-impl tollgate_runtime::cloud::Cloud for Cloud {
+impl tollgate_service::cloud::Cloud for Cloud {
     fn read(settings: &Settings) -> Result<Self, ConfigError> {
         Self::of(settings.section("oci")?)
     }

@@ -4,9 +4,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use tollgate_runtime::Secret;
-use tollgate_runtime::config::ConfigError;
-use tollgate_runtime::http::is_loopback;
+use tollgate_service::Secret;
+use tollgate_service::config::ConfigError;
+use tollgate_service::http::is_loopback;
 use url::Url;
 
 /// Who calls.

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use oci_rust_sdk::core::OciError;
-use tollgate_runtime::http::with_causes;
-use tollgate_runtime::resilience::CallError;
+use tollgate_service::http::with_causes;
+use tollgate_service::resilience::CallError;
 
 /// Why a call was not served.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -2,7 +2,7 @@
 //!
 //! Signing and transport are those of `oci-rust-sdk`, which is AGPL-3.0 and in a binary only with the feature `oci`.
 //! Around it: keys that are renewed (a client of the SDK keeps the one it was made with, so each key gets a client of
-//! its own), retries in one place (`tollgate_runtime::resilience`, not the SDK's), and our own endpoints.
+//! its own), retries in one place (`tollgate_service::resilience`, not the SDK's), and our own endpoints.
 
 mod client;
 mod cloud;

@@ -5,12 +5,12 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize, Serializer};
-use tollgate_runtime::config::{ConfigError, Settings};
-use tollgate_runtime::http::ApiKeyConfig;
-use tollgate_runtime::kafka::KafkaConfig;
-use tollgate_runtime::resilience::{BreakerConfig, Limits, RetryConfig};
-use tollgate_runtime::secret::redacted_url;
-use tollgate_runtime::telemetry::TelemetryConfig;
+use tollgate_log::KafkaConfig;
+use tollgate_service::config::{ConfigError, Settings};
+use tollgate_service::http::ApiKeyConfig;
+use tollgate_service::resilience::{BreakerConfig, Limits, RetryConfig};
+use tollgate_service::secret::redacted_url;
+use tollgate_service::telemetry::TelemetryConfig;
 
 /// Section `persistence`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -3,8 +3,8 @@
 use anyhow::{Context as _, anyhow};
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
-use tollgate_runtime::Shutdown;
-use tollgate_runtime::kafka::{Acks, Batch, DeadLetter, Kafka, Producer, SendError};
+use tollgate_log::{Acks, Batch, DeadLetter, Kafka, Producer, SendError};
+use tollgate_service::Shutdown;
 use tollgate_types::{Stage, TraceContext};
 
 /// A record to be given up: its batch, its place in it, and why.

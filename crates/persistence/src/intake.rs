@@ -1,11 +1,11 @@
 //! What one database transaction is made of: batches from the log, as many as are at hand and fit.
 
-use tollgate_runtime::kafka::{Batch, Event, Lane};
+use tollgate_log::{Batch, Event, WorkerQueue};
 
 /// Batches as they come from the log, as many together as one transaction may hold.
 #[derive(Debug)]
 pub(crate) struct Intake {
-    lane: Lane,
+    lane: WorkerQueue,
     /// Came when there was no room for it any more.
     carried: Option<Batch>,
     batch_max: usize,
@@ -13,7 +13,7 @@ pub(crate) struct Intake {
 }
 
 impl Intake {
-    pub(crate) const fn new(lane: Lane, batch_max: usize, batch_max_bytes: usize) -> Self {
+    pub(crate) const fn new(lane: WorkerQueue, batch_max: usize, batch_max_bytes: usize) -> Self {
         Self {
             lane,
             carried: None,

@@ -5,12 +5,12 @@ use std::time::Duration;
 
 use anyhow::{Context as _, anyhow};
 use tokio::task::{JoinHandle, JoinSet};
-use tollgate_runtime::Shutdown;
-use tollgate_runtime::database::DatabaseError;
-use tollgate_runtime::health::Health;
-use tollgate_runtime::http::{ApiKeys, Bound, bind, serve_admin};
-use tollgate_runtime::kafka::Kafka;
-use tollgate_runtime::resilience::Patience;
+use tollgate_log::Kafka;
+use tollgate_service::Shutdown;
+use tollgate_service::database::DatabaseError;
+use tollgate_service::health::Health;
+use tollgate_service::http::{ApiKeys, Bound, bind, serve_admin};
+use tollgate_service::resilience::Patience;
 
 use crate::api;
 use crate::config::PersistenceConfig;

@@ -4,8 +4,8 @@
 use std::ops::Range;
 use std::time::SystemTime;
 
-use tollgate_runtime::kafka::{Batch, Reads, Record};
-use tollgate_runtime::telemetry::trace::{Span, SpanKind, begin_kept};
+use tollgate_log::{Batch, Reads, Record};
+use tollgate_service::telemetry::trace::{Span, SpanKind, begin_kept};
 use tollgate_types::TraceContext;
 
 use crate::rows::Row;

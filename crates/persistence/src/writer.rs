@@ -8,13 +8,13 @@ use std::time::{Duration, SystemTime};
 
 use anyhow::{Context as _, anyhow};
 use tokio_util::sync::CancellationToken;
-use tollgate_runtime::Shutdown;
-use tollgate_runtime::database::DatabaseError;
-use tollgate_runtime::health::Health;
-use tollgate_runtime::kafka::{
-    Batch, Batching, ConsumerOptions, Kafka, Lanes, Reads, StartingPosition,
+use tollgate_log::{
+    Batch, Batching, ConsumerOptions, Distribution, Kafka, Reads, StartingPosition,
 };
-use tollgate_runtime::resilience::{Patience, Unserved};
+use tollgate_service::Shutdown;
+use tollgate_service::database::DatabaseError;
+use tollgate_service::health::Health;
+use tollgate_service::resilience::{Patience, Unserved};
 use tollgate_types::Stage;
 
 use crate::config::PersistenceConfig;
@@ -152,7 +152,7 @@ impl DecisionWriter {
         ConsumerOptions {
             stage: Stage::Persistence,
             start: StartingPosition::TrimHorizon,
-            lanes: Lanes::ByPartition(1),
+            lanes: Distribution::ByPartition(1),
             batching: Batching {
                 max_records: self.batch_max,
                 max_bytes: self.batch_max_bytes,

@@ -4,13 +4,13 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
-use tollgate_runtime::config::{ConfigError, Settings};
-use tollgate_runtime::kafka::{KafkaConfig, StartingPosition};
-use tollgate_runtime::objects::{self, StoreSettings};
-use tollgate_runtime::secret::Secret;
-use tollgate_runtime::telemetry::TelemetryConfig;
+use tollgate_log::{KafkaConfig, StartingPosition};
+use tollgate_service::config::{ConfigError, Settings};
+use tollgate_service::objects::{self, StoreSettings};
+use tollgate_service::secret::Secret;
+use tollgate_service::telemetry::TelemetryConfig;
 
-use crate::Rules;
+use tollgate_engine::Rules;
 
 /// How records are consumed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -44,9 +44,9 @@ pub struct ScorerConfig {
     /// How far a transaction's timestamp may lie ahead of its record's own, in hours.
     pub max_ahead_hours: u32,
     /// Most records read and not yet done.
-    pub max_in_hand_records: usize,
+    pub max_in_flight_records: usize,
     /// Most bytes read and not yet done.
-    pub max_in_hand_bytes: usize,
+    pub max_in_flight_bytes: usize,
     /// Time between commits, in milliseconds.
     pub commit_interval_ms: u64,
     /// Where histories are kept beside the log, so that a start need not read 7 days of it: `file:///…`,
@@ -94,8 +94,8 @@ impl Default for ScorerConfig {
             batch: BatchConfig::default(),
             max_transaction_bytes: 256 * 1024,
             max_ahead_hours: 24,
-            max_in_hand_records: 100_000,
-            max_in_hand_bytes: 64 * 1024 * 1024,
+            max_in_flight_records: 100_000,
+            max_in_flight_bytes: 64 * 1024 * 1024,
             commit_interval_ms: 200,
             snapshots: String::new(),
             snapshot_options: BTreeMap::new(),
@@ -120,8 +120,8 @@ impl ScorerConfig {
             ("batch.max_messages", self.batch.max_messages),
             ("batch.max_bytes", self.batch.max_bytes),
             ("max_transaction_bytes", self.max_transaction_bytes),
-            ("max_in_hand_records", self.max_in_hand_records),
-            ("max_in_hand_bytes", self.max_in_hand_bytes),
+            ("max_in_flight_records", self.max_in_flight_records),
+            ("max_in_flight_bytes", self.max_in_flight_bytes),
             ("snapshot_records", self.snapshot_records as usize),
         ];
         for (setting, value) in at_least_one {

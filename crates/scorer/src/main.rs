@@ -1,13 +1,13 @@
 //! The scorer as a process of its own.
 
+use tollgate_log::Kafka;
 #[cfg(feature = "oci")]
 use tollgate_oci::Cloud;
-use tollgate_runtime::Shutdown;
-use tollgate_runtime::cli::run_service;
-#[cfg(not(feature = "oci"))]
-use tollgate_runtime::cloud::NoCloud as Cloud;
-use tollgate_runtime::kafka::Kafka;
 use tollgate_scorer::ProcessConfig;
+use tollgate_service::Shutdown;
+use tollgate_service::cli::run_service;
+#[cfg(not(feature = "oci"))]
+use tollgate_service::cloud::NoCloud as Cloud;
 
 fn main() -> anyhow::Result<()> {
     run_service(

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use metrics::{Counter, Gauge, Histogram, counter, gauge, histogram};
 use tollgate_types::{Indicator, Status, Timestamp};
 
-use crate::{Engine, Verdict};
+use tollgate_engine::{Engine, Verdict};
 
 /// Time between two looks at the size of the histories.
 const SIZES_EVERY: Duration = Duration::from_secs(1);

@@ -1,6 +1,6 @@
 //! Where a record belongs. A user's transactions meet in one partition, whoever wrote them.
 
-use tollgate_runtime::kafka::Record;
+use tollgate_log::Record;
 use tollgate_types::{Partitioner, Transaction, headers};
 
 /// How often a record is written on before it is given up.

@@ -7,12 +7,13 @@ use std::time::Duration;
 use anyhow::Context as _;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
-use tollgate_runtime::Shutdown;
-use tollgate_runtime::health::Health;
-use tollgate_runtime::http::{Bound, bind, serve_admin};
-use tollgate_runtime::kafka::{
-    Batching, ConsumerOptions, DeliveryFailure, Histories, Kafka, Lanes, MarkEvery, Producer,
+use tollgate_log::{
+    BarrierInterval, Batching, ConsumerOptions, DeliveryFailure, Distribution, Histories, Kafka,
+    Producer,
 };
+use tollgate_service::Shutdown;
+use tollgate_service::health::Health;
+use tollgate_service::http::{Bound, bind, serve_admin};
 use tollgate_types::Stage;
 
 use crate::config::{Mode, ScorerConfig};
@@ -204,8 +205,8 @@ async fn flush(producer: Producer, grace: Duration) -> anyhow::Result<()> {
 
 fn options(config: &ScorerConfig, snapshots: Option<&Arc<Snapshots>>) -> ConsumerOptions {
     let (lanes, batching) = match config.mode {
-        Mode::Ordered => (Lanes::ByPartition(config.parallelism), at_once()),
-        Mode::Parallel => (Lanes::ByKey(config.parallelism), at_once()),
+        Mode::Ordered => (Distribution::ByPartition(config.parallelism), at_once()),
+        Mode::Parallel => (Distribution::ByKey(config.parallelism), at_once()),
         Mode::Batch => {
             let batch = &config.batch;
             let batching = Batching {
@@ -213,7 +214,7 @@ fn options(config: &ScorerConfig, snapshots: Option<&Arc<Snapshots>>) -> Consume
                 max_bytes: batch.max_bytes,
                 max_wait: Duration::from_millis(batch.max_wait_ms),
             };
-            (Lanes::ByPartition(config.parallelism), batching)
+            (Distribution::ByPartition(config.parallelism), batching)
         }
     };
     ConsumerOptions {
@@ -221,12 +222,12 @@ fn options(config: &ScorerConfig, snapshots: Option<&Arc<Snapshots>>) -> Consume
         start: config.starting_position,
         lanes,
         batching,
-        budget_records: config.max_in_hand_records,
-        budget_bytes: config.max_in_hand_bytes,
+        budget_records: config.max_in_flight_records,
+        budget_bytes: config.max_in_flight_bytes,
         commit_interval: Duration::from_millis(config.commit_interval_ms),
-        replay: Some(Duration::from_secs(config.rules.horizon_seconds())),
+        replay: Some(Duration::from_secs(config.rules.lookback_seconds())),
         histories: snapshots.map(|snapshots| {
-            let every = MarkEvery {
+            let every = BarrierInterval {
                 interval: Duration::from_secs(config.snapshot_interval_seconds),
                 offsets: i64::from(config.snapshot_records),
             };

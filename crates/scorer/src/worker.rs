@@ -9,12 +9,12 @@ use std::time::SystemTime;
 
 use anyhow::Context as _;
 use tokio::sync::mpsc;
-use tollgate_runtime::Shutdown;
-use tollgate_runtime::kafka::{
-    Acks, Batch, DeadLetter, DeliveryFailure, Event, Kafka, Lane, Outgoing, Position, Producer,
-    Reads, Record, SendError,
+use tollgate_log::{
+    Acks, Batch, DeadLetter, DeliveryFailure, Event, Kafka, Position, Producer, ProducerRecord,
+    Reads, Record, SendError, WorkerQueue,
 };
-use tollgate_runtime::telemetry::trace::{
+use tollgate_service::Shutdown;
+use tollgate_service::telemetry::trace::{
     Array, Span, StringValue, Value, begin_always, begin_kept,
 };
 use tollgate_types::{Indicator, Stage, Timestamp, TraceContext, Transaction, headers};
@@ -23,7 +23,7 @@ use crate::config::{Mode, ScorerConfig};
 use crate::measure::Measures;
 use crate::route::{self, Routing};
 use crate::snapshot::Snapshots;
-use crate::{Engine, Rules, Verdict};
+use tollgate_engine::{Engine, Rules, Verdict};
 
 /// What all workers of a scorer have in common.
 pub(crate) struct WorkerSettings {
@@ -58,7 +58,9 @@ impl WorkerSettings {
             ruleset_version: config.rules.version(),
             hash_key: snapshots
                 .as_ref()
-                .map_or_else(crate::random_key, |snapshots| snapshots.hash_key()),
+                .map_or_else(tollgate_service::random_key, |snapshots| {
+                    snapshots.hash_key()
+                }),
             snapshots,
             config,
         }
@@ -95,7 +97,7 @@ impl Worker {
     }
 
     /// Works until its lane ends.
-    pub(crate) fn run(mut self, mut lane: Lane) -> anyhow::Result<()> {
+    pub(crate) fn run(mut self, mut lane: WorkerQueue) -> anyhow::Result<()> {
         while let Some(event) = lane.blocking_recv() {
             match event {
                 Event::Assigned(assignment) => {
@@ -107,7 +109,7 @@ impl Worker {
                         self.engines.insert(partition, engine);
                     }
                 }
-                Event::Mark(position) => self.keep(position),
+                Event::Barrier(position) => self.keep(position),
                 Event::Revoked(_) => self.engines.clear(),
                 Event::Batch(batch) => {
                     let result = match self.settings.config.mode {
@@ -189,7 +191,7 @@ impl Worker {
 
     /// Goes on from record to record when every acknowledgement of the one is there.
     fn one_by_one(&mut self, mut batch: Batch) -> anyhow::Result<()> {
-        let now = tollgate_runtime::now();
+        let now = tollgate_service::now();
         for record in batch.iter() {
             let (acks, acknowledged) = Acks::to_wait_for();
             self.score_one(&record, now, &acks)?;
@@ -203,7 +205,7 @@ impl Worker {
     }
 
     fn score_all(&mut self, batch: &Batch, acks: &Arc<Acks>) -> Result<(), SendError> {
-        let now = tollgate_runtime::now();
+        let now = tollgate_service::now();
         for record in batch.iter() {
             self.score_one(&record, now, acks)?;
         }
@@ -299,11 +301,11 @@ impl Worker {
         let state = state
             .filter(|_| under.is_some())
             .map(|state| (headers::TRACESTATE, Some(state)));
-        let to = |topic, partition| Outgoing {
+        let to = |topic, partition| ProducerRecord {
             partition,
             headers: state.as_slice(),
             under,
-            ..Outgoing::new(topic, transaction.user_id.as_bytes(), &self.out)
+            ..ProducerRecord::new(topic, transaction.user_id.as_bytes(), &self.out)
         };
         self.send(&to(&topics.decisions, None), acks)?;
         if alert {
@@ -346,14 +348,14 @@ impl Worker {
         let mut all: Vec<_> = record.headers.iter().collect();
         all.retain(|(name, _)| *name != headers::TRACEPARENT);
         all.push((headers::ROUTED_FROM, Some(from.as_bytes())));
-        let record = Outgoing {
+        let record = ProducerRecord {
             partition: Some(partition),
             timestamp_ms: record.timestamp_ms,
             headers: &all,
             under: kept.or(parent),
             // Its reader is this scorer: to wait for it would be to wait for oneself.
             urgent: true,
-            ..Outgoing::new(
+            ..ProducerRecord::new(
                 &self.settings.kafka.topics().transactions,
                 transaction.user_id.as_bytes(),
                 record.payload,
@@ -389,7 +391,7 @@ impl Worker {
         letter.send(kafka, producer, acks, || shutdown.is_begun())
     }
 
-    fn send(&self, record: &Outgoing<'_>, acks: &Arc<Acks>) -> Result<(), SendError> {
+    fn send(&self, record: &ProducerRecord<'_>, acks: &Arc<Acks>) -> Result<(), SendError> {
         self.settings
             .producer
             .send_waiting(record, acks, || self.settings.shutdown.is_begun())

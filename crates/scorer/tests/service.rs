@@ -5,11 +5,10 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tollgate_runtime::Shutdown;
-use tollgate_runtime::kafka::{
-    Acks, Kafka, KafkaConfig, LogRecord, Outgoing, Producer, TopicReader,
-};
-use tollgate_scorer::{Engine, Mode, Rules, Scorer, ScorerConfig, start};
+use tollgate_engine::{Engine, Rules};
+use tollgate_log::{Acks, Kafka, KafkaConfig, LogRecord, Producer, ProducerRecord, TopicReader};
+use tollgate_scorer::{Mode, Scorer, ScorerConfig, start};
+use tollgate_service::Shutdown;
 use tollgate_types::{Decision, Partitioner, Transaction, headers};
 
 const DEADLINE: Duration = Duration::from_secs(30);
@@ -46,7 +45,7 @@ impl Harness {
         }
     }
 
-    fn put(&self, record: &Outgoing<'_>) {
+    fn put(&self, record: &ProducerRecord<'_>) {
         let acks = Acks::new(|result| result.unwrap());
         self.producer.send(record, &acks).unwrap();
         acks.seal();
@@ -57,7 +56,7 @@ impl Harness {
             .unwrap()
             .user_id
             .into_owned();
-        self.put(&Outgoing::new(
+        self.put(&ProducerRecord::new(
             &self.kafka.topics().transactions,
             user.as_bytes(),
             json.as_bytes(),
@@ -174,10 +173,10 @@ async fn a_record_in_a_foreign_partition_or_under_another_key_is_scored_with_its
         (Some(b"wanderer"), (own + 1) % 4),
     ];
     for (n, (json, (key, partition))) in transactions.iter().zip(places).enumerate() {
-        harness.put(&Outgoing {
+        harness.put(&ProducerRecord {
             key,
             partition: Some(partition),
-            ..Outgoing::new(&topic, &[], json.as_bytes())
+            ..ProducerRecord::new(&topic, &[], json.as_bytes())
         });
         // One after the other, so that the order in which they reach their partition is known.
         assert_eq!(
@@ -268,7 +267,7 @@ async fn what_is_no_transaction_goes_to_the_dead_letters_and_nothing_behind_it_i
         ),
     ];
     for (n, (payload, _, _)) in bad.iter().enumerate() {
-        harness.put(&Outgoing::new(&topics.transactions, b"u", payload));
+        harness.put(&ProducerRecord::new(&topics.transactions, b"u", payload));
         harness.put_transaction(&transaction("u", n, "1"));
     }
     assert_eq!(harness.read(&topics.decisions, bad.len()).len(), bad.len());
@@ -296,9 +295,9 @@ async fn who_asks_for_the_decision_gets_it_on_its_own_partition_and_a_wrong_requ
     for (n, reply_to) in ["2", "99", "-1", "x", ""].into_iter().enumerate() {
         let headers = [(headers::REPLY_TO, Some(reply_to.as_bytes()))];
         let json = transaction("u", n, "1");
-        harness.put(&Outgoing {
+        harness.put(&ProducerRecord {
             headers: &headers,
-            ..Outgoing::new(&topics.transactions, b"u", json.as_bytes())
+            ..ProducerRecord::new(&topics.transactions, b"u", json.as_bytes())
         });
     }
     assert_eq!(harness.read(&topics.decisions, 5).len(), 5);
@@ -333,7 +332,7 @@ async fn a_flood_into_the_embedded_log_loses_nothing() {
             // One user: all of it, 50 MB, goes through one partition.
             producer
                 .send_waiting(
-                    &Outgoing::new(&topic, b"flood", json.as_bytes()),
+                    &ProducerRecord::new(&topic, b"flood", json.as_bytes()),
                     &acks,
                     || false,
                 )

@@ -9,14 +9,14 @@ use std::time::Duration;
 use anyhow::Context as _;
 use serde::Serialize;
 use tollgate_ingest::{Ingest, IngestConfig};
+use tollgate_log::{Kafka, KafkaConfig, Profile};
 use tollgate_notifier::{Cloud, ConsoleOut, Notifier, NotifierConfig};
 use tollgate_persistence::{Persistence, PersistenceConfig};
-use tollgate_runtime::Shutdown;
-use tollgate_runtime::cloud::Cloud as _;
-use tollgate_runtime::config::Settings;
-use tollgate_runtime::kafka::{Kafka, KafkaConfig, Profile};
-use tollgate_runtime::telemetry::TelemetryConfig;
 use tollgate_scorer::{Scorer, ScorerConfig};
+use tollgate_service::Shutdown;
+use tollgate_service::cloud::Cloud as _;
+use tollgate_service::config::Settings;
+use tollgate_service::telemetry::TelemetryConfig;
 
 use crate::archive::DeadLetterArchive;
 
@@ -47,7 +47,7 @@ impl Configs {
                 format!("sqlite://{directory}/tollgate.db"),
             ),
             (
-                "notifier.ledger_url",
+                "notifier.delivery_log_url",
                 format!("sqlite://{directory}/notifier.db"),
             ),
             ("notifier.sinks", sinks),

@@ -9,8 +9,8 @@ use anyhow::Context as _;
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use serde_json::{Map, Value, json};
-use tollgate_runtime::Shutdown;
-use tollgate_runtime::kafka::{Kafka, LogRecord, TopicReader};
+use tollgate_log::{Kafka, LogRecord, TopicReader};
+use tollgate_service::Shutdown;
 
 /// The thread that writes them.
 pub(crate) struct DeadLetterArchive(tokio::task::JoinHandle<anyhow::Result<()>>);

@@ -8,13 +8,13 @@ use std::time::Duration;
 use anyhow::Context as _;
 use clap::{Args, Parser, Subcommand};
 use rand::RngExt as _;
-use tollgate_runtime::Shutdown;
-use tollgate_runtime::cli::{ServiceArgs, print_config};
-use tollgate_runtime::cloud::Cloud as _;
-use tollgate_runtime::config::Settings;
-use tollgate_runtime::http::{ApiKeys, Scope};
-use tollgate_runtime::kafka::{Kafka, KafkaConfig, TopicOutcome};
-use tollgate_runtime::telemetry::Telemetry;
+use tollgate_log::{Kafka, KafkaConfig, TopicOutcome};
+use tollgate_service::Shutdown;
+use tollgate_service::cli::{ServiceArgs, print_config};
+use tollgate_service::cloud::Cloud as _;
+use tollgate_service::config::Settings;
+use tollgate_service::http::{ApiKeys, Scope};
+use tollgate_service::telemetry::Telemetry;
 
 use crate::all_in_one::{AllInOne, Configs};
 use crate::dlq::DlqArgs;
@@ -42,7 +42,7 @@ pub(crate) enum Command {
     Load(LoadArgs),
     /// Manage the topics on a Kafka cluster
     Topics(TopicsArgs),
-    /// Make or update the tables of persistence and of the notifier's ledger
+    /// Make or update the tables of persistence and of the notifier's delivery log
     Migrate(MigrateArgs),
     /// See what could not be processed, and send it through again or drop it
     Dlq(DlqArgs),
@@ -174,7 +174,7 @@ struct CreateArgs {
 }
 
 /// As the services do when they start: versions follow each other, and two at once wait for each other. The databases
-/// are those of persistence.database_url and notifier.ledger_url; one that is not set is left alone.
+/// are those of persistence.database_url and notifier.delivery_log_url; one that is not set is left alone.
 #[derive(Debug, Args)]
 pub(crate) struct MigrateArgs {
     /// TOML file with the settings.
@@ -324,7 +324,7 @@ pub(crate) async fn topics(args: TopicsArgs) -> anyhow::Result<()> {
 /// `tollgate migrate`
 pub(crate) async fn migrate(args: MigrateArgs) -> anyhow::Result<()> {
     let settings = settings(args.config)?;
-    let (store, ledger) = ("persistence.database_url", "notifier.ledger_url");
+    let (store, ledger) = ("persistence.database_url", "notifier.delivery_log_url");
     // Both are read, whichever is set: a misspelt one is to be told.
     let (persistence, notifier) = (
         settings.section("persistence")?,

@@ -14,8 +14,8 @@ use axum::routing::{get, post};
 use serde::Serialize;
 use serde_json::value::RawValue;
 use standardwebhooks::{Webhook, WebhookError};
-use tollgate_runtime::Shutdown;
-use tollgate_runtime::http::{Problem, bind, escaped};
+use tollgate_service::Shutdown;
+use tollgate_service::http::{Problem, bind, escaped};
 use tollgate_types::{Decision, Timestamp};
 
 use crate::commands::{ReceiveArgs, say};
@@ -116,7 +116,7 @@ async fn take(
         serde_json::from_slice(&body).map_err(|error| wrong(format!("no JSON: {error}")))?;
     let line = line(&alert).ok_or_else(|| wrong("data: no decision".to_owned()))?;
     let taken = Taken {
-        received_at: tollgate_runtime::now(),
+        received_at: tollgate_service::now(),
         alert: alert.into(),
     };
     {

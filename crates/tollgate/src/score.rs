@@ -9,7 +9,9 @@ use std::sync::Arc;
 
 use anyhow::Context as _;
 use serde_json::json;
-use tollgate_scorer::{Engine, ScorerConfig, random_key};
+use tollgate_engine::Engine;
+use tollgate_scorer::ScorerConfig;
+use tollgate_service::random_key;
 use tollgate_types::{Rejection, Transaction};
 
 use crate::commands::{ScoreArgs, settings};
@@ -99,7 +101,7 @@ impl Files {
 fn score(config: &ScorerConfig, files: &mut Files) -> anyhow::Result<u64> {
     let mut engine = Engine::new(Arc::new(config.rules.clone()), random_key());
     let version = config.rules.version();
-    let now = tollgate_runtime::now();
+    let now = tollgate_service::now();
     let (mut line, mut out) = (Vec::new(), Vec::new());
     let (mut number, mut rejected) = (0_u64, 0_u64);
     while let Some(whole) =

@@ -269,7 +269,7 @@ fn tables_are_made_once_and_a_migration_without_a_database_names_the_setting() {
     for _ in 0..2 {
         let migrated = tollgate(dir.path(), &["migrate"])
             .env("TOLLGATE_PERSISTENCE__DATABASE_URL", "sqlite://store.db")
-            .env("TOLLGATE_NOTIFIER__LEDGER_URL", "sqlite://ledger.db")
+            .env("TOLLGATE_NOTIFIER__DELIVERY_LOG_URL", "sqlite://ledger.db")
             .output()
             .unwrap();
         let said = text(&migrated.stdout);

@@ -64,7 +64,7 @@ impl Stage {
             ("KAFKA__BROKERS", kafka),
             ("PERSISTENCE__DATABASE_URL", store.clone()),
             ("PERSISTENCE__WRITE_TIMEOUT_MS", "5000".to_owned()),
-            ("NOTIFIER__LEDGER_URL", store),
+            ("NOTIFIER__DELIVERY_LOG_URL", store),
             ("NOTIFIER__SINKS", sinks.to_string()),
             ("NOTIFIER__RETRY__CAP_MS", "2000".to_owned()),
             ("SCORER__SNAPSHOTS", snapshots),

@@ -8,7 +8,7 @@ use axum::extract::State;
 use axum::response::Html;
 use axum::routing::get;
 use serde_json::Value;
-use tollgate_runtime::http::escaped;
+use tollgate_service::http::escaped;
 
 use super::clock::rfc3339;
 use super::core::Core;

@@ -9,8 +9,8 @@ use std::time::Duration;
 use axum::http::{HeaderMap, StatusCode};
 use reqwest::redirect::Policy;
 use serde::Deserialize;
-use tollgate_runtime::http::Problem;
-use tollgate_runtime::http::is_loopback;
+use tollgate_service::http::Problem;
+use tollgate_service::http::is_loopback;
 use url::Url;
 
 use crate::IngestConfig;

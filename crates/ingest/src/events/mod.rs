@@ -19,8 +19,8 @@ use axum::http::request::Parts;
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use serde_json::value::RawValue;
-use tollgate_runtime::http::{Problem, RequestTrace};
-use tollgate_runtime::kafka::{Origin, RejectedRow};
+use tollgate_log::{Origin, RejectedRow};
+use tollgate_service::http::{Problem, RequestTrace};
 use tollgate_types::{Rejection, TraceContext};
 use utoipa::ToSchema;
 

@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 use metrics::counter;
-use tollgate_runtime::kafka::{
-    Acks, DeliveryFailure, Kafka, Origin, Outgoing, Producer, RejectedRow, SendError,
+use tollgate_log::{
+    Acks, DeliveryFailure, Kafka, Origin, Producer, ProducerRecord, RejectedRow, SendError,
 };
 use tollgate_types::TraceContext;
 
@@ -78,10 +78,10 @@ impl Line {
     fn write(&self, entry: &Entry, acks: &Arc<Acks>, means: &Means) -> Result<(), SendError> {
         let payload = entry.to_json();
         let topic = &self.kafka.topics().imports;
-        let record = Outgoing {
+        let record = ProducerRecord {
             // Where the request stands, however keys are spread now.
             partition: Some(means.partition),
-            ..Outgoing::new(topic, entry.id().as_bytes(), &payload)
+            ..ProducerRecord::new(topic, entry.id().as_bytes(), &payload)
         };
         self.producer
             .send_waiting(&record, acks, || means.cancel.is_cancelled())
@@ -255,9 +255,9 @@ impl Window {
                 self.accepted += 1;
                 let context = transaction.trace().or(trace);
                 let text = transaction.one_line_in(context);
-                let record = Outgoing {
+                let record = ProducerRecord {
                     context,
-                    ..Outgoing::new(
+                    ..ProducerRecord::new(
                         &line.kafka.topics().transactions,
                         transaction.user_id.as_bytes(),
                         text.as_bytes(),

@@ -13,10 +13,10 @@ mod worker;
 use std::sync::Arc;
 
 use tokio::sync::oneshot;
-use tollgate_runtime::Shutdown;
-use tollgate_runtime::config::ConfigError;
-use tollgate_runtime::health::Health;
-use tollgate_runtime::kafka::Kafka;
+use tollgate_log::Kafka;
+use tollgate_service::Shutdown;
+use tollgate_service::config::ConfigError;
+use tollgate_service::health::Health;
 
 use crate::IngestConfig;
 pub(crate) use journal::{Entry, Request};

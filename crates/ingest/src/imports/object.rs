@@ -9,7 +9,7 @@ use metrics::{Gauge, counter, gauge};
 use object_store::{GetOptions, GetRange, ObjectStoreExt as _};
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
-use tollgate_runtime::resilience::{CallError, Dependency, Limits, Patience, Unserved};
+use tollgate_service::resilience::{CallError, Dependency, Limits, Patience, Unserved};
 
 use super::rows::RowsError;
 use super::source::Located;

@@ -7,10 +7,10 @@ use std::sync::atomic::AtomicUsize;
 use object_store::ObjectStore;
 use object_store::path::Path;
 use serde::{Deserialize, Serialize};
-use tollgate_runtime::Secret;
-use tollgate_runtime::config::ConfigError;
-use tollgate_runtime::objects::{self, StoreSettings};
-use tollgate_runtime::resilience::Dependency;
+use tollgate_service::Secret;
+use tollgate_service::config::ConfigError;
+use tollgate_service::objects::{self, StoreSettings};
+use tollgate_service::resilience::Dependency;
 
 use super::object;
 use super::rows::{Columns, Format};

@@ -18,9 +18,9 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::BorrowedMessage;
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
-use tollgate_runtime::Shutdown;
-use tollgate_runtime::health::Health;
-use tollgate_runtime::kafka::{Kafka, Profile, reports};
+use tollgate_log::{Kafka, Profile, reports};
+use tollgate_service::Shutdown;
+use tollgate_service::health::Health;
 
 use super::feed::{End, Line, feed};
 use super::journal::Journal;

@@ -3,7 +3,7 @@
 use std::sync::mpsc;
 
 use tollgate_ingest::RateLimitConfig;
-use tollgate_runtime::http::{ApiKeyConfig, ApiKeys, Scope};
+use tollgate_service::http::{ApiKeyConfig, ApiKeys, Scope};
 
 use crate::support::{
     Answer, JSON, NDJSON, Pieces, Scorer, config, embedded, eventually, start, transaction,

@@ -4,7 +4,7 @@ use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use rdkafka::mocking::MockCluster;
-use tollgate_runtime::kafka::{Kafka, KafkaConfig};
+use tollgate_log::{Kafka, KafkaConfig};
 
 use crate::support::{
     Answer, JSON, Scorer, cluster_at, config, eventually, start, start_with, transaction,

@@ -12,8 +12,8 @@ use serde_json::Value;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tollgate_ingest::{Ingest, IngestConfig};
-use tollgate_runtime::Shutdown;
-use tollgate_runtime::kafka::{Acks, Kafka, KafkaConfig, LogRecord, Outgoing};
+use tollgate_log::{Acks, Kafka, KafkaConfig, LogRecord, ProducerRecord};
+use tollgate_service::Shutdown;
 
 pub(crate) const JSON: &str = "application/json";
 pub(crate) const NDJSON: &str = "application/x-ndjson";
@@ -56,7 +56,7 @@ pub(crate) struct Service {
 /// Starts a service without waiting for its log.
 pub(crate) async fn start_with(kafka: Kafka, config: IngestConfig) -> Service {
     // Before the first measurement, or it would go nowhere.
-    tollgate_runtime::telemetry::metrics_handle();
+    tollgate_service::telemetry::metrics_handle();
     let shutdown = Shutdown::new(Duration::from_secs(10));
     let ingest = tollgate_ingest::start(config, kafka.clone(), shutdown.clone())
         .await
@@ -149,7 +149,7 @@ impl Service {
         let mut reader = self.kafka.reader(&[topic]).unwrap();
         let read = reader.read_all(|record| {
             found.push(record);
-            Ok::<(), tollgate_runtime::kafka::KafkaError>(())
+            Ok::<(), tollgate_log::KafkaError>(())
         });
         read.unwrap();
         found
@@ -336,9 +336,9 @@ impl Scorer {
                 let partition = Some(partition.parse().unwrap());
                 for reply in decide(&record) {
                     let topic = &kafka.topics().replies;
-                    let out = Outgoing {
+                    let out = ProducerRecord {
                         partition,
-                        ..Outgoing::new(topic, record.key.as_bytes(), reply.as_bytes())
+                        ..ProducerRecord::new(topic, record.key.as_bytes(), reply.as_bytes())
                     };
                     producer.send(&out, &Acks::new(|_| ())).unwrap();
                 }

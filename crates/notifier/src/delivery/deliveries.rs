@@ -1,16 +1,16 @@
 //! The spans of a message to a sink: one for each alert in it, in the alert's own trace.
 
-use tollgate_runtime::resilience::Unserved;
-use tollgate_runtime::telemetry::trace::{Span, SpanKind, begin_kept};
+use tollgate_service::resilience::Unserved;
+use tollgate_service::telemetry::trace::{Span, SpanKind, begin_kept};
 use tollgate_types::TraceContext;
 
-use super::{Failure, Owed};
+use super::{Failure, PendingAlert};
 
 /// Those of the alerts whose traces are kept.
 pub(super) struct Deliveries(Vec<Span>);
 
 impl Deliveries {
-    pub(super) fn begin(sink: &str, kind: &'static str, message: &[Owed]) -> Self {
+    pub(super) fn begin(sink: &str, kind: &'static str, message: &[PendingAlert]) -> Self {
         let mut spans: Vec<Span> = Vec::new();
         for trace in message.iter().filter_map(|(_, ticket)| ticket.trace()) {
             let Some(context) = begin_kept(Some(trace.context)) else {

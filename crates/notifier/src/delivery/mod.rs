@@ -1,6 +1,6 @@
 //! One sink's bulkhead: its queue, its pace, its concurrency, its retries. What happens here delays no other sink.
 //!
-//! Invariant: an alert's ticket is resolved only after the ledger knows that the sink has it, or after its record was
+//! Invariant: an alert's ticket is resolved only after the delivery log knows that the sink has it, or after its record was
 //! handed to the dead letters. A sink that is down is no reason to give an alert up: it is tried until the shutdown.
 //! An alert that fails again and again, while the sink takes others, is.
 
@@ -25,20 +25,20 @@ use sink_metrics::SinkMetrics;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
-use tollgate_runtime::Shutdown;
-use tollgate_runtime::database::DatabaseError;
-use tollgate_runtime::resilience::{Dependency, Limits, Patience, Unserved};
-use tollgate_runtime::telemetry::trace::within;
+use tollgate_service::Shutdown;
+use tollgate_service::database::DatabaseError;
+use tollgate_service::resilience::{Dependency, Limits, Patience, Unserved};
+use tollgate_service::telemetry::trace::within;
 
 use crate::alert::{Alert, AlertKey};
 use crate::config::SinkSpec;
 use crate::dead_letters::{DeadLetters, Letter};
-use crate::ledger::Ledger;
-use crate::parcel::Ticket;
+use crate::delivery_log::DeliveryLog;
+use crate::in_flight_batch::DeliveryGuard;
 use crate::sinks::{Failure, Sink};
 
 /// Tickets of one batch for one sink.
-pub(crate) type Load = Vec<Ticket>;
+pub(crate) type Load = Vec<DeliveryGuard>;
 /// A place among the messages that are under way.
 type Place = Option<OwnedSemaphorePermit>;
 
@@ -54,7 +54,7 @@ pub(crate) struct Drain {
 /// What the workers of all sinks share.
 #[derive(Debug, Clone)]
 pub(crate) struct Means {
-    pub(crate) ledger: Ledger,
+    pub(crate) delivery_log: DeliveryLog,
     pub(crate) letters: DeadLetters,
     pub(crate) drain: Drain,
 }
@@ -72,7 +72,7 @@ pub(crate) struct SinkWorker {
 }
 
 /// An alert, and the ticket that is resolved when the sink has it.
-type Owed = (Arc<Alert>, Ticket);
+type PendingAlert = (Arc<Alert>, DeliveryGuard);
 
 /// What became of an attempt to settle a message.
 enum Fate {
@@ -111,10 +111,10 @@ impl SinkWorker {
         self: Arc<Self>,
         mut queue: mpsc::Receiver<Load>,
     ) -> anyhow::Result<()> {
-        // In the order of the log, and held until the ledger knows: what a crash may send twice is bounded by it.
+        // In the order of the log, and held until the delivery log knows: what a crash may send twice is bounded by it.
         let places = Arc::new(Semaphore::new(self.concurrency));
         let mut deliveries = JoinSet::new();
-        let mut waiting: VecDeque<Owed> = VecDeque::new();
+        let mut waiting: VecDeque<PendingAlert> = VecDeque::new();
         let mut open = true;
         while open || !waiting.is_empty() || !deliveries.is_empty() {
             tokio::select! {
@@ -123,7 +123,7 @@ impl SinkWorker {
                     None => open = false,
                 },
                 (place, number) = self.turn(&places, waiting.len()), if !waiting.is_empty() => {
-                    let message: Vec<Owed> = waiting.drain(..number.min(waiting.len())).collect();
+                    let message: Vec<PendingAlert> = waiting.drain(..number.min(waiting.len())).collect();
                     let number = u32::try_from(message.len()).map_or(f64::MAX, f64::from);
                     self.metrics.queued.decrement(number);
                     deliveries.spawn(Arc::clone(&self).settle(message, place));
@@ -135,8 +135,12 @@ impl SinkWorker {
     }
 
     /// Claims the alerts of a batch, as far as the sink does not have them.
-    async fn take(&self, load: Load, waiting: &mut VecDeque<Owed>) -> Result<(), DatabaseError> {
-        let claimed: Vec<Owed> = load
+    async fn take(
+        &self,
+        load: Load,
+        waiting: &mut VecDeque<PendingAlert>,
+    ) -> Result<(), DatabaseError> {
+        let claimed: Vec<PendingAlert> = load
             .into_iter()
             .filter_map(|ticket| {
                 let alert = Arc::clone(ticket.alert()?);
@@ -148,10 +152,10 @@ impl SinkWorker {
             })
             .collect();
         let keys: Vec<&AlertKey> = claimed.iter().map(|(alert, _)| &alert.key).collect();
-        let known = self.means.ledger.known(&self.name, &keys).await?;
+        let known = self.means.delivery_log.known(&self.name, &keys).await?;
         for (index, (alert, ticket)) in claimed.into_iter().enumerate() {
             match &known {
-                // The shutdown came before the ledger's answer.
+                // The shutdown came before the delivery log's answer.
                 None => drop(self.claims.settle(&alert.key)),
                 Some(known) if known.contains(&index) => {
                     self.metrics.known.increment(1);
@@ -179,7 +183,7 @@ impl SinkWorker {
     }
 
     /// Settles a message: every alert in it is delivered, dead-lettered, or no longer this process's.
-    async fn settle(self: Arc<Self>, message: Vec<Owed>, _place: Place) {
+    async fn settle(self: Arc<Self>, message: Vec<PendingAlert>, _place: Place) {
         let mut open = vec![message];
         // The first one's turn was waited for.
         let mut paid = true;
@@ -188,8 +192,8 @@ impl SinkWorker {
             match fate {
                 Fate::Delivered => {
                     let keys = message.iter().map(|(alert, _)| &alert.key);
-                    // Where the ledger's writer has died, the service goes down, and the tickets with it.
-                    if self.means.ledger.record(&self.name, keys).await {
+                    // Where the delivery log's writer has died, the service goes down, and the tickets with it.
+                    if self.means.delivery_log.record(&self.name, keys).await {
                         for (alert, ticket) in message {
                             self.resolve(&alert.key, ticket);
                         }
@@ -211,7 +215,7 @@ impl SinkWorker {
                     }
                 }
                 Fate::Revoked => {
-                    let left: Vec<Owed> = message
+                    let left: Vec<PendingAlert> = message
                         .into_iter()
                         .filter_map(|(alert, ticket)| {
                             if !ticket.revoked().is_cancelled() {
@@ -230,7 +234,7 @@ impl SinkWorker {
     }
 
     /// To the dead letters.
-    async fn give_up(&self, (alert, ticket): Owed, attempts: u32, reason: &str) {
+    async fn give_up(&self, (alert, ticket): PendingAlert, attempts: u32, reason: &str) {
         self.metrics.refused.increment(1);
         if let Some(trace) = ticket.trace() {
             trace.fail("refused", reason);
@@ -248,7 +252,7 @@ impl SinkWorker {
     }
 
     /// Tries until the sink has the message or refuses it. The attempts, and what came of them.
-    async fn deliver(&self, message: &[Owed], paid: bool) -> (u32, Fate) {
+    async fn deliver(&self, message: &[PendingAlert], paid: bool) -> (u32, Fate) {
         let begun = Instant::now();
         let spans = Deliveries::begin(&self.name, self.sink.kind(), message);
         let Drain { stop, late } = &self.means.drain;
@@ -296,7 +300,7 @@ impl SinkWorker {
     }
 
     /// The alert is where it belongs, and so is whatever followed it.
-    fn resolve(&self, key: &AlertKey, ticket: Ticket) {
+    fn resolve(&self, key: &AlertKey, ticket: DeliveryGuard) {
         ticket.resolve();
         for follower in self.claims.settle(key) {
             self.metrics.known.increment(1);
@@ -306,7 +310,7 @@ impl SinkWorker {
 }
 
 /// What tells that a partition went, for each assignment that the alerts are of: mostly there is one.
-fn revocations(message: &[Owed]) -> Vec<CancellationToken> {
+fn revocations(message: &[PendingAlert]) -> Vec<CancellationToken> {
     let mut tokens: Vec<CancellationToken> = Vec::new();
     for (_, ticket) in message {
         if !tokens.iter().any(|token| token == ticket.revoked()) {

@@ -48,7 +48,7 @@ impl SinkMetrics {
         self.delivered.increment(number as u64);
         self.message
             .record(u32::try_from(number).unwrap_or(u32::MAX));
-        let now = tollgate_runtime::now();
+        let now = tollgate_service::now();
         for alert in alerts {
             self.from_decision.record(seconds(now - alert.processed_at));
             self.from_event.record(seconds(now - alert.event_time));

@@ -6,10 +6,11 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use tollgate_runtime::health::Health;
-use tollgate_runtime::kafka::{
-    Acks, Batching, ConsumerOptions, Event, Kafka, KafkaConfig, Lanes, Outgoing, StartingPosition,
+use tollgate_log::{
+    Acks, Batching, ConsumerOptions, Distribution, Event, Kafka, KafkaConfig, ProducerRecord,
+    StartingPosition,
 };
+use tollgate_service::health::Health;
 use tollgate_types::Stage;
 
 use super::*;
@@ -22,12 +23,12 @@ const DEADLINE: Duration = Duration::from_secs(30);
 /// The pipeline behind the log, with a sink that the test switches on, and events that pass through the test.
 struct Pipeline {
     kafka: Kafka,
-    from_log: tollgate_runtime::kafka::Lane,
+    from_log: tollgate_log::WorkerQueue,
     to_dispatcher: mpsc::UnboundedSender<Event>,
     shown: Arc<Mutex<HashMap<String, usize>>>,
     attempts: Arc<Mutex<HashMap<String, usize>>>,
     up: Arc<AtomicBool>,
-    consumer: tollgate_runtime::kafka::ConsumerHandle,
+    consumer: tollgate_log::ConsumerHandle,
     stop: Shutdown,
     tasks: JoinSet<anyhow::Result<()>>,
     _directory: tempfile::TempDir,
@@ -42,7 +43,7 @@ impl Pipeline {
         let options = ConsumerOptions {
             stage: Stage::Notifier,
             start: StartingPosition::TrimHorizon,
-            lanes: Lanes::ByPartition(1),
+            lanes: Distribution::ByPartition(1),
             batching: Batching {
                 max_records: 1,
                 max_bytes: 1 << 20,
@@ -56,11 +57,16 @@ impl Pipeline {
         };
         let (consumer, mut lanes) = kafka.consume(options, &health, &stop).unwrap();
         let directory = tempfile::tempdir().unwrap();
-        let url = format!("sqlite://{}", directory.path().join("ledger.db").display());
-        let database = tollgate_runtime::database::Database::open("notifier.ledger_url", &url, 2)
-            .await
-            .unwrap();
-        let (ledger, ledger_writer, store) = crate::ledger::open(database, health, stop.clone());
+        let url = format!(
+            "sqlite://{}",
+            directory.path().join("delivery-log.db").display()
+        );
+        let database =
+            tollgate_service::database::Database::open("notifier.delivery_log_url", &url, 2)
+                .await
+                .unwrap();
+        let (delivery_log, delivery_log_writer, store) =
+            crate::delivery_log::open(database, health, stop.clone());
         store.prepare().await.unwrap();
         let (letters, letter_writer) =
             LetterWriter::new(kafka.clone(), kafka.producer("test").unwrap(), stop.clone());
@@ -96,7 +102,7 @@ impl Pipeline {
             .await
             .unwrap();
         let means = Means {
-            ledger,
+            delivery_log,
             letters: letters.clone(),
             drain: Drain {
                 stop: stop.clone(),
@@ -119,7 +125,7 @@ impl Pipeline {
         };
         let mut tasks = JoinSet::new();
         tasks.spawn(worker.run(queue));
-        tasks.spawn(ledger_writer.run());
+        tasks.spawn(delivery_log_writer.run());
         tasks.spawn(letter_writer.run());
         tasks.spawn(dispatcher.run());
         let from_log = lanes.remove(0);
@@ -143,7 +149,7 @@ impl Pipeline {
             r#"{{"transaction_id":"{transaction}","user_id":"u","fraud_score":80,"fraud_indicators":[],"status":"blocked","processed_at":"2026-03-01T12:30:00Z","ruleset_version":"1","transaction":{{}}}}"#
         );
         let acks = Acks::new(|result| result.unwrap());
-        let record = Outgoing::new(&self.kafka.topics().alerts, b"u", json.as_bytes());
+        let record = ProducerRecord::new(&self.kafka.topics().alerts, b"u", json.as_bytes());
         let producer = self.kafka.producer("test").unwrap();
         producer.send(&record, &acks).unwrap();
         producer.flush(DEADLINE).unwrap();
@@ -182,7 +188,7 @@ impl Pipeline {
     }
 
     /// The grace period is longer than the deadline, so this ends only where nothing is left in hand.
-    async fn ends_with_nothing_in_hand(mut self) {
+    async fn ends_with_nothing_in_flight(mut self) {
         self.stop.begin();
         tokio::time::timeout(DEADLINE, self.consumer.join())
             .await
@@ -216,7 +222,7 @@ async fn an_alert_whose_partition_went_is_left_to_the_next_owner() {
         .await;
     let shown = pipeline.shown.lock().unwrap().clone();
     assert_eq!(shown, HashMap::from([("stays".to_owned(), 1)]));
-    pipeline.ends_with_nothing_in_hand().await;
+    pipeline.ends_with_nothing_in_flight().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -239,5 +245,5 @@ async fn an_alert_that_comes_back_with_its_partition_is_delivered_once() {
         })
         .await;
     assert_eq!(pipeline.shown.lock().unwrap()["again"], 1);
-    pipeline.ends_with_nothing_in_hand().await;
+    pipeline.ends_with_nothing_in_flight().await;
 }

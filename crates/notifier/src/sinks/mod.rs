@@ -9,8 +9,8 @@ mod webhook;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tollgate_runtime::config::ConfigError;
-use tollgate_runtime::resilience::CallError;
+use tollgate_service::config::ConfigError;
+use tollgate_service::resilience::CallError;
 
 use crate::alert::Alert;
 use crate::config::{SinkKind, SinkSpec};
@@ -105,7 +105,7 @@ impl Sink {
             #[cfg(not(feature = "oci"))]
             SinkKind::Oci(_) => {
                 let _ = cloud;
-                let reason = tollgate_runtime::cloud::NOT_BUILT;
+                let reason = tollgate_service::cloud::NOT_BUILT;
                 Err(ConfigError::invalid(
                     format!("{}.kind", spec.setting),
                     reason,

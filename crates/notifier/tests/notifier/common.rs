@@ -16,9 +16,9 @@ use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::message::Headers as _;
 use rdkafka::{ClientConfig, Message as _};
 use tempfile::TempDir;
+use tollgate_log::{Acks, Kafka, KafkaConfig, Producer, ProducerRecord};
 use tollgate_notifier::{Cloud, ConsoleOut, Notifier, NotifierConfig, SinkConfig};
-use tollgate_runtime::kafka::{Acks, Kafka, KafkaConfig, Outgoing, Producer};
-use tollgate_runtime::{Secret, Shutdown};
+use tollgate_service::{Secret, Shutdown};
 
 pub(crate) const DEADLINE: Duration = Duration::from_secs(30);
 pub(crate) const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
@@ -87,7 +87,7 @@ impl World {
     pub(crate) fn config(&self, sinks: Vec<SinkConfig>) -> NotifierConfig {
         let mut config = NotifierConfig {
             admin_listen: "127.0.0.1:0".parse().unwrap(),
-            ledger_url: format!("sqlite://{}", self.path("ledger.db").display()),
+            delivery_log_url: format!("sqlite://{}", self.path("delivery-log.db").display()),
             sinks,
             ..NotifierConfig::default()
         };
@@ -128,9 +128,9 @@ impl World {
     ) {
         let acks = Acks::new(|result| result.unwrap());
         for record in records {
-            let outgoing = Outgoing {
+            let outgoing = ProducerRecord {
                 headers,
-                ..Outgoing::new(&self.kafka.topics().alerts, b"ann", record.as_ref())
+                ..ProducerRecord::new(&self.kafka.topics().alerts, b"ann", record.as_ref())
             };
             self.producer.send(&outgoing, &acks).unwrap();
         }

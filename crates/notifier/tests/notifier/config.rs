@@ -1,8 +1,8 @@
 //! A setting that cannot be used is named, with what would do.
 
 use tollgate_notifier::{Cloud, ConsoleOut, NotifierConfig, SinkConfig};
-use tollgate_runtime::Shutdown;
-use tollgate_runtime::config::Settings;
+use tollgate_service::Shutdown;
+use tollgate_service::config::Settings;
 
 fn load(variables: &[(&str, &str)]) -> anyhow::Result<NotifierConfig> {
     let variables = variables
@@ -20,11 +20,11 @@ fn error(sinks: &str) -> String {
 }
 
 #[test]
-fn without_any_setting_there_is_one_console_and_a_local_ledger() {
+fn without_any_setting_there_is_one_console_and_a_local_delivery_log() {
     let config = load(&[]).unwrap();
     assert_eq!(config.sinks, [SinkConfig::of_kind("console")]);
     assert_eq!(config.admin_listen.to_string(), "127.0.0.1:9104");
-    assert_eq!(config.ledger_url, "sqlite://tollgate-notifier.db");
+    assert_eq!(config.delivery_log_url, "sqlite://tollgate-notifier.db");
 }
 
 #[test]
@@ -152,7 +152,7 @@ fn every_mistake_is_answered_with_the_setting_and_what_would_do() {
         .unwrap_err()
         .to_string();
     assert!(
-        message.contains("did you mean TOLLGATE_NOTIFIER__LEDGER_URL?"),
+        message.contains("did you mean TOLLGATE_NOTIFIER__DELIVERY_LOG_URL?"),
         "{message}"
     );
 }
@@ -192,18 +192,18 @@ async fn what_only_a_start_can_tell_is_answered_with_the_setting_too() {
     );
 
     let mut config = world.config(vec![crate::common::console()]);
-    config.ledger_url = "mysql://me:hunter2@db/x".into();
+    config.delivery_log_url = "mysql://me:hunter2@db/x".into();
     let message = start(config).await;
     assert!(
-        message.starts_with("notifier.ledger_url: ") && !message.contains("hunter2"),
+        message.starts_with("notifier.delivery_log_url: ") && !message.contains("hunter2"),
         "{message}"
     );
 
     let mut config = world.config(vec![crate::common::console()]);
-    config.ledger_retention_days = 1;
+    config.delivery_log_retention_days = 1;
     let message = start(config).await;
     assert!(
-        message.starts_with("notifier.ledger_retention_days: "),
+        message.starts_with("notifier.delivery_log_retention_days: "),
         "{message}"
     );
 }

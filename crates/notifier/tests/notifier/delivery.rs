@@ -23,7 +23,7 @@ async fn every_alert_reaches_every_sink_once_with_everything_in_it() {
     let mut hook = webhook(receiver.address);
     hook.headers.insert(
         "authorization".into(),
-        tollgate_runtime::Secret::new("Bearer t"),
+        tollgate_service::Secret::new("Bearer t"),
     );
     let config = world.config(vec![console(), file(&path), hook]);
     let ids: Vec<String> = (0..300).map(|i| format!("t{i:03}")).collect();
@@ -194,7 +194,7 @@ async fn a_cut_off_last_line_does_not_spoil_the_next_and_a_rotated_file_is_made_
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_stop_finishes_what_is_in_hand_and_a_start_goes_on_behind_it() {
+async fn a_stop_finishes_what_is_in_flight_and_a_start_goes_on_behind_it() {
     let world = World::new();
     let path = world.path("alerts.ndjson");
     let ids: Vec<String> = (0..2_000).map(|i| format!("t{i:04}")).collect();

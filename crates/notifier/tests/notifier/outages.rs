@@ -320,7 +320,7 @@ async fn a_stop_while_a_receiver_is_down_is_prompt_and_the_alert_goes_out_after_
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_postgres_ledger_that_is_away_is_told_and_nothing_is_sent_without_it() {
+async fn a_postgres_delivery_log_that_is_away_is_told_and_nothing_is_sent_without_it() {
     let world = World::new();
     let path = world.path("alerts.ndjson");
     world.write([alert("ann", "a")]);
@@ -330,7 +330,7 @@ async fn a_postgres_ledger_that_is_away_is_told_and_nothing_is_sent_without_it()
         .unwrap()
         .local_addr()
         .unwrap();
-    config.ledger_url = format!("postgres://me:hunter2@{free}/ledger");
+    config.delivery_log_url = format!("postgres://me:hunter2@{free}/delivery_log");
     let running = world.start_with(config, ConsoleOut::stdout()).await;
     eventually("the reason", async || {
         running
@@ -343,7 +343,7 @@ async fn a_postgres_ledger_that_is_away_is_told_and_nothing_is_sent_without_it()
     let (status, body) = running.readiness().await;
     assert_eq!(status, 503);
     assert!(
-        body.contains("ledger") && !body.contains("hunter2"),
+        body.contains("delivery_log") && !body.contains("hunter2"),
         "{body}"
     );
     let begun = Instant::now();
@@ -357,12 +357,12 @@ async fn a_postgres_ledger_that_is_away_is_told_and_nothing_is_sent_without_it()
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn while_the_ledger_cannot_be_written_no_more_than_the_alert_in_flight_is_sent() {
+async fn while_the_delivery_log_cannot_be_written_no_more_than_the_alert_in_flight_is_sent() {
     let world = World::new();
     let path = world.path("alerts.ndjson");
     let running = world.start(vec![file(&path)]).await;
     assert!(running.notifier.ready().await);
-    let url = format!("sqlite://{}", world.path("ledger.db").display());
+    let url = format!("sqlite://{}", world.path("delivery-log.db").display());
     let mut other = sqlx::SqliteConnection::connect(&url).await.unwrap();
     sqlx::query("BEGIN IMMEDIATE")
         .execute(&mut other)
@@ -380,9 +380,12 @@ async fn while_the_ledger_cannot_be_written_no_more_than_the_alert_in_flight_is_
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_ledger_of_another_make_ends_the_service_with_the_reason() {
+async fn a_delivery_log_of_another_make_ends_the_service_with_the_reason() {
     let world = World::new();
-    let url = format!("sqlite://{}?mode=rwc", world.path("ledger.db").display());
+    let url = format!(
+        "sqlite://{}?mode=rwc",
+        world.path("delivery-log.db").display()
+    );
     let mut other = sqlx::SqliteConnection::connect(&url).await.unwrap();
     sqlx::query("CREATE TABLE alert_deliveries (x)")
         .execute(&mut other)
@@ -394,7 +397,7 @@ async fn a_ledger_of_another_make_ends_the_service_with_the_reason() {
         .unwrap();
     let message = format!("{:#}", ended.unwrap_err());
     assert!(
-        message.contains("the ledger") && message.contains("already exists"),
+        message.contains("the delivery log") && message.contains("already exists"),
         "{message}"
     );
 }
@@ -433,7 +436,7 @@ impl Way {
 
 #[cfg(feature = "postgres-tests")]
 #[tokio::test(flavor = "multi_thread")]
-async fn alerts_wait_while_a_postgres_ledger_is_cut_off_and_each_is_delivered_once() {
+async fn alerts_wait_while_a_postgres_delivery_log_is_cut_off_and_each_is_delivered_once() {
     let Ok(server) = std::env::var("TEST_POSTGRES_URL") else {
         eprintln!("skipped: TEST_POSTGRES_URL is not set");
         return;
@@ -458,7 +461,7 @@ async fn alerts_wait_while_a_postgres_ledger_is_cut_off_and_each_is_delivered_on
     let receiver = Receiver::start(|_, _| Answer::Status(200)).await;
     let path = world.path("alerts.ndjson");
     let mut config = world.config(vec![webhook(receiver.address), file(&path)]);
-    config.ledger_url = url.to_string();
+    config.delivery_log_url = url.to_string();
     let ids: Vec<String> = (0..400).map(|i| format!("t{i:03}")).collect();
     let running = world.start_with(config.clone(), ConsoleOut::stdout()).await;
     world.write(ids[..200].iter().map(|id| alert("ann", id)));
@@ -475,7 +478,7 @@ async fn alerts_wait_while_a_postgres_ledger_is_cut_off_and_each_is_delivered_on
     })
     .await;
     running.stop().await;
-    // Read again from the beginning with the same ledger.
+    // Read again from the beginning with the same delivery log.
     let running = world.start_with(config, ConsoleOut::stdout()).await;
     world.write([alert("ann", "z")]);
     eventually("the last", async || {

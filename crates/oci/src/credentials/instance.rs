@@ -15,7 +15,7 @@ use super::token::Life;
 use super::{Reason, Signing};
 use crate::client::sdk_client;
 use crate::config::OciConfig;
-use tollgate_runtime::http::with_causes;
+use tollgate_service::http::with_causes;
 
 use crate::failure::OciFailure;
 

@@ -16,7 +16,7 @@ use super::resource_principal::variable;
 use super::token::Life;
 use super::{Reason, Signing, read};
 use crate::config::OciConfig;
-use tollgate_runtime::http::with_causes;
+use tollgate_service::http::with_causes;
 
 const PATH: &str = "/resourcePrincipalSessionTokens";
 const PORT: u16 = 12_250;

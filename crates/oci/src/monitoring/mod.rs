@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use tokio::time::{Instant, MissedTickBehavior, interval_at};
 use tokio_util::sync::CancellationToken;
-use tollgate_runtime::Shutdown;
-use tollgate_runtime::telemetry::{exposition, metrics_text};
+use tollgate_service::Shutdown;
+use tollgate_service::telemetry::{exposition, metrics_text};
 
 use crate::Client;
 use crate::config::OciConfig;

@@ -10,12 +10,12 @@ use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 use metrics::counter;
 use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
-use tollgate_runtime::resilience::{Dependency, Limits, Patience, Unserved};
+use tollgate_service::resilience::{Dependency, Limits, Patience, Unserved};
 
 use super::streams::Points;
 use crate::config::OciConfig;
 use crate::{Client, OciFailure};
-use tollgate_runtime::telemetry::exposition::Labels;
+use tollgate_service::telemetry::exposition::Labels;
 
 /// Unique streams that a call may hold.
 const STREAMS_A_CALL: usize = 50;
@@ -214,7 +214,7 @@ mod tests {
     use axum::routing::post;
     use openssl::rsa::Rsa;
     use serde_json::{Value, json};
-    use tollgate_runtime::Secret;
+    use tollgate_service::Secret;
 
     use super::*;
     use crate::client::Endpoint;

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use tollgate_runtime::telemetry::exposition::{Labels, Sample};
+use tollgate_service::telemetry::exposition::{Labels, Sample};
 
 /// How a metric of ours is seen in Monitoring.
 struct Stream {
@@ -267,7 +267,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use tollgate_runtime::telemetry::exposition::samples;
+    use tollgate_service::telemetry::exposition::samples;
 
     fn look(text: &str) -> Look {
         Look::at(samples(text))

@@ -4,7 +4,7 @@ use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, Query, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use tollgate_runtime::http::Problem;
+use tollgate_service::http::Problem;
 use tollgate_types::{Status, Timestamp};
 use utoipa::IntoParams;
 

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use axum::Json;
 use axum::extract::{Query, State};
 use serde::Serialize;
-use tollgate_runtime::http::Problem;
+use tollgate_service::http::Problem;
 use tollgate_types::{Status, Timestamp};
 use utoipa::ToSchema;
 

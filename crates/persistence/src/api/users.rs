@@ -8,7 +8,7 @@ use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
 use serde::Serialize;
 use serde_json::value::RawValue;
-use tollgate_runtime::http::Problem;
+use tollgate_service::http::Problem;
 use tollgate_types::{Amount, Timestamp};
 use utoipa::ToSchema;
 

@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 
 use sqlx::{AssertSqlSafe, Connection as _, Executor as _, PgConnection};
 
-use tollgate_runtime::health::Health;
-use tollgate_runtime::resilience::Patience;
+use tollgate_service::health::Health;
+use tollgate_service::resilience::Patience;
 
 use super::{Filter, Store};
 use crate::config::PersistenceConfig;

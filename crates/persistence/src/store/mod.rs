@@ -14,10 +14,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use sqlx::migrate::Migrator;
-use tollgate_runtime::database::{Database, DatabaseError};
-use tollgate_runtime::health::Health;
-use tollgate_runtime::resilience::{CallError as _, Dependency, Patience, Unserved};
-use tollgate_runtime::telemetry::trace::SPAN_TARGET;
+use tollgate_service::database::{Database, DatabaseError};
+use tollgate_service::health::Health;
+use tollgate_service::resilience::{CallError as _, Dependency, Patience, Unserved};
+use tollgate_service::telemetry::trace::SPAN_TARGET;
 use tollgate_types::{Amount, Status, Timestamp};
 use tracing::Instrument as _;
 
@@ -278,7 +278,7 @@ impl Store {
     }
 }
 
-/// The notifier may keep its ledger in the same database: each keeps its own record of migrations.
+/// The notifier may keep its delivery log in the same database: each keeps its own record of migrations.
 fn for_this_service(mut migrator: Migrator) -> Migrator {
     migrator.set_ignore_missing(true);
     migrator.dangerous_set_table_name("persistence_migrations");

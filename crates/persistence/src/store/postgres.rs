@@ -4,7 +4,7 @@ use chrono::{DateTime, Utc};
 use sqlx::migrate::Migrator;
 use sqlx::postgres::{PgPool, PgPoolOptions, PgRow};
 use sqlx::{AssertSqlSafe, Executor as _, Postgres, QueryBuilder, Row as _};
-use tollgate_runtime::database::{self, DatabaseError, Lease};
+use tollgate_service::database::{self, DatabaseError, Lease};
 use tollgate_types::{Amount, Status, Timestamp};
 
 use super::{Count, Counts, Filter, UserGroup, unreadable};

@@ -10,7 +10,7 @@ use sqlx::{
     AssertSqlSafe, Connection as _, QueryBuilder, Row as _, SqlSafeStr as _, SqlStr, Sqlite,
     SqliteConnection,
 };
-use tollgate_runtime::database::{self, DatabaseError};
+use tollgate_service::database::{self, DatabaseError};
 use tollgate_types::{Amount, Timestamp};
 
 use super::{Count, Counts, Filter, UserGroup, unreadable};

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use reqwest::Method;
-use tollgate_runtime::http::{ApiKeyConfig, ApiKeys, Scope};
+use tollgate_service::http::{ApiKeyConfig, ApiKeys, Scope};
 
 use crate::harness::{Log, Sample, Service, TestStore, on_each_store, until};
 

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use tollgate_runtime::kafka::Outgoing;
+use tollgate_log::ProducerRecord;
 
 use crate::harness::{Kind, Sample, Service, TestStore, on_each_store};
 
@@ -285,10 +285,10 @@ async fn malformed_records_are_dead_lettered_and_nothing_behind_them_is_lost(
         ("twice", Some(b"\xff")),
     ];
     let topic = service.log.kafka.topics().decisions.clone();
-    let record = |payload| Outgoing {
+    let record = |payload| ProducerRecord {
         partition: Some(1),
         headers: &headers,
-        ..Outgoing::new(&topic, b"the key", payload)
+        ..ProducerRecord::new(&topic, b"the key", payload)
     };
     service
         .log

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
-use tollgate_runtime::kafka::Wanted;
+use tollgate_log::SnapshotRequirements;
 use tollgate_types::Timestamp;
 
 /// Goes up when older readers would misread what follows.
@@ -17,12 +17,13 @@ pub(crate) struct Header {
     pub(crate) format: u32,
     pub(crate) partition: i32,
     pub(crate) partitions: i32,
-    /// See [`Position::log`](tollgate_runtime::kafka::Position::log), in hexadecimal digits.
+    /// See [`Position::log`](tollgate_log::Position::log), in hexadecimal digits.
     pub(crate) log: String,
     /// Everything before this offset is in the histories.
     pub(crate) offset: i64,
     /// How far the histories look back, at least.
-    pub(crate) horizon_seconds: u64,
+    #[serde(rename = "horizon_seconds")]
+    pub(crate) lookback_seconds: u64,
     pub(crate) written_at: Timestamp,
     /// Bytes of the histories, uncompressed.
     pub(crate) bytes: u64,
@@ -33,7 +34,11 @@ impl Header {
     ///
     /// # Errors
     /// Why they are not.
-    pub(crate) fn usable(&self, wanted: &Wanted, horizon_seconds: u64) -> Result<(), &'static str> {
+    pub(crate) fn usable(
+        &self,
+        wanted: &SnapshotRequirements,
+        lookback_seconds: u64,
+    ) -> Result<(), &'static str> {
         let committed = &wanted.committed;
         let checks = [
             (
@@ -57,7 +62,7 @@ impl Header {
                 "the log no longer has what comes after it",
             ),
             (
-                self.horizon_seconds >= horizon_seconds,
+                self.lookback_seconds >= lookback_seconds,
                 "the rules look back further now than when it was written",
             ),
         ];
@@ -122,7 +127,7 @@ pub(crate) fn read(bytes: &[u8]) -> Result<(Header, Vec<u8>), Damaged> {
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
-    use tollgate_runtime::kafka::Position;
+    use tollgate_log::Position;
 
     use super::*;
 
@@ -133,7 +138,7 @@ mod tests {
             partitions: 12,
             log: "00000000000000f3".to_owned(),
             offset: 1_234,
-            horizon_seconds: 7,
+            lookback_seconds: 7,
             written_at: Timestamp::from_micros(0).unwrap(),
             bytes,
         }
@@ -169,8 +174,8 @@ mod tests {
     #[test]
     fn a_snapshot_is_used_for_its_own_partition_and_log_up_to_what_is_committed_and_not_with_a_gap()
     {
-        let wanted = |change: &dyn Fn(&mut Wanted)| {
-            let mut wanted = Wanted {
+        let wanted = |change: &dyn Fn(&mut SnapshotRequirements)| {
+            let mut wanted = SnapshotRequirements {
                 committed: Position {
                     partition: 3,
                     partitions: 12,
@@ -185,12 +190,12 @@ mod tests {
         assert_eq!(wanted(&|_| {}), Ok(()));
         assert_eq!(wanted(&|wanted| wanted.committed.offset += 1), Ok(()));
         for change in [
-            &|wanted: &mut Wanted| wanted.committed.offset -= 1,
-            &|wanted: &mut Wanted| wanted.oldest += 1,
-            &|wanted: &mut Wanted| wanted.committed.log += 1,
-            &|wanted: &mut Wanted| wanted.committed.partition += 1,
-            &|wanted: &mut Wanted| wanted.committed.partitions += 1,
-        ] as [&dyn Fn(&mut Wanted); 5]
+            &|wanted: &mut SnapshotRequirements| wanted.committed.offset -= 1,
+            &|wanted: &mut SnapshotRequirements| wanted.oldest += 1,
+            &|wanted: &mut SnapshotRequirements| wanted.committed.log += 1,
+            &|wanted: &mut SnapshotRequirements| wanted.committed.partition += 1,
+            &|wanted: &mut SnapshotRequirements| wanted.committed.partitions += 1,
+        ] as [&dyn Fn(&mut SnapshotRequirements); 5]
         {
             assert!(wanted(change).is_err());
         }

@@ -16,12 +16,12 @@ use anyhow::Context as _;
 use futures_util::StreamExt as _;
 use metrics::{counter, gauge, histogram};
 use tokio::runtime::Handle;
-use tollgate_runtime::kafka::{Histories, Position, Wanted};
+use tollgate_log::{Histories, Position, SnapshotRequirements};
 
 use crate::config::{Mode, ScorerConfig};
-use crate::{Engine, UnreadableHistory, UserHasher};
 use format::{FORMAT, Header};
 use store::SnapshotStore;
+use tollgate_engine::{Engine, UnreadableHistory, UserHasher};
 
 /// Snapshots that are read at the same time.
 const AT_ONCE: usize = 4;
@@ -34,7 +34,7 @@ pub(crate) struct Snapshots {
     hasher: UserHasher,
     by_user: bool,
     lanes: usize,
-    horizon_seconds: u64,
+    lookback_seconds: u64,
     state: Mutex<State>,
     changed: Condvar,
 }
@@ -84,7 +84,7 @@ impl Snapshots {
             hasher: UserHasher::new(hash_key),
             by_user: config.mode == Mode::Parallel,
             lanes: config.parallelism,
-            horizon_seconds: config.rules.horizon_seconds(),
+            lookback_seconds: config.rules.lookback_seconds(),
             state: Mutex::default(),
             changed: Condvar::new(),
         })
@@ -174,8 +174,8 @@ impl Snapshots {
                 partitions: position.partitions,
                 log: format!("{:016x}", position.log),
                 offset: position.offset,
-                horizon_seconds: self.horizon_seconds,
-                written_at: tollgate_runtime::now(),
+                lookback_seconds: self.lookback_seconds,
+                written_at: tollgate_service::now(),
                 bytes: bytes as u64,
             };
             let snapshot =
@@ -196,7 +196,7 @@ impl Snapshots {
                     .set(size as f64);
                 #[expect(clippy::cast_precision_loss, reason = "a gauge is a float")]
                 gauge!("tollgate_scorer_snapshot_timestamp_seconds", "partition" => partition.to_string())
-                    .set((tollgate_runtime::now().micros() / 1_000_000) as f64);
+                    .set((tollgate_service::now().micros() / 1_000_000) as f64);
                 tracing::debug!(
                     partition,
                     offset = position.offset,
@@ -219,7 +219,7 @@ impl Snapshots {
     }
 
     /// The newest snapshot that may be used for this partition.
-    async fn newest(&self, wanted: &Wanted) -> Option<(i64, Vec<u8>)> {
+    async fn newest(&self, wanted: &SnapshotRequirements) -> Option<(i64, Vec<u8>)> {
         let committed = &wanted.committed;
         let partition = committed.partition;
         let listed = match self.store.list(partition).await {
@@ -237,7 +237,7 @@ impl Snapshots {
                     let read = tokio::task::spawn_blocking(move || format::read(&bytes));
                     match read.await {
                         Ok(Ok((header, histories))) => header
-                            .usable(wanted, self.horizon_seconds)
+                            .usable(wanted, self.lookback_seconds)
                             .map(|()| (header.offset, histories))
                             .map_err(str::to_owned),
                         Ok(Err(damaged)) => Err(damaged.to_string()),
@@ -284,7 +284,7 @@ impl Histories for Kept {
         self.0.hasher.key(key).spread()
     }
 
-    fn restore(&self, wanted: &[Wanted]) -> HashMap<i32, i64> {
+    fn restore(&self, wanted: &[SnapshotRequirements]) -> HashMap<i32, i64> {
         let begun = Instant::now();
         let snapshots = &*self.0;
         let all = futures_util::stream::iter(wanted)
@@ -313,7 +313,7 @@ impl Histories for Kept {
         standing
     }
 
-    fn begin_mark(&self, position: Position) -> bool {
+    fn begin_barrier(&self, position: Position) -> bool {
         let mut state = self.0.lock();
         let Entry::Vacant(free) = state.marked.entry(position.partition) else {
             return false;

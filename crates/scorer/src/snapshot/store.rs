@@ -9,8 +9,8 @@ use futures_util::TryStreamExt as _;
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt as _, PutMode, PutPayload};
 use tokio_util::sync::CancellationToken;
-use tollgate_runtime::objects;
-use tollgate_runtime::resilience::{CallError, Circuit, Dependency, Limits, Patience, Unserved};
+use tollgate_service::objects;
+use tollgate_service::resilience::{CallError, Circuit, Dependency, Limits, Patience, Unserved};
 
 use crate::config::ScorerConfig;
 
@@ -165,7 +165,7 @@ impl SnapshotStore {
     /// The key of the hashes in all snapshots here, made by the first who asks.
     pub(crate) async fn hash_key(&self) -> anyhow::Result<[u8; 16]> {
         let path = self.root.clone().join("hash.key");
-        let made = PutPayload::from(crate::random_key().to_vec());
+        let made = PutPayload::from(tollgate_service::random_key().to_vec());
         let make = || {
             self.store
                 .put_opts(&path, made.clone(), PutMode::Create.into())

@@ -12,9 +12,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use serde::Deserialize;
-use tollgate_runtime::Shutdown;
-use tollgate_runtime::config::Settings;
-use tollgate_runtime::telemetry::Telemetry;
+use tollgate_service::Shutdown;
+use tollgate_service::config::Settings;
+use tollgate_service::telemetry::Telemetry;
 
 use crate::all_in_one::{AllInOne, Configs};
 use crate::commands::{DemoArgs, say};

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context as _;
 use hdrhistogram::Histogram;
 use serde::Deserialize;
-use tollgate_runtime::Shutdown;
+use tollgate_service::Shutdown;
 
 use super::{Api, Progress};
 

@@ -7,7 +7,7 @@ use std::collections::HashSet;
 use std::fmt;
 use std::str::FromStr;
 
-use tollgate_runtime::kafka::{Kafka, LogRecord};
+use tollgate_log::{Kafka, LogRecord};
 use tollgate_types::{Stage, Timestamp, Transaction, headers};
 
 /// Names a letter: `scorer/3@17` is offset 17 of partition 3 of the scorer's dead-letter topic.

@@ -7,7 +7,7 @@ mod show;
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
-use tollgate_runtime::kafka::Kafka;
+use tollgate_log::Kafka;
 use tollgate_types::{Stage, Timestamp};
 
 use letters::{Filter, LetterId};

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use indicatif::ProgressBar;
-use tollgate_runtime::kafka::{Acks, Kafka, Outgoing, Producer};
+use tollgate_log::{Acks, Kafka, Producer, ProducerRecord};
 use tollgate_types::headers;
 
 use super::letters::{Filter, Letter, for_each_open};
@@ -165,10 +165,10 @@ impl Settler<'_> {
             .map(|(name, value)| (name.as_str(), value.as_deref()))
             .collect();
         all.push((headers::REDRIVEN_FROM, Some(from.as_bytes())));
-        let record = Outgoing {
+        let record = ProducerRecord {
             key: letter.record.key.as_deref(),
             headers: &all,
-            ..Outgoing::new(
+            ..ProducerRecord::new(
                 topics.input_of(letter.id.stage),
                 &[],
                 &letter.record.payload,
@@ -179,14 +179,14 @@ impl Settler<'_> {
 
     fn mark(&self, letter: &Letter, acks: &Arc<Acks>) -> anyhow::Result<()> {
         let place = format!("{}@{}", letter.id.partition, letter.id.offset);
-        let record = Outgoing {
+        let record = ProducerRecord {
             partition: Some(letter.id.partition),
             headers: &[
                 (headers::SETTLED, Some(place.as_bytes())),
                 (headers::SETTLED_AS, Some(self.outcome.name().as_bytes())),
             ],
             key: letter.record.key.as_deref(),
-            ..Outgoing::new(&letter.record.topic, &[], &[])
+            ..ProducerRecord::new(&letter.record.topic, &[], &[])
         };
         Ok(self.producer.send_waiting(&record, acks, || false)?)
     }

@@ -5,7 +5,7 @@ use std::io::Write as _;
 use anyhow::Context as _;
 use comfy_table::{Table, presets};
 use serde_json::json;
-use tollgate_runtime::kafka::Kafka;
+use tollgate_log::Kafka;
 
 use super::letters::{Filter, Letter, LetterId, for_each_open};
 use crate::archive::text_or_base64;

@@ -80,7 +80,7 @@ impl Maker {
             transaction_id: format!("{:016x}-{}", self.run, self.count),
             user_id: format!("user-{user}"),
             amount: Amount::from_ten_thousandths(cents * 100).unwrap_or_default(),
-            timestamp: tollgate_runtime::now(),
+            timestamp: tollgate_service::now(),
             location: Some(location),
             extra: Map::from_iter([
                 (

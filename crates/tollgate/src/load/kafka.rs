@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tollgate_runtime::kafka::{Acks, Kafka, KafkaConfig, Outgoing, Producer};
+use tollgate_log::{Acks, Kafka, KafkaConfig, Producer, ProducerRecord};
 use tollgate_types::Transaction;
 
 use super::Target;
@@ -54,9 +54,9 @@ impl Target for KafkaTarget {
             let user = Transaction::parse(text.as_bytes())
                 .map(|transaction| transaction.user_id.into_owned())
                 .ok();
-            let record = Outgoing {
+            let record = ProducerRecord {
                 key: user.as_deref().map(str::as_bytes),
-                ..Outgoing::new(&self.topic, &[], text.as_bytes())
+                ..ProducerRecord::new(&self.topic, &[], text.as_bytes())
             };
             let tally = Arc::clone(tally);
             let acks = Acks::new(move |result| {

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
-use tollgate_runtime::Shutdown;
+use tollgate_service::Shutdown;
 
 use crate::commands::LoadArgs;
 use generate::Source;

@@ -6,7 +6,7 @@ use rdkafka::Message as _;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::message::Headers as _;
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
-use tollgate_runtime::kafka::{Acks, Kafka, KafkaConfig, Outgoing, Producer};
+use tollgate_log::{Acks, Kafka, KafkaConfig, Producer, ProducerRecord};
 
 use super::{DEADLINE, until};
 
@@ -61,16 +61,17 @@ impl Log {
             .map(|decision| (user(decision.as_ref()), decision.as_ref().to_owned()))
             .collect();
         let topic = &self.kafka.topics().decisions;
-        self.send_records(
-            keyed
-                .iter()
-                .map(|(user, decision)| Outgoing::new(topic, user.as_bytes(), decision.as_bytes())),
-        )
+        self.send_records(keyed.iter().map(|(user, decision)| {
+            ProducerRecord::new(topic, user.as_bytes(), decision.as_bytes())
+        }))
         .await;
     }
 
     /// Writes records of any shape, and waits until they are on the log.
-    pub(crate) async fn send_records<'a>(&self, records: impl IntoIterator<Item = Outgoing<'a>>) {
+    pub(crate) async fn send_records<'a>(
+        &self,
+        records: impl IntoIterator<Item = ProducerRecord<'a>>,
+    ) {
         let (done, acknowledged) = tokio::sync::oneshot::channel();
         let acks = Acks::new(|result| done.send(result).unwrap());
         let deadline = Instant::now() + DEADLINE;

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use tollgate_persistence::{Persistence, PersistenceConfig, start};
-use tollgate_runtime::Shutdown;
+use tollgate_service::Shutdown;
 
 pub(crate) use log::Log;
 pub(crate) use sample::Sample;

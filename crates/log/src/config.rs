@@ -1,0 +1,450 @@
+//! Section `kafka` of the configuration, and the client settings that follow from it.
+
+use std::collections::BTreeMap;
+
+use rdkafka::ClientConfig;
+use serde::{Deserialize, Serialize, Serializer};
+use tollgate_types::Partitioner;
+
+use tollgate_service::config::ConfigError;
+use tollgate_service::secret::Secret;
+
+/// What kind of log it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Profile {
+    /// Apache Kafka, or anything that speaks its protocol in full.
+    Kafka,
+    /// OCI Streaming: SASL_SSL, no idempotent producer, requests up to 1 MB, few reads a second.
+    OciStreaming,
+    /// In this process and in memory: for trying out, for tests, never for data that must last.
+    Embedded,
+}
+
+/// Section `kafka`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct KafkaConfig {
+    /// Unset: `kafka` where brokers are given, else `embedded`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub profile: Option<Profile>,
+    /// `host:port,…`
+    pub brokers: String,
+    /// Put before the names of topics and consumer groups.
+    pub topic_prefix: String,
+    /// How users are spread over partitions; that of your producers.
+    pub partitioner: Partitioner,
+    /// Partitions of each topic that `tollgate topics create` makes, and of the embedded log.
+    pub partitions: u16,
+    /// Copies of each partition that `tollgate topics create` asks for; −1 is the broker's default.
+    pub replication: i32,
+    /// How long topics that `tollgate topics create` makes keep their records, in hours. Scoring looks back 7 days.
+    pub retention_hours: u32,
+    /// Longest wait for records to fill a request, in milliseconds.
+    pub linger_ms: u32,
+    /// How long a record may wait for its acknowledgement before the send counts as failed, in milliseconds.
+    pub delivery_timeout_ms: u32,
+    /// `none`, `lz4`, `zstd` or `gzip`.
+    pub compression: String,
+    /// Any further librdkafka property.
+    #[serde(serialize_with = "without_secrets")]
+    pub properties: BTreeMap<String, String>,
+    /// Credentials of OCI Streaming, from which its SASL user name is built.
+    pub oci: OciStreamingConfig,
+}
+
+/// Section `kafka.oci`: SASL/PLAIN credentials of OCI Streaming.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct OciStreamingConfig {
+    /// Name of the tenancy.
+    pub tenancy: String,
+    /// Identity domain of the user, where there is one.
+    pub domain: String,
+    /// Name of the user.
+    pub user: String,
+    /// OCID of the stream pool.
+    pub stream_pool: String,
+    /// The user's auth token.
+    pub auth_token: Secret,
+}
+
+impl Default for KafkaConfig {
+    fn default() -> Self {
+        Self {
+            profile: None,
+            brokers: String::new(),
+            topic_prefix: String::new(),
+            partitioner: Partitioner::Murmur2,
+            partitions: 12,
+            replication: -1,
+            // The 7 days that scores look back, the hour that a transaction may be late, and the rest of that day.
+            retention_hours: 8 * 24,
+            linger_ms: 5,
+            delivery_timeout_ms: 30_000,
+            compression: "none".to_owned(),
+            properties: BTreeMap::new(),
+            oci: OciStreamingConfig::default(),
+        }
+    }
+}
+
+/// Properties that Tollgate's guarantees rest on, and why they are not to be set.
+const RESERVED: &[(&str, &str)] = &[
+    (
+        "acks",
+        "an answer means that every in-sync replica has the record",
+    ),
+    (
+        "auto.offset.reset",
+        "the starting position is a setting of the service",
+    ),
+    ("bootstrap.servers", "set kafka.brokers"),
+    ("metadata.broker.list", "set kafka.brokers"),
+    (
+        "delivery.report.only.error",
+        "offsets are committed on acknowledgements",
+    ),
+    (
+        "enable.auto.commit",
+        "offsets are committed after the effect, not by a timer",
+    ),
+    (
+        "auto.commit.enable",
+        "offsets are committed after the effect, not by a timer",
+    ),
+    (
+        "enable.auto.offset.store",
+        "offsets are committed after the effect",
+    ),
+    (
+        "enable.partition.eof",
+        "the rebuilding of histories ends on it",
+    ),
+    (
+        "group.id",
+        "each stage has its own group; set kafka.topic_prefix to keep installations apart",
+    ),
+    (
+        "max.in.flight",
+        "retries must not reorder a user's transactions",
+    ),
+    (
+        "max.in.flight.requests.per.connection",
+        "retries must not reorder a user's transactions",
+    ),
+    (
+        "partition.assignment.strategy",
+        "histories move with whole assignments",
+    ),
+    ("partitioner", "set kafka.partitioner"),
+    (
+        "request.required.acks",
+        "an answer means that every in-sync replica has the record",
+    ),
+    (
+        "transactional.id",
+        "transactions are not used; OCI Streaming has none",
+    ),
+];
+
+/// Largest request to OCI Streaming, in bytes, which says 1 MB and not which one.
+const OCI_REQUEST_BYTES: u64 = 1_000_000;
+
+/// How OCI Streaming is read: at most 5 requests a second for each partition and group. A request waits for a quarter of
+/// a second unless 1 MB is there, and after one that brought something the next one is held back as long. That is
+/// 4 MB/s a partition, four times what may be written to it, and up to so much later that a record is read.
+const OCI_READING: &[(&str, &str)] = &[
+    ("fetch.wait.max.ms", "250"),
+    ("fetch.min.bytes", "1000000"),
+    ("max.partition.fetch.bytes", "1048576"),
+    ("queued.min.messages", "1"),
+    ("fetch.queue.backoff.ms", "334"),
+];
+
+impl KafkaConfig {
+    /// The profile in force.
+    #[must_use]
+    pub fn profile(&self) -> Profile {
+        let given = !self.brokers.is_empty();
+        self.profile.unwrap_or(if given {
+            Profile::Kafka
+        } else {
+            Profile::Embedded
+        })
+    }
+
+    /// Checks what one setting means for another, and refuses properties that would break a promise.
+    ///
+    /// # Errors
+    /// Names the setting at fault.
+    pub fn validate(&self) -> Result<(), ConfigError> {
+        let invalid = |setting: &str, reason: &str| {
+            Err(ConfigError::invalid(format!("kafka.{setting}"), reason))
+        };
+        match self.profile() {
+            Profile::Embedded if !self.brokers.is_empty() => {
+                return invalid(
+                    "brokers",
+                    "the profile `embedded` has its own broker; leave this out, or choose the profile `kafka`",
+                );
+            }
+            Profile::Kafka | Profile::OciStreaming if self.brokers.is_empty() => {
+                return invalid("brokers", "must be set to host:port,… for this profile");
+            }
+            Profile::OciStreaming => self.validate_oci_streaming()?,
+            Profile::Embedded | Profile::Kafka => {}
+        }
+        if !["none", "lz4", "zstd", "gzip", "snappy"].contains(&self.compression.as_str()) {
+            return invalid("compression", "must be none, lz4, zstd, gzip or snappy");
+        }
+        if self.partitions == 0 {
+            return invalid("partitions", "must be at least 1");
+        }
+        for name in self.properties.keys() {
+            if let Some((_, why)) = RESERVED.iter().find(|(reserved, _)| reserved == name) {
+                return invalid(
+                    &format!("properties.{name}"),
+                    &format!("is not to be set: {why}"),
+                );
+            }
+        }
+        // librdkafka knows its properties best; it is asked before anything starts.
+        self.client_config("127.0.0.1:9")
+            .create_native_config()
+            .map(drop)
+            .map_err(|error| ConfigError::invalid("kafka.properties", error.to_string()))
+    }
+
+    /// What OCI Streaming needs, and what it does not know: <https://docs.oracle.com/iaas/Content/Streaming/Tasks/kafkacompatibility.htm>.
+    fn validate_oci_streaming(&self) -> Result<(), ConfigError> {
+        let invalid = |setting: &str, reason: &str| {
+            Err(ConfigError::invalid(format!("kafka.{setting}"), reason))
+        };
+        let oci = &self.oci;
+        let own_user = self.properties.contains_key("sasl.username");
+        for (setting, missing) in [
+            ("oci.tenancy", oci.tenancy.is_empty() && !own_user),
+            ("oci.user", oci.user.is_empty() && !own_user),
+            ("oci.stream_pool", oci.stream_pool.is_empty() && !own_user),
+            (
+                "oci.auth_token",
+                oci.auth_token.is_empty() && !self.properties.contains_key("sasl.password"),
+            ),
+        ] {
+            if missing {
+                return invalid(setting, "must be set for the profile oci-streaming");
+            }
+        }
+        let idempotence = self.properties.get("enable.idempotence");
+        if idempotence.is_some_and(|value| value != "false") {
+            return invalid(
+                "properties.enable.idempotence",
+                "is not to be set: OCI Streaming has no idempotent producer",
+            );
+        }
+        for name in ["message.max.bytes", "batch.size"] {
+            let given = self
+                .properties
+                .get(name)
+                .and_then(|value| value.parse().ok());
+            if given.is_some_and(|bytes: u64| bytes > OCI_REQUEST_BYTES) {
+                return invalid(
+                    &format!("properties.{name}"),
+                    &format!(
+                        "must be at most {OCI_REQUEST_BYTES}: OCI Streaming takes requests of 1 MB"
+                    ),
+                );
+            }
+        }
+        Ok(())
+    }
+
+    /// As [`KafkaConfig::client_config`], for a client that reads.
+    pub(crate) fn consumer_config(&self, brokers: &str) -> ClientConfig {
+        let mut config = self.client_config(brokers);
+        if self.profile() == Profile::OciStreaming {
+            for (name, value) in OCI_READING {
+                if !self.properties.contains_key(*name) {
+                    config.set(*name, *value);
+                }
+            }
+        }
+        config
+    }
+
+    pub(crate) fn client_config(&self, brokers: &str) -> ClientConfig {
+        let mut config = ClientConfig::new();
+        config
+            .set("bootstrap.servers", brokers)
+            .set("client.id", "tollgate")
+            .set("socket.keepalive.enable", "true")
+            .set("reconnect.backoff.max.ms", "2000")
+            .set("allow.auto.create.topics", "false")
+            .set("log.connection.close", "false");
+        if self.profile() == Profile::OciStreaming {
+            let oci = &self.oci;
+            let names = [&oci.tenancy, &oci.domain, &oci.user, &oci.stream_pool];
+            let user: Vec<&str> = names
+                .into_iter()
+                .map(String::as_str)
+                .filter(|name| !name.is_empty())
+                .collect();
+            config
+                .set("security.protocol", "SASL_SSL")
+                .set("sasl.mechanism", "PLAIN")
+                .set("sasl.username", user.join("/"))
+                .set("sasl.password", oci.auth_token.expose())
+                // The system's certificates: the OpenSSL in here has none of its own.
+                .set("ssl.ca.location", "probe")
+                .set("message.max.bytes", OCI_REQUEST_BYTES.to_string())
+                // Connections are closed now and then to spread them anew: whoever waits for an answer cannot wait long.
+                .set("reconnect.backoff.max.ms", "1000");
+        }
+        for (name, value) in &self.properties {
+            config.set(name, value);
+        }
+        config
+    }
+}
+
+/// Passwords, keys and tokens among the properties are not printed.
+fn without_secrets<S: Serializer>(
+    properties: &BTreeMap<String, String>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    let secret = |name: &str| {
+        [
+            "password",
+            "secret",
+            "key.pem",
+            "token",
+            "oauthbearer.config",
+        ]
+        .iter()
+        .any(|word| name.contains(word))
+    };
+    serializer.collect_map(properties.iter().map(|(name, value)| {
+        (
+            name,
+            if secret(name) {
+                "(hidden)"
+            } else {
+                value.as_str()
+            },
+        )
+    }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_property_that_would_break_a_guarantee_is_refused_with_the_reason() {
+        let mut config = KafkaConfig {
+            brokers: "b:1".into(),
+            ..KafkaConfig::default()
+        };
+        config
+            .properties
+            .insert("enable.auto.commit".into(), "true".into());
+        let message = config.validate().unwrap_err().to_string();
+        assert!(
+            message.starts_with("kafka.properties.enable.auto.commit: "),
+            "{message}"
+        );
+        assert!(message.contains("after the effect"), "{message}");
+    }
+
+    #[test]
+    fn a_property_that_does_not_exist_is_refused() {
+        let mut config = KafkaConfig {
+            brokers: "b:1".into(),
+            ..KafkaConfig::default()
+        };
+        config
+            .properties
+            .insert("fetch.wait.maxi.ms".into(), "5".into());
+        let message = config.validate().unwrap_err().to_string();
+        assert!(message.contains("fetch.wait.maxi.ms"), "{message}");
+    }
+
+    fn oci_streaming(change: impl FnOnce(&mut KafkaConfig)) -> KafkaConfig {
+        let mut config = KafkaConfig {
+            profile: Some(Profile::OciStreaming),
+            brokers: "cell-1.streaming.eu-frankfurt-1.oci.oraclecloud.com:9092".into(),
+            oci: OciStreamingConfig {
+                tenancy: "acme".into(),
+                user: "payments".into(),
+                stream_pool: "ocid1.streampool.oc1..x".into(),
+                auth_token: Secret::new("token"),
+                ..OciStreamingConfig::default()
+            },
+            ..KafkaConfig::default()
+        };
+        change(&mut config);
+        config
+    }
+
+    #[test]
+    fn the_user_name_of_oci_streaming_has_three_parts_or_with_a_domain_four() {
+        let user = |config: &KafkaConfig| {
+            let client = config.client_config("b:1");
+            client.get("sasl.username").unwrap().to_owned()
+        };
+        let plain = oci_streaming(|_| {});
+        assert!(plain.validate().is_ok());
+        assert_eq!(user(&plain), "acme/payments/ocid1.streampool.oc1..x");
+        let domain = oci_streaming(|config| config.oci.domain = "Default".into());
+        assert_eq!(
+            user(&domain),
+            "acme/Default/payments/ocid1.streampool.oc1..x"
+        );
+    }
+
+    #[test]
+    fn what_oci_streaming_lacks_or_misses_is_refused_by_its_name() {
+        type Change = fn(&mut KafkaConfig);
+        let cases: [(&str, Change); 4] = [
+            ("kafka.oci.tenancy", |c| c.oci.tenancy.clear()),
+            ("kafka.oci.auth_token", |c| {
+                c.oci.auth_token = Secret::default()
+            }),
+            ("kafka.properties.enable.idempotence", |c| {
+                c.properties.insert("enable.idempotence".into(), "1".into());
+            }),
+            ("kafka.properties.message.max.bytes", |c| {
+                c.properties
+                    .insert("message.max.bytes".into(), "2000000".into());
+            }),
+        ];
+        for (setting, change) in cases {
+            let message = oci_streaming(change).validate().unwrap_err().to_string();
+            assert!(message.starts_with(&format!("{setting}: ")), "{message}");
+        }
+    }
+
+    #[test]
+    fn oci_streaming_is_read_seldom_unless_a_property_says_otherwise() {
+        let config = oci_streaming(|config| {
+            config
+                .properties
+                .insert("fetch.wait.max.ms".into(), "500".into());
+        });
+        let reading = config.consumer_config("b:1");
+        assert_eq!(reading.get("fetch.wait.max.ms"), Some("500"));
+        assert_eq!(reading.get("fetch.min.bytes"), Some("1000000"));
+        assert_eq!(config.client_config("b:1").get("fetch.min.bytes"), None);
+    }
+
+    #[test]
+    fn printed_settings_hold_no_password() {
+        let mut config = KafkaConfig::default();
+        config
+            .properties
+            .insert("sasl.password".into(), "hunter2".into());
+        config.oci.auth_token = Secret::new("hunter2");
+        assert!(!toml::to_string(&config).unwrap().contains("hunter2"));
+    }
+}

@@ -1,0 +1,41 @@
+//! What every Tollgate service needs once: configuration, the log (Kafka) on both ends, the store, HTTP around
+//! probes and APIs, telemetry, and an orderly way to stop.
+//!
+//! Services depend on this crate and on `tollgate-types`, never on each other.
+
+pub mod cli;
+pub mod cloud;
+pub mod config;
+pub mod database;
+pub mod health;
+pub mod http;
+pub mod objects;
+pub mod resilience;
+pub mod secret;
+pub mod shutdown;
+pub mod telemetry;
+
+pub use secret::Secret;
+pub use shutdown::Shutdown;
+
+/// The time by this machine's clock.
+#[must_use]
+pub fn now() -> tollgate_types::Timestamp {
+    let micros = chrono::Utc::now().timestamp_micros();
+    tollgate_types::Timestamp::from_micros(micros).unwrap_or(tollgate_types::Timestamp::MAX)
+}
+
+/// A key for keyed hashes that nobody can know beforehand.
+#[must_use]
+pub fn random_key() -> [u8; 16] {
+    use std::hash::{BuildHasher, RandomState};
+    // The standard library seeds each state from the system's randomness.
+    let halves = [
+        RandomState::new().hash_one(1_u8),
+        RandomState::new().hash_one(2_u8),
+    ];
+    let mut key = [0; 16];
+    key[..8].copy_from_slice(&halves[0].to_le_bytes());
+    key[8..].copy_from_slice(&halves[1].to_le_bytes());
+    key
+}
