@@ -1,4 +1,4 @@
-//! The routes, and what all of them have in common: problems instead of bare errors, and measurement.
+//! The routes. Every error is a problem (RFC 9457), and every request is measured.
 
 use std::any::Any;
 use std::sync::Arc;
@@ -19,34 +19,34 @@ use utoipa_axum::routes;
 use utoipa_swagger_ui::SwaggerUi;
 
 use crate::IngestConfig;
+use crate::admission::AdmissionControl;
 use crate::events::Confirmations;
 use crate::imports::Imports;
-use crate::limits::Limits;
 use crate::openapi::ApiDoc;
 use crate::replies::Replies;
 use crate::{events, functions, transactions};
 
-/// What the handlers share.
+/// The state that the handlers share.
 #[derive(Debug)]
 pub(crate) struct App {
     pub(crate) config: IngestConfig,
     pub(crate) keys: ApiKeys,
-    /// The topic of transactions.
+    /// The name of the topic `transactions`.
     pub(crate) topic: String,
     pub(crate) producer: Producer,
     pub(crate) kafka: Kafka,
     pub(crate) imports: Imports,
-    /// For subscriptions that are to be confirmed.
+    /// Confirms subscriptions of Oracle's Notifications.
     pub(crate) confirmations: Confirmations,
-    /// What is known of whether it writes.
+    /// The log as a dependency: its circuit breaker.
     pub(crate) log: Dependency,
-    pub(crate) limits: Limits,
+    pub(crate) admission: AdmissionControl,
     pub(crate) replies: Replies,
     pub(crate) health: Health,
     pub(crate) shutdown: Shutdown,
 }
 
-/// The whole face of the service.
+/// All routes of the service.
 pub(crate) fn router(app: Arc<App>) -> Router {
     let (routes, openapi) = OpenApiRouter::with_openapi(ApiDoc::openapi())
         .routes(routes!(transactions::submit))
@@ -69,22 +69,19 @@ fn with_common(routes: Router) -> Router {
 }
 
 async fn not_found(uri: Uri) -> Problem {
-    let detail = format!(
-        "there is nothing at {}; /docs shows what there is",
-        uri.path()
-    );
+    let detail = format!("{} does not exist; see /docs", uri.path());
     Problem::new(StatusCode::NOT_FOUND, detail)
 }
 
 async fn method_not_allowed(method: Method) -> Problem {
-    let detail = format!("{method} does nothing here; /docs shows what does");
+    let detail = format!("{method} is not supported here; see /docs");
     Problem::new(StatusCode::METHOD_NOT_ALLOWED, detail)
 }
 
-/// The panic itself is on standard error already; its text is nothing for a caller, since it may quote data.
+/// The panic itself is written to standard error. Its text is not returned to the caller, since it may quote data.
 fn panicked(_panic: Box<dyn Any + Send>) -> Response {
     metrics::counter!("tollgate_http_panics_total", "service" => "ingest").increment(1);
-    let detail = "a defect of this service; what it did is on its log";
+    let detail = "an internal error; its cause is in the log of the service";
     Problem::new(StatusCode::INTERNAL_SERVER_ERROR, detail).into_response()
 }
 
@@ -98,7 +95,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_handler_that_panics_is_answered_with_a_problem_that_hides_its_words() {
+    async fn a_panic_in_a_handler_is_answered_with_a_problem_without_its_text() {
         async fn broken() -> Response {
             panic!("4111111111111111");
         }

@@ -21,7 +21,7 @@ use tollgate_service::telemetry::trace::{Span, SpanKind, begin_kept};
 use tollgate_types::TraceContext;
 use tollgate_types::headers::TRACEPARENT;
 
-use crate::waiters::Waiters;
+use crate::pending_replies::PendingReplies;
 
 /// The component that `/readyz` names.
 pub(crate) const COMPONENT: &str = "replies";
@@ -35,7 +35,7 @@ const NOWHERE: i32 = -1;
 /// Where decisions for this instance arrive, and who waits for them. Clones share both.
 #[derive(Debug, Clone)]
 pub(crate) struct Replies {
-    pub(crate) waiters: Waiters,
+    pub(crate) pending: PendingReplies,
     partition: Arc<AtomicI32>,
 }
 
@@ -47,7 +47,7 @@ impl Replies {
         shutdown: &Shutdown,
     ) -> anyhow::Result<(Self, oneshot::Receiver<()>)> {
         let replies = Self {
-            waiters: Waiters::default(),
+            pending: PendingReplies::default(),
             partition: Arc::new(AtomicI32::new(NOWHERE)),
         };
         let mut config = kafka.consumer_config();
@@ -200,8 +200,8 @@ impl Reader {
         match read {
             Ok((ids, raw)) => {
                 let began = SystemTime::now();
-                let waiters = &self.replies.waiters;
-                if waiters.deliver(&ids.user_id, &ids.transaction_id, raw) {
+                let pending = &self.replies.pending;
+                if pending.deliver(&ids.user_id, &ids.transaction_id, raw) {
                     self.tell(message, began);
                 }
             }

@@ -13,10 +13,10 @@ use tollgate_service::http::{bind, serve_admin};
 use tollgate_service::resilience::Dependency;
 
 use crate::IngestConfig;
+use crate::admission::AdmissionControl;
 use crate::api::{App, router};
 use crate::events::Confirmations;
 use crate::imports::{self, Imports};
-use crate::limits::Limits;
 use crate::replies::Replies;
 use crate::{availability, publish, replies};
 
@@ -85,7 +85,7 @@ pub async fn start(
     let (imports, imports_ended) = Imports::start(&config, &kafka, &health, &shutdown)?;
     let watch = availability::watch(kafka.clone(), health.clone(), drained.clone());
     let app = Arc::new(App {
-        limits: Limits::new(&config),
+        admission: AdmissionControl::new(&config),
         log: Dependency::new("log", &publish::limits(&config), None),
         confirmations: Confirmations::new(&config)?,
         imports,

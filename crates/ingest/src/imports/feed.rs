@@ -19,7 +19,7 @@ use super::journal::{Entry, Failure, Progress, Request};
 use super::object::{Means, ObjectReader};
 use super::rows::{Row, Rows, RowsError};
 use super::source::Located;
-use crate::items::{self, Rules};
+use crate::items::{self, ItemLimits};
 
 /// Rows that are on their way together.
 const WINDOW_ROWS: u64 = 1_000;
@@ -151,7 +151,7 @@ fn attempt(
 ) -> Result<(), Stopped> {
     let reader = ObjectReader::open(object, progress.version.as_deref(), means)?;
     progress.version = reader.version().map(str::to_owned);
-    let mut rows = Rows::of(&object.format, reader, line.max_bytes)?;
+    let mut rows = Rows::open(&object.format, reader, line.max_bytes)?;
     let mut at = 0;
     let mut window = Window::open(progress);
     loop {
@@ -227,13 +227,13 @@ impl Window {
                 std::thread::sleep(Duration::from_millis(1));
             }
         }
-        let rules = Rules {
+        let limits = ItemLimits {
             max_bytes: line.max_bytes,
             now_micros: items::now_micros(),
         };
         let checked = match &row.wrong {
             Some(reason) => Err(("malformed", reason.clone())),
-            None => items::check(&row.text, rules).map_err(|rejection| {
+            None => items::validate(&row.text, limits).map_err(|rejection| {
                 let kind = if rejection.malformed {
                     "malformed"
                 } else {
