@@ -55,14 +55,14 @@ impl Imports {
         }
         // It retries without a deadline: no caller is waiting for an answer.
         let producer = kafka.patient_producer("ingest")?;
-        let line = feed::Line::new(
+        let writer = feed::ImportWriter::new(
             kafka.clone(),
             producer,
             config.max_transaction_bytes,
             config.import_rows_per_second,
         );
         let parallel = config.parallel_imports;
-        let worker = worker::Worker::new(kafka, sources, line, parallel, health, shutdown)?;
+        let worker = worker::Worker::new(kafka, sources, writer, parallel, health, shutdown)?;
         let (done, ended) = oneshot::channel();
         std::thread::Builder::new()
             .name("ingest-imports".to_owned())

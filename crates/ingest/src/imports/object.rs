@@ -66,7 +66,7 @@ pub(super) fn dependency(bucket: &str) -> Dependency {
 
 /// The context of an import: its partition, the runtime and its cancellation.
 #[derive(Debug, Clone)]
-pub(super) struct Means {
+pub(super) struct ImportContext {
     /// The partition of the topic `imports` that holds the import.
     pub(super) partition: i32,
     pub(super) handle: Handle,
@@ -75,7 +75,7 @@ pub(super) struct Means {
 
 /// A blocking reader of an object. It must not be used on a thread of the runtime.
 pub(super) struct ObjectReader {
-    means: Means,
+    context: ImportContext,
     object: Located,
     size: u64,
     at: u64,
@@ -92,9 +92,9 @@ impl ObjectReader {
     pub(super) fn open(
         object: &Located,
         before: Option<&str>,
-        means: &Means,
+        context: &ImportContext,
     ) -> Result<Self, RowsError> {
-        let meta = call(object, means, || object.source.store.head(&object.path))?;
+        let meta = call(object, context, || object.source.store.head(&object.path))?;
         if before.is_some() && meta.e_tag.as_deref() != before {
             return Err(changed());
         }
@@ -102,7 +102,7 @@ impl ObjectReader {
         #[expect(clippy::cast_precision_loss, reason = "a gauge is a float")]
         remaining.increment(meta.size as f64);
         Ok(Self {
-            means: means.clone(),
+            context: context.clone(),
             object: object.clone(),
             size: meta.size,
             at: 0,
@@ -125,7 +125,7 @@ impl ObjectReader {
             ..GetOptions::default()
         };
         let (store, path) = (&self.object.source.store, &self.object.path);
-        self.piece = call(&self.object, &self.means, || async {
+        self.piece = call(&self.object, &self.context, || async {
             let answer = store.get_opts(path, options.clone()).await?;
             answer.bytes().await
         })?;
@@ -163,16 +163,20 @@ impl Read for ObjectReader {
 }
 
 /// Calls the store until it answers, or the import is cancelled.
-fn call<T, F>(object: &Located, means: &Means, request: impl Fn() -> F) -> Result<T, RowsError>
+fn call<T, F>(
+    object: &Located,
+    context: &ImportContext,
+    request: impl Fn() -> F,
+) -> Result<T, RowsError>
 where
     F: Future<Output = object_store::Result<T>>,
 {
-    let patience = Patience::endless().pointless_with(means.cancel.clone());
+    let patience = Patience::endless().pointless_with(context.cancel.clone());
     let call = object
         .source
         .dependency
         .call(patience, || async { Ok(request().await?) });
-    means
+    context
         .handle
         .block_on(call)
         .1

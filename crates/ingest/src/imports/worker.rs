@@ -22,9 +22,9 @@ use tollgate_log::{Kafka, Profile, reports};
 use tollgate_service::Shutdown;
 use tollgate_service::health::Health;
 
-use super::feed::{End, Line, feed};
+use super::feed::{ImportOutcome, ImportWriter, import_object};
 use super::journal::Journal;
-use super::object::Means;
+use super::object::ImportContext;
 use super::source::{Source, locate};
 
 /// The component that `/readyz` names in its warnings.
@@ -99,14 +99,14 @@ struct Ended {
     id: String,
     object: String,
     source: Source,
-    end: End,
+    outcome: ImportOutcome,
 }
 
 pub(super) struct Worker {
     consumer: BaseConsumer<Partitions>,
     kafka: Kafka,
     sources: std::sync::Arc<[Source]>,
-    line: Line,
+    writer: ImportWriter,
     /// Objects of one source that are read side by side.
     parallel: usize,
     handle: Handle,
@@ -120,7 +120,7 @@ impl Worker {
     pub(super) fn new(
         kafka: &Kafka,
         sources: std::sync::Arc<[Source]>,
-        line: Line,
+        writer: ImportWriter,
         parallel: usize,
         health: &Health,
         shutdown: &Shutdown,
@@ -155,7 +155,7 @@ impl Worker {
             consumer,
             kafka: kafka.clone(),
             sources,
-            line,
+            writer,
             parallel,
             handle: Handle::current(),
             health: health.clone(),
@@ -261,7 +261,7 @@ impl Worker {
                 if object.source.running.load(Ordering::Relaxed) >= self.parallel {
                     continue;
                 }
-                let means = Means {
+                let context = ImportContext {
                     partition: *partition,
                     handle: self.handle.clone(),
                     cancel: cancel.clone(),
@@ -272,7 +272,7 @@ impl Worker {
                     from_row = progress.rows,
                     "an import begins"
                 );
-                let (line, told) = (self.line.clone(), self.ended.0.clone());
+                let (writer, ended_sender) = (self.writer.clone(), self.ended.0.clone());
                 let (request, progress) = (request.clone(), progress.clone());
                 let (id, source) = (request.id.clone(), object.source.clone());
                 let mut ended = Ended {
@@ -281,13 +281,15 @@ impl Worker {
                     id: id.clone(),
                     object: object.url.clone(),
                     source: source.clone(),
-                    end: End::Panicked,
+                    outcome: ImportOutcome::Panicked,
                 };
                 let work = move || {
-                    let fed = AssertUnwindSafe(|| feed(&line, &object, &request, progress, &means));
-                    ended.end = catch_unwind(fed).unwrap_or(End::Panicked);
+                    let fed = AssertUnwindSafe(|| {
+                        import_object(&writer, &object, &request, progress, &context)
+                    });
+                    ended.outcome = catch_unwind(fed).unwrap_or(ImportOutcome::Panicked);
                     // The worker waits for everyone that it began.
-                    let _ = told.send(ended);
+                    let _ = ended_sender.send(ended);
                 };
                 let thread = std::thread::Builder::new().name("import".to_owned());
                 match thread.spawn(work) {
@@ -308,22 +310,22 @@ impl Worker {
         ended.source.running.fetch_sub(1, Ordering::Relaxed);
         gauge!("tollgate_imports_running").decrement(1.0);
         let (id, object) = (ended.id, ended.object);
-        match ended.end {
-            End::Done(progress) => {
+        match ended.outcome {
+            ImportOutcome::Done(progress) => {
                 counter!("tollgate_imports_total", "outcome" => "done").increment(1);
                 let (accepted, rejected) = (progress.accepted, progress.rejected);
                 tracing::info!(id, object, accepted, rejected, "an import is done");
             }
-            End::Failed(failure) => {
+            ImportOutcome::Failed(failure) => {
                 counter!("tollgate_imports_total", "outcome" => "failed").increment(1);
                 let (reason, rows) = (failure.reason, failure.progress.rows);
                 tracing::error!(id, object, reason, rows, "an object cannot be imported");
             }
-            End::Panicked => {
+            ImportOutcome::Panicked => {
                 tracing::error!(id, object, "an import ended by a defect of this program");
             }
             // Where the partition came back meanwhile, it has begun anew already.
-            End::Cancelled => {
+            ImportOutcome::Cancelled => {
                 let partitions = self.consumer.context();
                 if let Some(owned) = partitions.lock().get_mut(&ended.partition)
                     && owned.generation == ended.generation
