@@ -30,11 +30,11 @@ locals {
     TOLLGATE_OCI__REGION                  = var.region
     TOLLGATE_OCI__MONITORING__COMPARTMENT = var.compartment_id
 
-    TOLLGATE_PERSISTENCE__DATABASE_URL = local.postgres_url
-    TOLLGATE_NOTIFIER__DELIVERY_LOG_URL      = local.postgres_url
-    TOLLGATE_NOTIFIER__SINKS           = jsonencode([{ kind = "oci", topic = oci_ons_notification_topic.alerts.topic_id }])
-    TOLLGATE_INGEST__SOURCES           = jsonencode([{ bucket = oci_objectstorage_bucket.imports.name }])
-    TOLLGATE_SCORER__SNAPSHOTS         = "s3://${oci_objectstorage_bucket.snapshots.name}/scorer"
+    TOLLGATE_PERSISTENCE__DATABASE_URL  = local.postgres_url
+    TOLLGATE_NOTIFIER__DELIVERY_LOG_URL = local.postgres_url
+    TOLLGATE_NOTIFIER__SINKS            = jsonencode([{ kind = "oci", topic = oci_ons_notification_topic.alerts.topic_id }])
+    TOLLGATE_INGEST__SOURCES            = jsonencode([{ bucket = oci_objectstorage_bucket.imports.name }])
+    TOLLGATE_SCORER__SNAPSHOTS          = "s3://${oci_objectstorage_bucket.snapshots.name}/scorer"
 
     AWS_ENDPOINT          = local.s3_endpoint
     AWS_REGION            = var.region
