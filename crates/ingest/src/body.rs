@@ -74,7 +74,7 @@ pub(crate) async fn receive(
         })
 }
 
-/// Reads and discards the rest of a body whose request is already rejected.
+/// Reads and discards the rest of the body of a rejected request.
 pub(crate) async fn discard(body: &mut Body) {
     let reading = async {
         let mut left = DISCARD_BYTES;

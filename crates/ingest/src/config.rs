@@ -46,7 +46,7 @@ pub struct IngestConfig {
     pub api_keys: Vec<ApiKeyConfig>,
     /// How long a batch at `/v1/functions/streaming` waits for its decisions, in milliseconds, without `Prefer: wait`.
     pub functions_wait_ms: u64,
-    /// Hosts, with their subdomains, whose subscriptions are confirmed.
+    /// Subscriptions are confirmed at these hosts and their subdomains only.
     pub confirmation_hosts: Vec<String>,
     /// The sources of objects to import. If there are none, no object is imported.
     pub sources: Vec<SourceConfig>,

@@ -19,7 +19,7 @@ impl Wait {
         Self(Duration::from_millis(millis).min(MAX_WAIT))
     }
 
-    /// The wait that the request prefers. The first of several applies, as the RFC says.
+    /// The wait that the request prefers. The first of several applies, as the RFC requires.
     pub(crate) fn of(headers: &HeaderMap) -> Option<Self> {
         headers
             .get_all("prefer")

@@ -31,7 +31,7 @@ pub(crate) struct PublishRequest<'a> {
     pub(crate) transactions: Vec<(Option<TraceContext>, &'a Transaction<'a>)>,
     /// The partition of `replies` on which the request waits for decisions, if it waits.
     pub(crate) reply_to: Option<i32>,
-    /// Invalid items to dead-letter, where nobody reads the answer that reports them.
+    /// Invalid items to dead-letter, where the answer that reports them may not be read.
     pub(crate) rejected: Vec<RejectedRow<'a>>,
     /// Objects to import.
     pub(crate) imports: Vec<Entry>,

@@ -116,7 +116,7 @@ impl ValidatedItems<'_> {
     }
 }
 
-/// The result of a request whose accepted items are on the log.
+/// The result of a request. All accepted items are on the log.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Report)]
 pub(crate) struct Report<'a> {

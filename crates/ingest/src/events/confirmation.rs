@@ -95,7 +95,7 @@ fn not_confirmed() -> Problem {
     Problem::new(StatusCode::BAD_GATEWAY, detail)
 }
 
-/// A URL with https whose host is configured or a subdomain of a configured one. Plain http is allowed on loopback only.
+/// An https URL on a configured host or a subdomain of one. Plain http is allowed on loopback only.
 fn allowed(text: &str, hosts: &[String]) -> Option<Url> {
     let url = Url::parse(text).ok()?;
     let host = url.host_str()?;

@@ -1,7 +1,7 @@
 //! `POST /v1/functions/streaming`: a batch of stream messages, answered as the reference design's function does.
 //!
-//! Nobody reads the answer to a batch that Connector Hub delivers, and a batch that is refused would be delivered for ever.
-//! So an invalid message is dead-lettered, in addition to being reported.
+//! Connector Hub discards the answer, and delivers a refused batch again without end. So an invalid message is
+//! dead-lettered, in addition to being reported.
 
 mod messages;
 

@@ -26,7 +26,7 @@ const MAX_NAME_BYTES: usize = 1_024;
 pub struct SourceConfig {
     /// The bucket, as events name it.
     pub bucket: String,
-    /// Only objects whose names begin with it are imported.
+    /// Only objects with this prefix in their name are imported.
     pub prefix: String,
     /// The URL of the bucket: `s3://bucket`, or `file:///directory` for development. Default: `s3://` and the bucket.
     pub url: String,
@@ -37,7 +37,7 @@ pub struct SourceConfig {
     /// The delimiter of CSV columns. Default: a comma.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub delimiter: Option<char>,
-    /// For CSV: the column of each member whose name differs. `latitude` and `longitude` become the location.
+    /// For CSV: the column of each member, if its name is not that of the member. `latitude` and `longitude` become the location.
     pub columns: BTreeMap<String, String>,
 }
 

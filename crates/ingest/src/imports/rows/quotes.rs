@@ -1,7 +1,7 @@
 //! Checks that the quotation marks of CSV pair (RFC 4180, section 2).
 //!
 //! The parser accepts any input: after a quotation mark that is not closed it silently reads the following rows as one
-//! field, and their payments would be lost. So an object whose quotation marks do not pair fails.
+//! field, and their payments would be lost. So quotation marks that do not pair fail the object.
 
 /// The state at a byte of the text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
