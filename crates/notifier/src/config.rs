@@ -15,7 +15,7 @@ use sha2::{Digest, Sha256};
 use tollgate_service::Secret;
 use tollgate_service::config::ConfigError;
 use tollgate_service::http::is_loopback;
-use tollgate_service::resilience::{BreakerConfig, Limits, RetryConfig};
+use tollgate_service::resilience::{BreakerConfig, DependencyConfig, RetryConfig};
 use tollgate_service::secret::redacted_url;
 use url::Url;
 
@@ -250,8 +250,8 @@ impl NotifierConfig {
     }
 
     /// How a sink is called.
-    pub(crate) fn limits(&self, spec: &SinkSpec) -> Limits {
-        Limits {
+    pub(crate) fn dependency_config(&self, spec: &SinkSpec) -> DependencyConfig {
+        DependencyConfig {
             timeout: match &spec.kind {
                 // The client's own timeout ends it first, and says more.
                 SinkKind::Webhook(webhook) => webhook.timeout + Duration::from_secs(1),

@@ -114,7 +114,7 @@ pub async fn start(
     let mut workers = Vec::with_capacity(specs.len());
     for spec in specs {
         let (name, sink) = (spec.name.clone(), Sink::open(&spec, &console, cloud).await?);
-        let limits = config.limits(&spec);
+        let limits = config.dependency_config(&spec);
         let worker = SinkWorker::new(spec, sink, &limits, means.clone());
         workers.push((name, Arc::new(worker)));
     }

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize, Serializer};
 use tollgate_log::KafkaConfig;
 use tollgate_service::config::{ConfigError, Settings};
 use tollgate_service::http::ApiKeyConfig;
-use tollgate_service::resilience::{BreakerConfig, Limits, RetryConfig};
+use tollgate_service::resilience::{BreakerConfig, DependencyConfig, RetryConfig};
 use tollgate_service::secret::redacted_url;
 use tollgate_service::telemetry::TelemetryConfig;
 
@@ -103,8 +103,8 @@ impl PersistenceConfig {
     }
 
     /// How the writer calls the store.
-    pub(crate) fn writes(&self) -> Limits {
-        Limits {
+    pub(crate) fn writes(&self) -> DependencyConfig {
+        DependencyConfig {
             timeout: Duration::from_millis(self.write_timeout_ms),
             concurrency: 1,
             retry: self.retry.clone(),
@@ -115,8 +115,8 @@ impl PersistenceConfig {
     }
 
     /// How the read API calls it.
-    pub(crate) fn reads(&self) -> Limits {
-        Limits {
+    pub(crate) fn reads(&self) -> DependencyConfig {
+        DependencyConfig {
             timeout: self.query_timeout(),
             // More would only wait for a connection.
             concurrency: usize::try_from(self.connections).unwrap_or(usize::MAX),

@@ -10,7 +10,7 @@ use tollgate_service::Shutdown;
 use tollgate_service::database::DatabaseError;
 use tollgate_service::health::Health;
 use tollgate_service::http::{ApiKeys, Bound, bind, serve_admin};
-use tollgate_service::resilience::Patience;
+use tollgate_service::resilience::CallPolicy;
 
 use crate::api;
 use crate::config::PersistenceConfig;
@@ -96,7 +96,7 @@ pub async fn start(
 pub async fn migrate(config: &PersistenceConfig) -> anyhow::Result<()> {
     config.validate()?;
     let store = Store::open(config, Health::starting(&[])).await?;
-    let migrated = store.migrate(&Patience::none()).await;
+    let migrated = store.migrate(&CallPolicy::no_retry()).await;
     Ok(migrated.map_err(DatabaseError::from)?)
 }
 

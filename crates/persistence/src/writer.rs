@@ -14,7 +14,7 @@ use tollgate_log::{
 use tollgate_service::Shutdown;
 use tollgate_service::database::DatabaseError;
 use tollgate_service::health::Health;
-use tollgate_service::resilience::{Patience, Unserved};
+use tollgate_service::resilience::{CallFailure, CallPolicy};
 use tollgate_types::Stage;
 
 use crate::config::PersistenceConfig;
@@ -168,22 +168,22 @@ impl DecisionWriter {
 
     /// Prepares the schema, however long the store is away. False: the shutdown came first.
     async fn migrate(&self) -> anyhow::Result<bool> {
-        let patience = self.patience();
+        let policy = self.call_policy();
         let migrated = tokio::select! {
-            migrated = self.store.migrate(&patience) => migrated,
+            migrated = self.store.migrate(&policy) => migrated,
             // It may wait for another replica's, and is begun again after the restart.
             () = self.shutdown.begun() => return Ok(false),
         };
         match migrated {
             Ok(()) => Ok(true),
-            Err(Unserved::GivenUp(_)) => Ok(false),
-            Err(Unserved::Failed(error)) => Err(broken(error)),
+            Err(CallFailure::Unavailable(_)) => Ok(false),
+            Err(CallFailure::Rejected(error)) => Err(broken(error)),
         }
     }
 
     /// Waits for the store until the shutdown.
-    fn patience(&self) -> Patience {
-        Patience::endless().over_with(self.shutdown.token())
+    fn call_policy(&self) -> CallPolicy {
+        CallPolicy::unlimited().retry_until(self.shutdown.token())
     }
 
     /// Stores records and completes them. False: the shutdown came first, and they are given back.
@@ -259,9 +259,9 @@ impl DecisionWriter {
     async fn write(&self, rows: &[Row<'_>]) -> anyhow::Result<Answer> {
         metrics::histogram!("tollgate_persistence_batch_records")
             .record(u32::try_from(rows.len()).unwrap_or(u32::MAX));
-        let patience = self.patience();
+        let policy = self.call_policy();
         let (attempts, result) = tokio::select! {
-            ended = self.store.write(rows, &patience) => ended,
+            ended = self.store.write(rows, &policy) => ended,
             () = self.out_of_time.cancelled() => return Ok(Answer::GiveBack),
         };
         match result {
@@ -271,12 +271,12 @@ impl DecisionWriter {
                 rows("known").increment(written.known);
                 Ok(Answer::Stored)
             }
-            Err(Unserved::GivenUp(_)) => Ok(Answer::GiveBack),
-            Err(Unserved::Failed(DatabaseError::Refused(error))) => Ok(Answer::Refused {
+            Err(CallFailure::Unavailable(_)) => Ok(Answer::GiveBack),
+            Err(CallFailure::Rejected(DatabaseError::Refused(error))) => Ok(Answer::Refused {
                 reason: explain(&error),
                 attempts,
             }),
-            Err(Unserved::Failed(error)) => Err(broken(error)),
+            Err(CallFailure::Rejected(error)) => Err(broken(error)),
         }
     }
 }

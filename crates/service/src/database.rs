@@ -14,7 +14,7 @@ use sqlx::sqlite::{
 use sqlx::{Connection as _, PgConnection, Postgres, SqlSafeStr as _};
 
 use crate::config::ConfigError;
-use crate::resilience::{CallError, Unserved};
+use crate::resilience::{CallError, CallFailure};
 use crate::secret::redacted_url;
 
 /// How often a pool is looked at.
@@ -141,11 +141,11 @@ impl CallError for DatabaseError {
     }
 }
 
-impl From<Unserved<Self>> for DatabaseError {
-    fn from(unserved: Unserved<Self>) -> Self {
+impl From<CallFailure<Self>> for DatabaseError {
+    fn from(unserved: CallFailure<Self>) -> Self {
         match unserved {
-            Unserved::Failed(error) | Unserved::GivenUp(Some(error)) => error,
-            Unserved::GivenUp(None) => unanswered(
+            CallFailure::Rejected(error) | CallFailure::Unavailable(Some(error)) => error,
+            CallFailure::Unavailable(None) => unanswered(
                 io::ErrorKind::NotConnected,
                 "it did not answer before, and is asked again soon".to_owned(),
             ),

@@ -1,6 +1,6 @@
 //! The spans of a message to a sink: one for each alert in it, in the alert's own trace.
 
-use tollgate_service::resilience::Unserved;
+use tollgate_service::resilience::CallFailure;
 use tollgate_service::telemetry::trace::{Span, SpanKind, begin_kept};
 use tollgate_types::TraceContext;
 
@@ -38,13 +38,13 @@ impl Deliveries {
         self.0.first().map(Span::context)
     }
 
-    pub(super) fn end(self, attempts: u32, result: &Result<(), Unserved<Failure>>) {
+    pub(super) fn end(self, attempts: u32, result: &Result<(), CallFailure<Failure>>) {
         for mut span in self.0 {
             span.set("tollgate.delivery.attempts", i64::from(attempts));
             match result {
                 Ok(()) => {}
-                Err(Unserved::Failed(failure)) => span.fail("refused", failure.to_string()),
-                Err(Unserved::GivenUp(_)) => span.fail("abandoned", ""),
+                Err(CallFailure::Rejected(failure)) => span.fail("refused", failure.to_string()),
+                Err(CallFailure::Unavailable(_)) => span.fail("abandoned", ""),
             }
             span.end();
         }

@@ -27,7 +27,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tollgate_service::Shutdown;
 use tollgate_service::database::DatabaseError;
-use tollgate_service::resilience::{Dependency, Limits, Patience, Unserved};
+use tollgate_service::resilience::{CallFailure, CallPolicy, Dependency, DependencyConfig};
 use tollgate_service::telemetry::trace::within;
 
 use crate::alert::{Alert, AlertKey};
@@ -87,7 +87,7 @@ enum Fate {
 }
 
 impl SinkWorker {
-    pub(crate) fn new(spec: SinkSpec, sink: Sink, limits: &Limits, means: Means) -> Self {
+    pub(crate) fn new(spec: SinkSpec, sink: Sink, limits: &DependencyConfig, means: Means) -> Self {
         let dependency = format!("sink {}", spec.name);
         Self {
             metrics: SinkMetrics::new(&spec.name),
@@ -258,14 +258,14 @@ impl SinkWorker {
         let Drain { stop, late } = &self.means.drain;
         let alerts: Vec<Arc<Alert>> = message.iter().map(|(alert, _)| Arc::clone(alert)).collect();
         let revoked = revocations(message);
-        let patience = Patience::endless()
-            .pointless_with(late.clone())
-            .over_with(stop.token());
-        let patience = revoked.iter().fold(patience, |patience, token| {
-            patience.pointless_with(token.clone())
-        });
+        let policy = CallPolicy::unlimited()
+            .cancelled_by(late.clone())
+            .retry_until(stop.token());
+        let policy = revoked
+            .iter()
+            .fold(policy, |policy, token| policy.cancelled_by(token.clone()));
         let paid = AtomicBool::new(paid);
-        let call = self.dependency.call(patience, || async {
+        let call = self.dependency.call(policy, || async {
             // Each attempt is a message too.
             if !paid.swap(false, Ordering::Relaxed) {
                 self.pace.wait().await;
@@ -287,14 +287,16 @@ impl SinkWorker {
                 self.metrics.delivered_after(begun.elapsed(), alerts);
                 Fate::Delivered
             }
-            Err(Unserved::Failed(Failure::Refuse { reason })) => Fate::Refused { reason },
-            Err(Unserved::Failed(Failure::Retry { reason, .. })) => Fate::Refused {
+            Err(CallFailure::Rejected(Failure::Refuse { reason })) => Fate::Refused { reason },
+            Err(CallFailure::Rejected(Failure::Retry { reason, .. })) => Fate::Refused {
                 reason: format!("it fails while others are taken: {reason}"),
             },
-            Err(Unserved::GivenUp(_)) if revoked.iter().any(CancellationToken::is_cancelled) => {
+            Err(CallFailure::Unavailable(_))
+                if revoked.iter().any(CancellationToken::is_cancelled) =>
+            {
                 Fate::Revoked
             }
-            Err(Unserved::GivenUp(_)) => Fate::Abandoned,
+            Err(CallFailure::Unavailable(_)) => Fate::Abandoned,
         };
         (attempts, fate)
     }

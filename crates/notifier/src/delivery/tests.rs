@@ -97,7 +97,7 @@ impl Pipeline {
         config.retry.cap_ms = 20;
         config.breaker.open_ms = 10;
         let spec = config.validate().unwrap().remove(0);
-        let limits = config.limits(&spec);
+        let limits = config.dependency_config(&spec);
         let sink = Sink::open(&spec, &console, &crate::Cloud::default())
             .await
             .unwrap();

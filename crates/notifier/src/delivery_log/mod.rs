@@ -16,7 +16,9 @@ use tokio::sync::{mpsc, oneshot};
 use tollgate_service::Shutdown;
 use tollgate_service::database::{Database, DatabaseError};
 use tollgate_service::health::Health;
-use tollgate_service::resilience::{Dependency, Limits, Patience, RetryConfig, Unserved};
+use tollgate_service::resilience::{
+    CallFailure, CallPolicy, Dependency, DependencyConfig, RetryConfig,
+};
 
 use crate::alert::AlertKey;
 
@@ -74,12 +76,12 @@ pub(crate) fn open(
     stop: Shutdown,
 ) -> (DeliveryLog, DeliveryLogWriter, Store) {
     let (sender, entries) = mpsc::channel(GROUP);
-    let limits = Limits {
+    let limits = DependencyConfig {
         retry: RetryConfig {
             cap_ms: 5_000,
             ..RetryConfig::default()
         },
-        ..Limits::new(TIMEOUT, CONCURRENCY)
+        ..DependencyConfig::new(TIMEOUT, CONCURRENCY)
     };
     let store = Store {
         database,
@@ -180,7 +182,7 @@ impl Store {
     pub(crate) async fn prepare(&self) -> anyhow::Result<bool> {
         // An upgrade may take its time.
         let patient = self.dependency.with_timeout(Duration::MAX);
-        let prepared = patient.call(Patience::endless(), || migrate(&self.database));
+        let prepared = patient.call(CallPolicy::unlimited(), || migrate(&self.database));
         tokio::select! {
             (_, done) = prepared => Ok(done.map(|()| true).map_err(DatabaseError::from)?),
             () = self.stop.begun() => Ok(false),
@@ -198,10 +200,10 @@ impl Store {
             }
             let (_, result) = self
                 .dependency
-                .call(Patience::none(), || self.database.ping())
+                .call(CallPolicy::no_retry(), || self.database.ping())
                 .await;
             // An outage shows by itself.
-            if let Err(Unserved::Failed(error)) = result {
+            if let Err(CallFailure::Rejected(error)) = result {
                 self.health.not_ready(COMPONENT, error.to_string());
             }
             if tokio::time::Instant::now() < next_purge {
@@ -238,7 +240,7 @@ impl Store {
                 Database::Postgres(pool) => postgres::purge(pool, before, PURGE_STEP).await,
                 Database::Sqlite(pool) => sqlite::purge(pool, before, PURGE_STEP).await,
             };
-            let deleted = self.dependency.call(Patience::none(), step).await.1?;
+            let deleted = self.dependency.call(CallPolicy::no_retry(), step).await.1?;
             rows += deleted;
             if deleted == 0 || self.stop.is_begun() {
                 return Ok(rows);
@@ -251,7 +253,7 @@ impl Store {
     where
         F: Future<Output = Result<T, DatabaseError>>,
     {
-        let (_, result) = self.dependency.call(Patience::endless(), ask).await;
+        let (_, result) = self.dependency.call(CallPolicy::unlimited(), ask).await;
         Ok(result?)
     }
 

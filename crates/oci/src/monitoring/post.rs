@@ -10,7 +10,7 @@ use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 use metrics::counter;
 use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
-use tollgate_service::resilience::{Dependency, Limits, Patience, Unserved};
+use tollgate_service::resilience::{CallFailure, CallPolicy, Dependency, DependencyConfig};
 
 use super::streams::Points;
 use crate::config::OciConfig;
@@ -88,7 +88,7 @@ pub(super) struct Poster {
 impl Poster {
     pub(super) fn new(client: Client, config: &OciConfig, service: &'static str) -> Self {
         let calls = NonZeroU32::new(config.monitoring.calls_per_second).unwrap_or(NonZeroU32::MIN);
-        let limits = Limits::new(config.timeout() + Duration::from_secs(1), 1);
+        let limits = DependencyConfig::new(config.timeout() + Duration::from_secs(1), 1);
         Self {
             client,
             dependency: Dependency::new("oci monitoring", &limits, None),
@@ -149,8 +149,8 @@ impl Poster {
                 metric_data: &batch.data,
                 batch_atomicity: "NON_ATOMIC",
             };
-            let patience = Patience::endless().pointless_with(over.clone());
-            let call = self.dependency.call(patience, || async {
+            let policy = CallPolicy::unlimited().cancelled_by(over.clone());
+            let call = self.dependency.call(policy, || async {
                 self.wait_for_turn().await;
                 self.client.post(PATH, &details).await
             });
@@ -164,9 +164,9 @@ impl Poster {
                         return;
                     }
                 },
-                Err(Unserved::Failed(failure)) => refused(streams, &failure),
+                Err(CallFailure::Rejected(failure)) => refused(streams, &failure),
                 // It is sent at the next look.
-                Err(Unserved::GivenUp(_)) => return,
+                Err(CallFailure::Unavailable(_)) => return,
             }
             self.queue.pop_front();
         }

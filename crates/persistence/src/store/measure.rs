@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use sqlx::{AssertSqlSafe, Connection as _, Executor as _, PgConnection};
 
 use tollgate_service::health::Health;
-use tollgate_service::resilience::Patience;
+use tollgate_service::resilience::CallPolicy;
 
 use super::{Filter, Store};
 use crate::config::PersistenceConfig;
@@ -41,8 +41,8 @@ async fn measure(url: &str, total: usize) {
         ..PersistenceConfig::default()
     };
     let store = Store::open(&config, Health::default()).await.unwrap();
-    let patience = Patience::endless();
-    store.migrate(&patience).await.unwrap();
+    let policy = CallPolicy::unlimited();
+    store.migrate(&policy).await.unwrap();
     let (mut writing, mut reading) = (Duration::ZERO, Duration::ZERO);
     for start in (0..total).step_by(BATCH) {
         let payloads: Vec<String> = (start..start + BATCH).map(payload).collect();
@@ -55,7 +55,7 @@ async fn measure(url: &str, total: usize) {
         reading += begun.elapsed();
         let begun = Instant::now();
         assert_eq!(
-            store.write(&rows, &patience).await.1.unwrap().stored,
+            store.write(&rows, &policy).await.1.unwrap().stored,
             BATCH as u64
         );
         writing += begun.elapsed();
@@ -80,7 +80,7 @@ async fn measure(url: &str, total: usize) {
     let begun = Instant::now();
     for _ in 0..10 {
         assert_eq!(
-            store.write(&rows, &patience).await.1.unwrap().known,
+            store.write(&rows, &policy).await.1.unwrap().known,
             BATCH as u64
         );
     }

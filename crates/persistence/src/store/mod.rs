@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use sqlx::migrate::Migrator;
 use tollgate_service::database::{Database, DatabaseError};
 use tollgate_service::health::Health;
-use tollgate_service::resilience::{CallError as _, Dependency, Patience, Unserved};
+use tollgate_service::resilience::{CallError as _, CallFailure, CallPolicy, Dependency};
 use tollgate_service::telemetry::trace::SPAN_TARGET;
 use tollgate_types::{Amount, Status, Timestamp};
 use tracing::Instrument as _;
@@ -130,14 +130,17 @@ impl Store {
 
     /// Brings the schema to what this version works with. A newer schema is left alone: versions follow each other
     /// in a rolling update.
-    pub(crate) async fn migrate(&self, patience: &Patience) -> Result<(), Unserved<DatabaseError>> {
+    pub(crate) async fn migrate(
+        &self,
+        policy: &CallPolicy,
+    ) -> Result<(), CallFailure<DatabaseError>> {
         // An upgrade may take its time.
         let patient = self.writes.with_timeout(Duration::MAX);
         let migrate = async || match &self.writing {
             Database::Postgres(pool) => for_this_service(postgres::migrations()).run(pool).await,
             Database::Sqlite(pool) => for_this_service(sqlite::migrations()).run(pool).await,
         };
-        let call = patient.call(patience.clone(), async || Ok(migrate().await?));
+        let call = patient.call(policy.clone(), async || Ok(migrate().await?));
         call.await.1?;
         self.migrated.store(true, Ordering::Release);
         Ok(())
@@ -146,9 +149,11 @@ impl Store {
     /// Asks whether the store answers the writer; what it says is the service's health.
     pub(crate) async fn ping(&self) {
         let quick = self.writes.with_timeout(PING);
-        let (_, result) = quick.call(Patience::none(), || self.writing.ping()).await;
+        let (_, result) = quick
+            .call(CallPolicy::no_retry(), || self.writing.ping())
+            .await;
         // An outage shows by itself.
-        if let Err(Unserved::Failed(error)) = result {
+        if let Err(CallFailure::Rejected(error)) = result {
             self.health.not_ready(COMPONENT, error.to_string());
         }
     }
@@ -158,8 +163,8 @@ impl Store {
     pub(crate) async fn write(
         &self,
         rows: &[Row<'_>],
-        patience: &Patience,
-    ) -> (u32, Result<Written, Unserved<DatabaseError>>) {
+        policy: &CallPolicy,
+    ) -> (u32, Result<Written, CallFailure<DatabaseError>>) {
         let write = async || {
             let begun = Instant::now();
             self.writing.ensure_there()?;
@@ -173,7 +178,7 @@ impl Store {
             let known = (rows.len() as u64).saturating_sub(stored);
             Ok(Written { stored, known })
         };
-        self.writes.call(patience.clone(), write).await
+        self.writes.call(policy.clone(), write).await
     }
 
     /// The store's name in OpenTelemetry's conventions.
@@ -190,7 +195,7 @@ impl Store {
         F: Future<Output = Result<T, DatabaseError>>,
     {
         self.check_migrated()?;
-        let call = self.reads.call(Patience::none(), ask);
+        let call = self.reads.call(CallPolicy::no_retry(), ask);
         // Whoever waits for room among the others waits no longer than for an answer.
         let span = tracing::info_span!(
             target: SPAN_TARGET,
