@@ -6,11 +6,10 @@ use std::borrow::Cow;
 use std::error::Error;
 
 use chrono::{DateTime, SecondsFormat, Utc};
-use serde_json::error::Category;
 use serde_json::value::RawValue;
 use tollgate_types::{
-    Amount, Contributions, Decision, Indicator, Indicators, Status, Timestamp, TraceContext,
-    Transaction,
+    Amount, Contributions, Decision, Indicator, Indicators, JsonError, Status, Timestamp,
+    TraceContext, Transaction,
 };
 
 /// One decision, as it is written.
@@ -39,9 +38,10 @@ impl<'a> Row<'a> {
     /// Reads a record of the topic `decisions`.
     ///
     /// # Errors
-    /// Why it is no decision, in words that hold none of its values: they may be card data.
+    /// Why it is no decision. The text holds none of its values: they may be card data.
     pub(crate) fn read(payload: &'a [u8]) -> Result<Self, String> {
-        let decision = Decision::parse(payload).map_err(|error| explain(&error))?;
+        let decision = Decision::parse(payload)
+            .map_err(|error| format!("no decision: {}", JsonError::from(&error)))?;
         let body = decision.transaction.get();
         let transaction = Transaction::parse(body.as_bytes()).map_err(|rejection| {
             // Behind a colon the reason may quote what was found.
@@ -74,22 +74,6 @@ impl<'a> Row<'a> {
     pub(crate) fn key(&self) -> (&str, &str) {
         (&self.user_id, &self.transaction_id)
     }
-}
-
-fn explain(error: &serde_json::Error) -> String {
-    let what = error.to_string();
-    let what = what.split(" at line ").next().unwrap_or_default();
-    // The other messages quote what they found.
-    let harmless = ["missing field", "duplicate field", "input is not UTF-8"]
-        .iter()
-        .any(|start| what.starts_with(start));
-    let what = match error.classify() {
-        Category::Data if !harmless => "a member that does not fit",
-        Category::Syntax => "malformed JSON",
-        Category::Eof => "JSON that ends too early",
-        Category::Data | Category::Io => what,
-    };
-    format!("no decision: {what}, column {}", error.column())
 }
 
 fn join(indicators: Indicators) -> String {

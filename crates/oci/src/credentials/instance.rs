@@ -5,6 +5,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use data_encoding::HEXLOWER;
 use openssl::hash::MessageDigest;
 use openssl::x509::X509;
 use reqwest::Client;
@@ -119,7 +120,10 @@ fn fingerprint(certificate: &X509) -> Result<String, Reason> {
     let digest = certificate
         .digest(MessageDigest::sha256())
         .map_err(|error| error.to_string())?;
-    let pairs: Vec<String> = digest.iter().map(|byte| format!("{byte:02x}")).collect();
+    let pairs: Vec<String> = digest
+        .iter()
+        .map(|byte| HEXLOWER.encode(&[*byte]))
+        .collect();
     Ok(pairs.join(":"))
 }
 

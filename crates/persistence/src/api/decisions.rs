@@ -5,10 +5,11 @@ use axum::extract::{Path, Query, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use tollgate_service::http::Problem;
+use tollgate_service::http::openapi::ProblemSchema;
 use tollgate_types::{Status, Timestamp};
 use utoipa::IntoParams;
 
-use super::{Api, bad_parameter, documents, failed, is_id};
+use super::{Api, bad_parameter, documents, is_id};
 use crate::cursor::Cursor;
 use crate::rows::StoredDecision;
 use crate::store::Filter;
@@ -28,12 +29,12 @@ type Pairs = Query<Vec<(String, String)>>;
     ),
     responses(
         (status = 200, description = "The decision", body = documents::Decision),
-        (status = 400, description = "A parameter does not fit", body = documents::Problem, content_type = "application/problem+json"),
-        (status = 404, description = "There is no such decision", body = documents::Problem, content_type = "application/problem+json"),
-        (status = 409, description = "Several users have a transaction of this id", body = documents::Problem, content_type = "application/problem+json"),
-        (status = 503, description = "The store is away", body = documents::Problem, content_type = "application/problem+json"),
+        (status = 400, description = "A parameter is invalid", body = ProblemSchema, content_type = "application/problem+json"),
+        (status = 404, description = "There is no such decision", body = ProblemSchema, content_type = "application/problem+json"),
+        (status = 409, description = "Several users have a transaction of this id", body = ProblemSchema, content_type = "application/problem+json"),
+        (status = 503, description = "The store does not answer", body = ProblemSchema, content_type = "application/problem+json"),
     ),
-    security(("api_key" = [])),
+    security((), ("bearer" = []), ("api_key" = []), ("basic" = [])),
     tag = "decisions"
 )]
 pub(super) async fn get_decision(
@@ -53,8 +54,7 @@ pub(super) async fn get_decision(
     let found = api
         .store
         .decisions(&transaction_id, user_id.as_deref())
-        .await
-        .map_err(failed)?;
+        .await?;
     match found.as_slice() {
         [] => Err(not_found()),
         [only] => Ok(json(write(only))),
@@ -105,10 +105,10 @@ pub(super) struct Page {
     params(PageParameters),
     responses(
         (status = 200, description = "A page of decisions", body = Page),
-        (status = 400, description = "A parameter does not fit", body = documents::Problem, content_type = "application/problem+json"),
-        (status = 503, description = "The store is away", body = documents::Problem, content_type = "application/problem+json"),
+        (status = 400, description = "A parameter is invalid", body = ProblemSchema, content_type = "application/problem+json"),
+        (status = 503, description = "The store does not answer", body = ProblemSchema, content_type = "application/problem+json"),
     ),
-    security(("api_key" = [])),
+    security((), ("bearer" = []), ("api_key" = []), ("basic" = [])),
     tag = "decisions"
 )]
 pub(super) async fn list_decisions(
@@ -117,11 +117,7 @@ pub(super) async fn list_decisions(
 ) -> Result<Response, Problem> {
     let (filter, limit) = read_filter(&api, pairs)?;
     // One more than asked for tells whether there is a next page.
-    let mut found = api
-        .store
-        .page(&filter, limit.saturating_add(1))
-        .await
-        .map_err(failed)?;
+    let mut found = api.store.page(&filter, limit.saturating_add(1)).await?;
     let size = usize::try_from(limit).unwrap_or(usize::MAX);
     let more = found.len() > size;
     found.truncate(size);

@@ -6,11 +6,12 @@ use axum::Json;
 use axum::extract::{Query, State};
 use serde::Serialize;
 use tollgate_service::http::Problem;
+use tollgate_service::http::openapi::ProblemSchema;
 use tollgate_types::{Status, Timestamp};
 use utoipa::ToSchema;
 
 use super::decisions::no_parameters;
-use super::{Api, by_indicator, by_status, documents, failed};
+use super::{Api, by_indicator, by_status};
 use crate::rows::split;
 use crate::store::Counts;
 
@@ -57,9 +58,9 @@ pub(super) struct ScoreBucket {
     path = "/v1/stats",
     responses(
         (status = 200, description = "The statistics", body = Stats),
-        (status = 503, description = "The store is away", body = documents::Problem, content_type = "application/problem+json"),
+        (status = 503, description = "The store does not answer", body = ProblemSchema, content_type = "application/problem+json"),
     ),
-    security(("api_key" = [])),
+    security((), ("bearer" = []), ("api_key" = []), ("basic" = [])),
     tag = "stats"
 )]
 pub(super) async fn get_stats(
@@ -67,7 +68,7 @@ pub(super) async fn get_stats(
     Query(pairs): Query<Vec<(String, String)>>,
 ) -> Result<Json<Stats>, Problem> {
     no_parameters(pairs)?;
-    Ok(Json(summarize(&api.store.counts().await.map_err(failed)?)))
+    Ok(Json(summarize(&api.store.counts().await?)))
 }
 
 fn summarize(counts: &Counts) -> Stats {

@@ -9,11 +9,12 @@ use axum::http::StatusCode;
 use serde::Serialize;
 use serde_json::value::RawValue;
 use tollgate_service::http::Problem;
+use tollgate_service::http::openapi::ProblemSchema;
 use tollgate_types::{Amount, Timestamp};
 use utoipa::ToSchema;
 
 use super::decisions::{no_parameters, write};
-use super::{Api, bad_parameter, by_indicator, by_status, documents, failed, is_id};
+use super::{Api, bad_parameter, by_indicator, by_status, documents, is_id};
 use crate::rows::split;
 use crate::store::{Filter, UserGroup};
 
@@ -52,10 +53,10 @@ pub(super) struct UserSummary {
     params(("user_id" = String, Path, description = "Id of the user")),
     responses(
         (status = 200, description = "The summary", body = UserSummary),
-        (status = 404, description = "Nothing is known of this user", body = documents::Problem, content_type = "application/problem+json"),
-        (status = 503, description = "The store is away", body = documents::Problem, content_type = "application/problem+json"),
+        (status = 404, description = "Nothing is known of this user", body = ProblemSchema, content_type = "application/problem+json"),
+        (status = 503, description = "The store does not answer", body = ProblemSchema, content_type = "application/problem+json"),
     ),
-    security(("api_key" = [])),
+    security((), ("bearer" = []), ("api_key" = []), ("basic" = [])),
     tag = "users"
 )]
 pub(super) async fn get_user_summary(
@@ -68,12 +69,12 @@ pub(super) async fn get_user_summary(
     if !is_id(&user_id) {
         return Err(not_found());
     }
-    let groups = api.store.user(&user_id).await.map_err(failed)?;
+    let groups = api.store.user(&user_id).await?;
     let filter = Filter {
         user_id: Some(user_id.clone()),
         ..Filter::default()
     };
-    let last = api.store.page(&filter, 1).await.map_err(failed)?;
+    let last = api.store.page(&filter, 1).await?;
     // What was written as JSON is read as JSON.
     let last = last
         .first()

@@ -281,7 +281,7 @@ mod tests {
                             in_flight.push(permit);
                         }
                     }
-                    Step::Record(_, ended) => {
+                    Step::Record(_, outcome) => {
                         if let Some(permit) = in_flight.pop() {
                             breaker.record(&permit, outcome, now);
                         }

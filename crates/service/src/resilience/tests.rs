@@ -7,6 +7,7 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 use super::*;
+use crate::health::Health;
 
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 enum TestError {
