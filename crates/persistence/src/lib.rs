@@ -3,10 +3,10 @@
 //! Invariant: each decision in the log becomes one row in each of the two tables, or a dead letter.
 
 mod api;
+mod batch_reader;
 mod config;
 mod cursor;
 mod dead_letters;
-mod intake;
 mod rows;
 mod service;
 mod store;

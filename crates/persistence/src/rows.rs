@@ -1,6 +1,6 @@
-//! A decision as rows of the two tables, and back. Pure.
+//! Converts a decision to rows of the two tables, and back. Pure.
 //!
-//! Invariant: what is read back is what was written, to the last bit of a score and the last byte of a transaction.
+//! Invariant: a decision is read back as it was written, to the last bit of the score and the last byte of the transaction.
 
 use std::borrow::Cow;
 use std::error::Error;
@@ -12,14 +12,14 @@ use tollgate_types::{
     TraceContext, Transaction,
 };
 
-/// One decision, as it is written.
+/// One decision to write.
 #[derive(Debug)]
 pub(crate) struct Row<'a> {
     pub(crate) user_id: Cow<'a, str>,
     pub(crate) transaction_id: Cow<'a, str>,
     pub(crate) amount: Amount,
     pub(crate) event_time: Timestamp,
-    /// The transaction's own text.
+    /// The text of the transaction.
     pub(crate) body: &'a str,
     pub(crate) fraud_score: f64,
     pub(crate) status: Status,
@@ -30,7 +30,7 @@ pub(crate) struct Row<'a> {
     pub(crate) late: bool,
     /// As JSON.
     pub(crate) contributions: String,
-    /// Where it was decided, where the record's headers do not say so. Not stored.
+    /// The trace of the decision, for records without trace headers. Not stored.
     pub(crate) trace: Option<TraceContext>,
 }
 
@@ -81,23 +81,23 @@ fn join(indicators: Indicators) -> String {
     names.join(",")
 }
 
-/// The indicators in a joined text; a name that this version does not know is left out.
+/// The indicators in a joined text. Names that this version does not know are ignored.
 pub(crate) fn split(text: &str) -> Indicators {
     text.split(',').filter_map(Indicator::from_name).collect()
 }
 
-/// A time as SQLite keeps it: always as long, so that texts sort as times do.
+/// A time for SQLite, of fixed width, so that texts sort like times.
 pub(crate) fn fixed_width(time: Timestamp) -> String {
     utc(time).to_rfc3339_opts(SecondsFormat::Micros, true)
 }
 
-/// A time as PostgreSQL's driver takes it.
+/// A time for the driver of PostgreSQL.
 pub(crate) fn utc(time: Timestamp) -> DateTime<Utc> {
     // Every timestamp is within chrono's range.
     DateTime::from_timestamp_micros(time.micros()).unwrap_or_default()
 }
 
-/// A decision, as it is read back.
+/// A decision that was read back.
 #[derive(Debug)]
 pub(crate) struct StoredDecision {
     pub(crate) user_id: String,
@@ -131,7 +131,7 @@ pub(crate) struct Columns {
 
 impl StoredDecision {
     /// # Errors
-    /// Where a column holds what this version never writes.
+    /// A column holds a value that this version never writes.
     pub(crate) fn new(columns: Columns) -> Result<Self, Box<dyn Error + Send + Sync>> {
         Ok(Self {
             status: Status::from_name(&columns.status).ok_or("unknown status")?,
@@ -162,7 +162,7 @@ impl StoredDecision {
             late: self.late,
             // A row is the first decision on its transaction; later ones are the duplicates.
             duplicate: false,
-            // That of the scoring ended long ago.
+            // The trace of the scoring ended long ago.
             traceparent: None,
             transaction: &self.body,
         }

@@ -1,4 +1,4 @@
-//! What all decisions add up to. The store keeps the counts, so that a question costs the same over any number of rows.
+//! Statistics over all decisions. The store keeps the counts, so that the cost does not depend on the number of rows.
 
 use std::collections::BTreeMap;
 
@@ -20,7 +20,7 @@ const BUCKET_POINTS: i64 = 10;
 /// Number of the last bucket, which is open.
 const LAST_BUCKET: i64 = 14;
 
-/// All decisions, summed up.
+/// Statistics over all decisions.
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct Stats {
     decisions: i64,
@@ -42,7 +42,7 @@ pub(super) struct Stats {
     last_processed_at: Option<Timestamp>,
 }
 
-/// How many scores lie in a range.
+/// The number of scores in a range.
 #[derive(Debug, PartialEq, Serialize, ToSchema)]
 pub(super) struct ScoreBucket {
     /// Inclusive.
@@ -52,7 +52,7 @@ pub(super) struct ScoreBucket {
     decisions: i64,
 }
 
-/// All decisions, summed up
+/// Statistics over all decisions
 #[utoipa::path(
     get,
     path = "/v1/stats",

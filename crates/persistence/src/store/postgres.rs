@@ -1,4 +1,4 @@
-//! PostgreSQL: sets of rows by `unnest`, one statement and so one round trip a batch.
+//! PostgreSQL: sets of rows by `unnest`, with one statement, and so one round trip, for each batch.
 
 use chrono::{DateTime, Utc};
 use sqlx::migrate::Migrator;
@@ -18,7 +18,7 @@ pub(super) fn migrations() -> Migrator {
     )])
 }
 
-/// Connections that cannot write, and whose questions the server itself ends in time.
+/// Read-only connections with a statement timeout on the server.
 pub(super) fn readers(writers: &PgPool, config: &PersistenceConfig) -> PgPool {
     let settings = format!(
         "SET default_transaction_read_only = on; SET statement_timeout = {}",
@@ -34,7 +34,7 @@ pub(super) fn readers(writers: &PgPool, config: &PersistenceConfig) -> PgPool {
         .connect_lazy_with(writers.connect_options().as_ref().clone())
 }
 
-/// One statement is one database transaction, also where the connection breaks in the middle of it.
+/// One statement is one database transaction, also if the connection breaks during it.
 const WRITE: &str = r"
 WITH given AS (
     SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::timestamptz[], $5::text[], $6::float8[], $7::text[],
@@ -139,7 +139,7 @@ pub(super) async fn page(
     // The page is cut before the join, so that no plan joins more than a page.
     query.push("(SELECT * FROM fraud_analysis WHERE true");
     if let Some(status) = filter.status {
-        // As a literal, or a prepared plan could not know that the index of alerts will do.
+        // A literal: with a parameter the plan of a prepared statement cannot use the index of alerts.
         query.push(match status {
             Status::Approved => " AND status = 'approved'",
             Status::Review => " AND status = 'review'",

@@ -1,4 +1,4 @@
-//! SQLite: the embedded default. Several rows an insert, in a few sizes, so that statements are prepared once.
+//! SQLite, the embedded default: inserts of several rows in a few sizes, so that statements are prepared once.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -24,8 +24,8 @@ pub(super) fn migrations() -> Migrator {
     )])
 }
 
-/// More memory and rarer checkpoints than connections have by default: users come in any order, and each batch touches
-/// pages all over the indexes. Twice as many rows a second, measured.
+/// Connections with more memory and fewer checkpoints than by default: users come in any order, and a batch touches pages
+/// all over the indexes. Measured: twice as many rows a second.
 pub(super) fn writers(opened: &SqlitePool) -> SqlitePool {
     let options = opened.connect_options().as_ref().clone();
     SqlitePoolOptions::new()
@@ -84,8 +84,8 @@ pub(super) async fn write(pool: &SqlitePool, rows: &[Row<'_>]) -> Result<u64, Da
     let mut connection = pool.acquire().await?;
     let result = write_at_once(&mut connection, rows).await;
     if result.is_err() {
-        // On a full disk, and at other times, SQLite itself has rolled back, which the client library does not know:
-        // nobody gets this connection again.
+        // After some errors, such as a full disk, SQLite itself has rolled back, which the client library does not notice:
+        // this connection is not reused.
         let _ = connection.close().await;
     }
     result
@@ -95,7 +95,7 @@ async fn write_at_once(
     connection: &mut SqliteConnection,
     rows: &[Row<'_>],
 ) -> Result<u64, DatabaseError> {
-    // Waits for its turn here, where that is no deadlock, and not at the first insert.
+    // Takes the write lock here: waiting for it at the first insert could deadlock.
     let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await?;
     let (mut stored, mut rest) = (0, rows);
     for inserts in INSERTS.iter() {
@@ -180,7 +180,7 @@ pub(super) async fn page(
     if let Some(status) = filter.status {
         query.push(format_args!(" AND status = '{}'", status.name()));
         if status.is_alert() {
-            // SQLite takes the index of alerts only where its condition stands in the question.
+            // SQLite uses the index of alerts only if its condition is in the statement.
             query.push(" AND status <> 'approved'");
         }
     }
@@ -221,7 +221,7 @@ SELECT a.status, a.fraud_indicators, a.fraud_score, a.event_time, t.amount
 FROM fraud_analysis a JOIN transactions t USING (user_id, transaction_id)
 WHERE a.user_id = ?";
 
-/// Summed up here: SQLite has no exact decimals.
+/// Summed here: SQLite has no exact decimals.
 pub(super) async fn user(
     pool: &SqlitePool,
     user_id: &str,
