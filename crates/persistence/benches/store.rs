@@ -6,6 +6,7 @@
     dead_code,
     unreachable_pub,
     missing_docs,
+    unused_imports,
     reason = "the store is private to the library, so that its modules are compiled here again; not all of them is used"
 )]
 #![allow(

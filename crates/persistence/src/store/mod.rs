@@ -4,6 +4,7 @@
 //! of its own, so that readers cannot delay it.
 
 mod postgres;
+mod query;
 mod sqlite;
 
 use std::io;

@@ -11,8 +11,9 @@ use sqlx::{
     SqliteConnection,
 };
 use tollgate_service::database::{self, DatabaseError};
-use tollgate_types::{Amount, Timestamp};
+use tollgate_types::{Amount, Status, Timestamp};
 
+use super::query::{self, Dialect};
 use super::{Count, Counts, Filter, UserGroup, unreadable};
 use crate::config::PersistenceConfig;
 use crate::rows::{Columns, Row, StoredDecision, fixed_width};
@@ -143,30 +144,33 @@ async fn insert(
     Ok(query.execute(&mut *connection).await?.rows_affected())
 }
 
-const COLUMNS: &str = "
+impl Dialect for Sqlite {
+    const SELECT: &'static str = "
 SELECT a.user_id, a.transaction_id, a.fraud_score, a.status, a.fraud_indicators, a.event_time, a.processed_at,
        a.ruleset_version, a.late, a.contributions, t.body
 FROM ";
+    type Time = String;
+
+    fn time(time: Timestamp) -> String {
+        fixed_width(time)
+    }
+
+    fn status(status: Status) -> &'static str {
+        match status {
+            Status::Approved => "status = 'approved'",
+            // SQLite uses the index of alerts only if its condition is in the statement.
+            Status::Review => "status = 'review' AND status <> 'approved'",
+            Status::Blocked => "status = 'blocked' AND status <> 'approved'",
+        }
+    }
+}
 
 pub(super) async fn decisions(
     pool: &SqlitePool,
     transaction_id: &str,
     user_id: Option<&str>,
 ) -> Result<Vec<StoredDecision>, DatabaseError> {
-    let mut query = QueryBuilder::<Sqlite>::new(COLUMNS);
-    query.push("fraud_analysis a JOIN transactions t USING (user_id, transaction_id) WHERE a.transaction_id = ");
-    query.push_bind(transaction_id);
-    if let Some(user_id) = user_id {
-        query.push(" AND a.user_id = ").push_bind(user_id);
-    }
-    query.push(" LIMIT 2");
-    query
-        .build()
-        .fetch_all(pool)
-        .await?
-        .iter()
-        .map(stored)
-        .collect()
+    read(pool, query::decisions(transaction_id, user_id)).await
 }
 
 pub(super) async fn page(
@@ -174,46 +178,15 @@ pub(super) async fn page(
     filter: &Filter,
     limit: u32,
 ) -> Result<Vec<StoredDecision>, DatabaseError> {
-    let mut query = QueryBuilder::<Sqlite>::new(COLUMNS);
-    // The page is cut before the join, so that no plan joins more than a page.
-    query.push("(SELECT * FROM fraud_analysis WHERE true");
-    if let Some(status) = filter.status {
-        query.push(format_args!(" AND status = '{}'", status.name()));
-        if status.is_alert() {
-            // SQLite uses the index of alerts only if its condition is in the statement.
-            query.push(" AND status <> 'approved'");
-        }
-    }
-    if let Some(user_id) = &filter.user_id {
-        query.push(" AND user_id = ").push_bind(user_id);
-    }
-    if let Some(from) = filter.from {
-        query
-            .push(" AND event_time >= ")
-            .push_bind(fixed_width(from));
-    }
-    if let Some(to) = filter.to {
-        query.push(" AND event_time < ").push_bind(fixed_width(to));
-    }
-    if let Some(after) = &filter.after {
-        query
-            .push(" AND (event_time, user_id, transaction_id) < (")
-            .push_bind(fixed_width(after.event_time));
-        query.push(", ").push_bind(&after.user_id);
-        query.push(", ").push_bind(&after.transaction_id).push(")");
-    }
-    query
-        .push(" ORDER BY event_time DESC, user_id DESC, transaction_id DESC LIMIT ")
-        .push_bind(i64::from(limit));
-    query.push(") a JOIN transactions t USING (user_id, transaction_id)");
-    query.push(" ORDER BY a.event_time DESC, a.user_id DESC, a.transaction_id DESC");
-    query
-        .build()
-        .fetch_all(pool)
-        .await?
-        .iter()
-        .map(stored)
-        .collect()
+    read(pool, query::page(filter, limit)).await
+}
+
+async fn read(
+    pool: &SqlitePool,
+    mut query: QueryBuilder<Sqlite>,
+) -> Result<Vec<StoredDecision>, DatabaseError> {
+    let rows = query.build().fetch_all(pool).await?;
+    rows.iter().map(stored).collect()
 }
 
 const USER: &str = "
