@@ -149,7 +149,7 @@ impl IngestConfig {
                 );
             }
         }
-        ApiKeys::new("ingest", &self.api_keys, self.listen)
+        ApiKeys::new("ingest", &self.api_keys, self.listen, &[])
     }
 
     /// An accepted transaction must fit into a record. Otherwise every attempt to send it would fail.

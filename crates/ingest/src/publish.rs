@@ -10,7 +10,7 @@ use tokio::sync::oneshot;
 use tollgate_log::spans::sending;
 use tollgate_log::{Acks, ProducerRecord, RejectedRow, SendError};
 use tollgate_service::http::{Problem, RequestTrace};
-use tollgate_service::resilience::{CallError, Limits, Patience, Unserved};
+use tollgate_service::resilience::{CallError, CallFailure, CallPolicy, DependencyConfig};
 use tollgate_service::telemetry::trace::begin;
 use tollgate_types::headers::{REPLY_TO, TRACESTATE};
 use tollgate_types::{TraceContext, Transaction};
@@ -85,8 +85,8 @@ impl From<SendError> for PublishError {
 
 /// The log as a dependency: the client itself retries what is not acknowledged, until the deadline. After several failed
 /// requests in a row the circuit opens, and requests are rejected until a probe succeeds.
-pub(crate) fn limits(config: &IngestConfig) -> Limits {
-    Limits::new(config.acknowledge_timeout(), config.max_in_flight)
+pub(crate) fn limits(config: &IngestConfig) -> DependencyConfig {
+    DependencyConfig::new(config.acknowledge_timeout(), config.max_in_flight)
 }
 
 /// Writes all records in their order and waits until the log has acknowledged them.
@@ -98,18 +98,18 @@ pub(crate) async fn publish(app: &App, records: &PublishRequest<'_>) -> Result<(
     let deadline = Instant::now() + app.config.acknowledge_timeout();
     let call = app
         .log
-        .call(Patience::none(), || write(app, records, deadline));
+        .call(CallPolicy::no_retry(), || write(app, records, deadline));
     let (_, result) = call.await;
     result.map_err(|error| match error {
-        Unserved::Failed(error @ PublishError::TooLarge(_)) => {
+        CallFailure::Rejected(error @ PublishError::TooLarge(_)) => {
             Problem::new(StatusCode::PAYLOAD_TOO_LARGE, error.to_string())
         }
-        Unserved::Failed(error) | Unserved::GivenUp(Some(error)) => {
+        CallFailure::Rejected(error) | CallFailure::Unavailable(Some(error)) => {
             tracing::warn!(%error, "the log did not acknowledge a request");
             let detail = "the log has not acknowledged the transactions, but some of them may be on it; send them again with the same transaction_id, which keeps them from counting twice";
             Problem::new(StatusCode::SERVICE_UNAVAILABLE, detail).retry_after(RETRY)
         }
-        Unserved::GivenUp(None) => {
+        CallFailure::Unavailable(None) => {
             metrics::counter!("tollgate_ingest_shed_total", "reason" => "log").increment(1);
             let detail = "the log is not acknowledging records; nothing of this request was accepted";
             Problem::new(StatusCode::SERVICE_UNAVAILABLE, detail).retry_after(RETRY)

@@ -13,8 +13,8 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::value::RawValue;
 use tokio::sync::OwnedSemaphorePermit;
-use tollgate_service::http::{Caller, Denied, Problem, RequestTrace, Scope};
-use tollgate_types::Status;
+use tollgate_service::http::{Caller, Problem, RequestTrace, Scope};
+use tollgate_types::{JsonError, Status};
 
 use crate::api::App;
 use crate::availability::require_log;
@@ -53,20 +53,8 @@ pub(crate) fn trace(parts: &Parts) -> Arc<RequestTrace> {
 /// # Errors
 /// 401 without a known key, 403 if the key lacks the scope.
 pub(crate) fn authenticate(app: &App, parts: &Parts) -> Result<Caller, Problem> {
-    let identified = app.keys.identify(&parts.headers, Scope::TransactionsWrite);
-    identified.map_err(|denied| match denied {
-        Denied::Unknown => Problem::new(
-            StatusCode::UNAUTHORIZED,
-            "send a known API key as `Authorization: Bearer …` or `X-API-Key: …`",
-        ),
-        Denied::OutOfScope => Problem::new(
-            StatusCode::FORBIDDEN,
-            format!(
-                "this key lacks the scope {}",
-                Scope::TransactionsWrite.name()
-            ),
-        ),
-    })
+    app.keys
+        .authorize(&parts.headers, &Scope::TRANSACTIONS_WRITE)
 }
 
 /// Rejects a compressed body, which would otherwise be reported as malformed.
@@ -108,7 +96,7 @@ impl From<UnreadableBody> for Problem {
         let detail = error.to_string();
         match error {
             UnreadableBody::TooMany(_) => Self::new(StatusCode::PAYLOAD_TOO_LARGE, detail),
-            UnreadableBody::NotJson { line, column, .. } => {
+            UnreadableBody::NotJson(JsonError { line, column, .. }) => {
                 Self::new(StatusCode::BAD_REQUEST, detail)
                     .with("line", line)
                     .with("column", column)

@@ -7,6 +7,7 @@
 mod amount;
 mod decision;
 pub mod headers;
+mod json_error;
 mod partitioner;
 mod rejection;
 mod timestamp;
@@ -16,6 +17,7 @@ mod transaction;
 
 pub use amount::{Amount, AmountError};
 pub use decision::{Contribution, Contributions, Decision, Indicator, Indicators, Status};
+pub use json_error::JsonError;
 pub use partitioner::Partitioner;
 pub use rejection::Rejection;
 pub use timestamp::{Timestamp, TimestampError};

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use crate::headers::TRACEPARENT;
-use crate::{Amount, Rejection, Timestamp, TraceContext};
+use crate::{Amount, JsonError, Rejection, Timestamp, TraceContext};
 
 /// Longest `transaction_id` and `user_id`, in bytes.
 pub const MAX_ID_BYTES: usize = 128;
@@ -118,16 +118,16 @@ impl<'a> Transaction<'a> {
     }
 }
 
-/// The library's text may quote the value, which may be card data: only what it says of the syntax is passed on.
+/// The rejection of a text that is not JSON, or not an object.
 fn malformed(field: &'static str, error: &serde_json::Error) -> Rejection {
-    let text = error.to_string();
-    let what = match error.classify() {
-        serde_json::error::Category::Data => "expected a JSON object",
-        _ => text.split(" at line ").next().unwrap_or_default(),
+    let JsonError { reason, column, .. } = JsonError::from(error);
+    let reason = match error.classify() {
+        serde_json::error::Category::Data => "expected a JSON object".into(),
+        _ => reason,
     };
     Rejection::malformed(
         field,
-        format!("malformed JSON at column {}: {what}", error.column()),
+        format!("malformed JSON at column {column}: {reason}"),
     )
 }
 

@@ -7,6 +7,7 @@ use std::fmt;
 
 use serde::de::{DeserializeSeed, Deserializer, Error as _, SeqAccess, Visitor};
 use serde_json::value::RawValue;
+use tollgate_types::JsonError;
 
 /// The format of a body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,12 +47,8 @@ pub(crate) enum UnreadableBody {
     Empty,
     #[error("the body is not valid UTF-8 at byte {0}")]
     NotUtf8(usize),
-    #[error("malformed JSON at line {line}, column {column}: {what}")]
-    NotJson {
-        line: usize,
-        column: usize,
-        what: String,
-    },
+    #[error("malformed JSON at line {}, column {}: {}", .0.line, .0.column, .0.reason)]
+    NotJson(JsonError),
     #[error("expected a transaction as a JSON object, or an array of them")]
     NoTransactions,
     #[error("expected an array of messages, or an object with an array `messages`")]
@@ -64,13 +61,7 @@ pub(crate) enum UnreadableBody {
 
 impl UnreadableBody {
     pub(crate) fn not_json(error: &serde_json::Error) -> Self {
-        let text = error.to_string();
-        let what = text.split(" at line ").next().unwrap_or_default();
-        Self::NotJson {
-            line: error.line(),
-            column: error.column(),
-            what: what.to_owned(),
-        }
+        Self::NotJson(JsonError::from(error))
     }
 }
 
@@ -265,10 +256,7 @@ mod tests {
         );
         for body in ["[{}, NaN]", "[{}", "{} {}", "[] x", "nonsense"] {
             let error = texts(Format::Json, body);
-            assert!(
-                matches!(error, Err(UnreadableBody::NotJson { .. })),
-                "{body}"
-            );
+            assert!(matches!(error, Err(UnreadableBody::NotJson(_))), "{body}");
         }
         for body in ["1", "\"x\"", "null"] {
             assert_eq!(
