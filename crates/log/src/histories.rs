@@ -28,7 +28,7 @@ pub struct SnapshotRequirements {
 
 /// Keeps histories between one owner of a partition and the next.
 ///
-/// The reader calls it; what workers have is marked by [`Event::Barrier`](super::Event::Barrier), which stands between
+/// The reader calls it; what workers have is marked by [`Event::Barrier`](crate::Event::Barrier), which stands between
 /// two batches in every lane.
 pub trait Histories: Send + Sync + std::fmt::Debug {
     /// The lane of this key: where its history is when it was restored.
@@ -63,13 +63,13 @@ pub struct BarrierInterval {
 
 /// What is kept beside each committed offset of a stage with histories: `partitions=12 log=00f3…`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(super) struct CommitNote {
-    pub(super) partitions: Option<i32>,
-    pub(super) log: Option<u64>,
+pub(crate) struct CommitNote {
+    pub(crate) partitions: Option<i32>,
+    pub(crate) log: Option<u64>,
 }
 
 impl CommitNote {
-    pub(super) fn parse(text: &str) -> Self {
+    pub(crate) fn parse(text: &str) -> Self {
         let mut note = Self::default();
         for (name, value) in text.split(' ').filter_map(|word| word.split_once('=')) {
             match name {
@@ -81,7 +81,7 @@ impl CommitNote {
         note
     }
 
-    pub(super) fn write(partitions: i32, log: u64) -> String {
+    pub(crate) fn write(partitions: i32, log: u64) -> String {
         format!("partitions={partitions} log={log:016x}")
     }
 }
