@@ -38,8 +38,6 @@ const POLL_TIMEOUT: Duration = Duration::from_millis(50);
 const MAX_POLLS: usize = 512;
 /// How long the loop waits for room before it pauses its partitions.
 const PAUSE_AFTER: Duration = Duration::from_millis(500);
-/// How long partitions that are taken away may complete what is in flight.
-const REVOKE_GRACE: Duration = Duration::from_secs(5);
 /// How long snapshots may take to be written when partitions are taken away.
 const SNAPSHOT_GRACE: Duration = Duration::from_secs(5);
 /// How often the partitions of an assignment are looked up: a broker that has just become leader answers at the second
@@ -55,6 +53,8 @@ pub(super) struct LoopParts {
     pub(super) health: Health,
     pub(super) shutdown: Shutdown,
     pub(super) heartbeat: Heartbeat,
+    /// How long partitions that are taken away may complete what is in flight.
+    pub(super) revoke_grace: Duration,
 }
 
 /// See the module.
@@ -79,6 +79,7 @@ pub(super) struct ConsumerLoop {
     health: Health,
     shutdown: Shutdown,
     heartbeat: Heartbeat,
+    revoke_grace: Duration,
 }
 
 impl ConsumerLoop {
@@ -92,6 +93,7 @@ impl ConsumerLoop {
             health,
             shutdown,
             heartbeat,
+            revoke_grace,
         } = parts;
         let stage = options.stage;
         let in_flight = Arc::<InFlight>::default();
@@ -118,6 +120,7 @@ impl ConsumerLoop {
             health,
             shutdown,
             heartbeat,
+            revoke_grace,
             options,
         })
     }
@@ -444,7 +447,7 @@ impl ConsumerLoop {
                 self.dispatch
                     .broadcast(|| Event::Revoked(given_back.clone()));
             }
-            if !self.wait_until_done(REVOKE_GRACE) {
+            if !self.wait_until_done(self.revoke_grace) {
                 tracing::warn!(
                     topic = self.topic(),
                     "partitions are given back while records are in flight; the next owner reads them again"
@@ -590,14 +593,14 @@ impl ConsumerLoop {
         let Some((histories, _)) = self.options.histories.clone() else {
             return;
         };
-        histories.settle(SNAPSHOT_GRACE);
+        histories.wait_until_written(SNAPSHOT_GRACE);
         self.heartbeat.beat();
         if self.in_flight.used().records > 0 {
             return;
         }
         let partitions: Vec<i32> = self.positions().into_keys().collect();
         match self.set_barriers(&partitions) {
-            Ok(()) => histories.settle(SNAPSHOT_GRACE),
+            Ok(()) => histories.wait_until_written(SNAPSHOT_GRACE),
             Err(error) => {
                 tracing::warn!(%error, topic = self.topic(), "the next owner reads more of the log");
             }
@@ -736,7 +739,7 @@ fn take(
     let hash = match (options.distribution, &options.histories) {
         (Distribution::ByPartition(_), _) => u64::from(record.at.partition.unsigned_abs()),
         (Distribution::ByKey(_), Some((histories, _))) => {
-            histories.lane(record.key.unwrap_or_default())
+            histories.worker_hash(record.key.unwrap_or_default())
         }
         (Distribution::ByKey(_), None) => hasher.hash_one(record.key),
     };

@@ -36,6 +36,8 @@ use watchdog::{Heartbeat, Watchdog};
 /// How long a look for the topics may take, and the pause before the next.
 const TOPICS_TIMEOUT: Duration = Duration::from_secs(10);
 const TOPICS_PAUSE: Duration = Duration::from_millis(200);
+/// How long partitions that are taken away may complete what is in flight.
+const REVOKE_GRACE: Duration = Duration::from_secs(5);
 
 /// Where a consumer group that has never committed begins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -185,6 +187,7 @@ impl Log {
             health: health.clone(),
             shutdown: shutdown.clone(),
             heartbeat: heartbeat.clone(),
+            revoke_grace: REVOKE_GRACE,
         };
         let (done, handle) = oneshot::channel();
         let run = move || {

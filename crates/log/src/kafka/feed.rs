@@ -141,6 +141,7 @@ fn index_of(topics: &[String], name: &str) -> Option<usize> {
 /// A consumer.
 pub(crate) struct KafkaFeed {
     consumer: Arc<BaseConsumer<Callbacks>>,
+    brokers: String,
     topics: Arc<[String]>,
     group: String,
     rebalances: Receiver<FeedEvent>,
@@ -204,6 +205,7 @@ impl KafkaFeed {
             .map_err(LogError::client("cannot make a consumer"))?;
         Ok(Self {
             consumer: Arc::new(consumer),
+            brokers: brokers.to_owned(),
             topics,
             group: options.group,
             rebalances,
@@ -396,7 +398,8 @@ impl Feed for KafkaFeed {
             .consumer
             .fetch_metadata(Some(topic), REQUEST_TIMEOUT)
             .map_err(LogError::client(format!(
-                "cannot count the partitions of {topic}"
+                "no broker at {} answers",
+                self.brokers
             )))?;
         let found = metadata.topics().iter().find(|found| {
             found.name() == topic && found.error().is_none() && !found.partitions().is_empty()
