@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tollgate_types::{Stage, TraceContext, headers};
 
-use super::{Acks, Kafka, Producer, ProducerRecord, Record, SendError};
+use crate::{Acks, Log, Producer, ProducerRecord, Record, SendError};
 use tollgate_service::telemetry::{trace, user_attribute};
 
 /// Largest payload that still fits into a request of 1 MB beside key and headers.
@@ -70,7 +70,7 @@ impl RejectedRow<'_> {
     /// Where the record was not taken.
     pub fn send(
         &self,
-        kafka: &Kafka,
+        log: &Log,
         producer: &Producer,
         acks: &Arc<Acks>,
         give_up: impl Fn() -> bool,
@@ -95,7 +95,7 @@ impl RejectedRow<'_> {
             ],
         };
         let letter = Letter {
-            topic: &kafka.topics().transactions_dlq,
+            topic: &log.topics().transactions_dlq,
             stage: INGEST,
             kind: self.kind,
             reason: self.reason,
@@ -184,13 +184,13 @@ impl DeadLetter<'_> {
     /// Where the record was not taken.
     pub fn send(
         &self,
-        kafka: &Kafka,
+        log: &Log,
         producer: &Producer,
         acks: &Arc<Acks>,
         give_up: impl Fn() -> bool,
     ) -> Result<(), SendError> {
         metrics::counter!("tollgate_dead_letters_total", "stage" => self.stage.name(), "kind" => self.kind).increment(1);
-        let under = self.under.or_else(|| self.span(kafka));
+        let under = self.under.or_else(|| self.span(log));
         let _told_in = under.map(|context| trace::within(context).attach());
         tracing::warn!(
             stage = self.stage.name(),
@@ -205,7 +205,7 @@ impl DeadLetter<'_> {
             self.record.partition.to_string(),
             self.record.offset.to_string(),
         );
-        let topics = kafka.topics();
+        let topics = log.topics();
         let source = [
             (headers::SOURCE_TOPIC, topics.input_of(self.stage)),
             (headers::SOURCE_PARTITION, &partition),
@@ -229,12 +229,10 @@ impl DeadLetter<'_> {
     }
 
     /// A span for a record that came to nothing else.
-    fn span(&self, kafka: &Kafka) -> Option<TraceContext> {
+    fn span(&self, log: &Log) -> Option<TraceContext> {
         let parent = self.record.trace();
         let context = trace::begin_always(parent)?;
-        let mut span = kafka
-            .reads(self.stage)
-            .process(self.record, context, parent);
+        let mut span = log.reads(self.stage).process(self.record, context, parent);
         span.fail(self.kind, self.reason.to_owned());
         span.end();
         Some(context)

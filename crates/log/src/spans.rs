@@ -8,7 +8,8 @@ use std::sync::{Mutex, PoisonError};
 
 use tollgate_types::{Stage, TraceContext};
 
-use super::{Kafka, Record};
+use crate::Log;
+use crate::record::Record;
 use tollgate_service::telemetry::trace::{Span, SpanKind, begin, begin_kept};
 use tollgate_service::telemetry::user_attribute;
 
@@ -35,7 +36,7 @@ fn for_good(name: String) -> &'static str {
     name
 }
 
-impl Kafka {
+impl Log {
     /// Who reads, for the spans of a stage.
     #[must_use]
     pub fn reads(&self, stage: Stage) -> Reads {
@@ -96,7 +97,7 @@ impl Reads {
     }
 
     /// A span for a batch that was read, which joins these traces.
-    pub(super) fn poll(&self, joined: Vec<TraceContext>, records: usize) -> Option<Span> {
+    pub(crate) fn poll(&self, joined: Vec<TraceContext>, records: usize) -> Option<Span> {
         // Of these there are a few a second.
         let context = begin(None)?.with_sampled(true);
         let span = self.operation(
@@ -112,7 +113,7 @@ impl Reads {
     }
 
     /// A span for a commit of what was read by these polls.
-    pub(super) fn commit(&self, polls: Vec<TraceContext>) -> Option<Span> {
+    pub(crate) fn commit(&self, polls: Vec<TraceContext>) -> Option<Span> {
         // Of these there are a few a second.
         let context = begin(None)?.with_sampled(true);
         let span = self.operation(
