@@ -149,8 +149,8 @@ impl Worker {
             return;
         };
         let mut part = Vec::with_capacity(engine.memory_bytes());
-        engine.write_histories(&mut part);
-        snapshots.collect(position, part);
+        let format = engine.write_histories(&mut part);
+        snapshots.collect(position, format, part);
     }
 
     fn count_reply_partitions(&self) -> i32 {
