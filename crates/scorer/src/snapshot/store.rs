@@ -93,7 +93,7 @@ impl SnapshotStore {
         F: Future<Output = object_store::Result<T>>,
     {
         let over = CancellationToken::new();
-        // A store with an open circuit has been retried already.
+        // One that is known to be down was waited for already.
         let patience = match self.dependency.circuit() {
             Circuit::Open => Patience::none(),
             Circuit::Closed | Circuit::HalfOpen => Patience::endless(),
