@@ -88,7 +88,7 @@ pub fn score(log: &[LogRecord], partitions: i32) -> anyhow::Result<HashMap<Key, 
     let every = score_every(log, partitions)?;
     Ok(every
         .into_iter()
-        .filter_map(|(key, all)| Some((key, *all.first()?)))
+        .filter_map(|(key, all)| Some((key, all.into_iter().next()?)))
         .collect())
 }
 
@@ -199,9 +199,11 @@ pub fn every_decision(log: &TestLog) -> anyhow::Result<HashMap<Key, Scored>> {
     for record in log.read(&log.topics().decisions)? {
         let decision = Decision::parse(&record.payload)?;
         let scored = Scored::of(&decision);
-        let first = *all.entry(key_of(&decision)).or_insert(scored);
+        let first = all
+            .entry(key_of(&decision))
+            .or_insert_with(|| scored.clone());
         anyhow::ensure!(
-            first == scored,
+            *first == scored,
             "{:?} was decided as {first:?} and as {scored:?}",
             key_of(&decision)
         );

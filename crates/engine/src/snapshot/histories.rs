@@ -261,7 +261,7 @@ mod tests {
     fn history(rows: u64) -> History {
         let mut history = History::default();
         for id in 0..rows {
-            let mut indicators = Indicators::from_built_in_bits((id % 16) as u8);
+            let mut indicators = Indicators::from_built_in_bits(u8::try_from(id % 16).unwrap());
             if id % 3 == 0 {
                 for n in 0..=id % 4 {
                     indicators.insert(Indicator::intern(&format!("written_rule_{n}")).unwrap());

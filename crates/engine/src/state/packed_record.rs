@@ -39,6 +39,10 @@ impl PackedRecord {
         self.0.to_le_bytes()
     }
 
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "parts are at most four bits wide"
+    )]
     const fn part(self, shift: u32, bits: u32) -> u8 {
         (self.0 >> shift & ((1 << bits) - 1)) as u8
     }
