@@ -1,8 +1,9 @@
 //! What the OpenAPI document says beside its paths: shapes of bodies that pass through this service as text.
 
 use serde::Serialize;
-use utoipa::openapi::security::{ApiKey, ApiKeyValue, Http, HttpAuthScheme, SecurityScheme};
-use utoipa::{Modify, OpenApi, ToSchema};
+use tollgate_service::http::openapi::ApiKeySchemes;
+pub(crate) use tollgate_service::http::openapi::ProblemSchema as Problem;
+use utoipa::{OpenApi, ToSchema};
 
 use crate::report::ItemResult;
 
@@ -16,24 +17,9 @@ use crate::report::ItemResult;
     ),
     tags((name = "transactions", description = "Transactions to be decided on")),
     components(schemas(Status)),
-    modifiers(&Keys),
+    modifiers(&ApiKeySchemes),
 )]
 pub(crate) struct ApiDoc;
-
-struct Keys;
-
-impl Modify for Keys {
-    fn modify(&self, openapi: &mut utoipa::openapi::OpenApi) {
-        let components = openapi.components.get_or_insert_default();
-        let bearer = SecurityScheme::Http(Http::new(HttpAuthScheme::Bearer));
-        components.add_security_scheme("bearer", bearer);
-        // The key as the password; the user name says nothing.
-        let basic = SecurityScheme::Http(Http::new(HttpAuthScheme::Basic));
-        components.add_security_scheme("basic", basic);
-        let header = ApiKeyValue::new("X-API-Key");
-        components.add_security_scheme("api_key", SecurityScheme::ApiKey(ApiKey::Header(header)));
-    }
-}
 
 /// One transaction, or several.
 #[derive(Debug, Serialize, ToSchema)]
@@ -143,27 +129,6 @@ pub(crate) struct Contribution {
     speed_kmh: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     distance_km: Option<f64>,
-}
-
-/// A problem (RFC 9457).
-#[derive(Debug, Serialize, ToSchema)]
-pub(crate) struct Problem {
-    #[serde(rename = "type")]
-    #[schema(example = "about:blank")]
-    kind: String,
-    #[schema(example = "Bad Request")]
-    title: String,
-    #[schema(example = 400)]
-    status: u16,
-    /// What exactly was wrong, and what to do.
-    #[schema(example = "malformed JSON at line 1, column 5: EOF while parsing a value")]
-    detail: String,
-    /// Only for malformed JSON: where.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    line: Option<u64>,
-    /// Only for malformed JSON: where.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    column: Option<u64>,
 }
 
 /// A problem with the result of each item.

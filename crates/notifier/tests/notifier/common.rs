@@ -17,7 +17,8 @@ use rdkafka::message::Headers as _;
 use rdkafka::{ClientConfig, Message as _};
 use tempfile::TempDir;
 use tollgate_log::{Acks, Kafka, KafkaConfig, Producer, ProducerRecord};
-use tollgate_notifier::{Cloud, ConsoleOut, Notifier, NotifierConfig, SinkConfig};
+use tollgate_notifier::{Cloud, ConsoleOut, NotifierConfig, SinkConfig};
+use tollgate_service::supervisor::RunningService;
 use tollgate_service::{Secret, Shutdown};
 
 pub(crate) const DEADLINE: Duration = Duration::from_secs(30);
@@ -40,7 +41,7 @@ pub(crate) struct World {
 }
 
 pub(crate) struct Running {
-    pub(crate) notifier: Notifier,
+    pub(crate) notifier: RunningService,
     pub(crate) shutdown: Shutdown,
 }
 

@@ -37,7 +37,7 @@ fn sinks_come_from_the_environment_as_json_or_toml() {
 }
 
 #[test]
-fn every_mistake_is_answered_with_the_setting_and_what_would_do() {
+fn every_invalid_setting_is_named_with_what_is_expected() {
     let secret = r#""secret":"whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw""#;
     let hook =
         |rest: &str| format!(r#"[{{"kind":"console"}},{{"kind":"webhook",{secret},{rest}}}]"#);
@@ -105,7 +105,7 @@ fn every_mistake_is_answered_with_the_setting_and_what_would_do() {
         (
             hook(r#""url":"http://h.example/""#),
             "notifier.sinks[1].url: ",
-            "https only",
+            "must be https",
         ),
         (
             hook(r#""url":"ftp://localhost/""#),

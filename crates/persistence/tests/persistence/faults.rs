@@ -8,7 +8,7 @@ on_each_store!(
     rows_that_the_store_refuses_are_dead_lettered_and_all_others_stored,
     a_store_that_goes_away_is_waited_for_and_nothing_is_dead_lettered,
     a_service_that_starts_before_its_store_becomes_ready_with_it,
-    a_service_told_to_stop_while_its_store_is_away_stops_and_its_successor_stores_everything,
+    a_shutdown_while_the_store_is_down_completes_and_the_next_instance_stores_everything,
     a_store_with_somebody_elses_tables_ends_the_service_with_a_word_on_what_to_do,
 );
 
@@ -146,7 +146,7 @@ async fn a_service_that_starts_before_its_store_becomes_ready_with_it(store: Arc
     service.stop().await;
 }
 
-async fn a_service_told_to_stop_while_its_store_is_away_stops_and_its_successor_stores_everything(
+async fn a_shutdown_while_the_store_is_down_completes_and_the_next_instance_stores_everything(
     store: Arc<TestStore>,
 ) {
     let service = Service::start(&store).await;

@@ -10,7 +10,9 @@ use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt as _, PutMode, PutPayload};
 use tokio_util::sync::CancellationToken;
 use tollgate_service::objects;
-use tollgate_service::resilience::{CallError, Circuit, Dependency, Limits, Patience, Unserved};
+use tollgate_service::resilience::{
+    CallError, CallFailure, CallPolicy, Circuit, Dependency, DependencyConfig,
+};
 
 use crate::config::ScorerConfig;
 
@@ -51,11 +53,11 @@ impl CallError for StoreError {
     }
 }
 
-impl From<Unserved<Self>> for StoreError {
-    fn from(unserved: Unserved<Self>) -> Self {
+impl From<CallFailure<Self>> for StoreError {
+    fn from(unserved: CallFailure<Self>) -> Self {
         match unserved {
-            Unserved::Failed(error) | Unserved::GivenUp(Some(error)) => error,
-            Unserved::GivenUp(None) => Self::Down,
+            CallFailure::Rejected(error) | CallFailure::Unavailable(Some(error)) => error,
+            CallFailure::Unavailable(None) => Self::Down,
         }
     }
 }
@@ -94,14 +96,14 @@ impl SnapshotStore {
     {
         let over = CancellationToken::new();
         // One that is known to be down was waited for already.
-        let patience = match self.dependency.circuit() {
-            Circuit::Open => Patience::none(),
-            Circuit::Closed | Circuit::HalfOpen => Patience::endless(),
+        let policy = match self.dependency.circuit() {
+            Circuit::Open => CallPolicy::no_retry(),
+            Circuit::Closed | Circuit::HalfOpen => CallPolicy::unlimited(),
         };
-        let patience = patience.pointless_with(over.clone());
+        let policy = policy.cancelled_by(over.clone());
         let call = self
             .dependency
-            .call(patience, || async { Ok(request().await?) });
+            .call(policy, || async { Ok(request().await?) });
         tokio::pin!(call);
         let (_, result) = tokio::select! {
             ended = &mut call => ended,
@@ -185,7 +187,7 @@ impl SnapshotStore {
     }
 }
 
-fn limits() -> Limits {
+fn limits() -> DependencyConfig {
     // Partitions are restored side by side, and their snapshots held in memory.
-    Limits::new(TIMEOUT, 4)
+    DependencyConfig::new(TIMEOUT, 4)
 }

@@ -15,7 +15,7 @@ use std::fmt::Write as _;
 use serde::de::DeserializeSeed as _;
 
 use crate::headers::TRACEPARENT;
-use crate::{Amount, Rejection, Timestamp, TraceContext};
+use crate::{Amount, JsonError, Rejection, Timestamp, TraceContext};
 pub use location::Location;
 use members::{FindId, Found, MembersSeed};
 pub use members::{MemberSlot, MemberTable, Members};
@@ -146,15 +146,15 @@ impl<'a> Transaction<'a> {
     }
 }
 
-/// The library's message may quote the value, which may be card data: only its description of the syntax is kept.
+/// The rejection of a text that is not JSON, or not an object.
 fn malformed(field: &'static str, error: &serde_json::Error) -> Rejection {
-    let text = error.to_string();
-    let what = match error.classify() {
-        serde_json::error::Category::Data => "expected a JSON object",
-        _ => text.split(" at line ").next().unwrap_or_default(),
+    let JsonError { reason, column, .. } = JsonError::from(error);
+    let reason = match error.classify() {
+        serde_json::error::Category::Data => "expected a JSON object".into(),
+        _ => reason,
     };
     Rejection::malformed(
         field,
-        format!("malformed JSON at column {}: {what}", error.column()),
+        format!("malformed JSON at column {column}: {reason}"),
     )
 }

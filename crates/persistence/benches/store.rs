@@ -1,20 +1,42 @@
-//! How many decisions a second each store takes, and how long questions take over many of them.
-//! `cargo test --release -p tollgate-persistence --lib measure -- --ignored --nocapture`
+//! How many decisions a second each store writes, and how long reads take over them.
+//!
+//! `cargo bench -p tollgate-persistence`: SQLite in a temporary directory, and PostgreSQL if `TEST_POSTGRES_URL` is set.
+//! `MEASURE_ROWS` is the number of rows, 200,000 unless set.
+#![allow(
+    dead_code,
+    unreachable_pub,
+    missing_docs,
+    unused_imports,
+    reason = "the store is private to the library, so that its modules are compiled here again; not all of them is used"
+)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "a benchmark fails by panicking, and prints its results"
+)]
+
+#[path = "../src/config.rs"]
+mod config;
+#[path = "../src/cursor.rs"]
+mod cursor;
+#[path = "../src/rows.rs"]
+mod rows;
+#[path = "../src/store/mod.rs"]
+mod store;
 
 use std::time::{Duration, Instant};
 
 use sqlx::{AssertSqlSafe, Connection as _, Executor as _, PgConnection};
-
 use tollgate_service::health::Health;
-use tollgate_service::resilience::Patience;
+use tollgate_service::resilience::CallPolicy;
 
-use super::{Filter, Store};
-use crate::config::PersistenceConfig;
-use crate::rows::Row;
+use config::PersistenceConfig;
+use rows::Row;
+use store::{Filter, Store};
 
 const BATCH: usize = 1_000;
 
-/// As the scorer writes it, of a transaction with the usual members.
+/// A decision as the scorer writes it, with the usual members of a transaction.
 fn payload(n: usize) -> String {
     let (user, status) = (
         n.wrapping_mul(2_654_435_761) % 20_000,
@@ -41,8 +63,8 @@ async fn measure(url: &str, total: usize) {
         ..PersistenceConfig::default()
     };
     let store = Store::open(&config, Health::default()).await.unwrap();
-    let patience = Patience::endless();
-    store.migrate(&patience).await.unwrap();
+    let policy = CallPolicy::unlimited();
+    store.migrate(&policy).await.unwrap();
     let (mut writing, mut reading) = (Duration::ZERO, Duration::ZERO);
     for start in (0..total).step_by(BATCH) {
         let payloads: Vec<String> = (start..start + BATCH).map(payload).collect();
@@ -55,7 +77,7 @@ async fn measure(url: &str, total: usize) {
         reading += begun.elapsed();
         let begun = Instant::now();
         assert_eq!(
-            store.write(&rows, &patience).await.1.unwrap().stored,
+            store.write(&rows, &policy).await.1.unwrap().stored,
             BATCH as u64
         );
         writing += begun.elapsed();
@@ -80,7 +102,7 @@ async fn measure(url: &str, total: usize) {
     let begun = Instant::now();
     for _ in 0..10 {
         assert_eq!(
-            store.write(&rows, &patience).await.1.unwrap().known,
+            store.write(&rows, &policy).await.1.unwrap().known,
             BATCH as u64
         );
     }
@@ -130,21 +152,17 @@ fn total() -> usize {
         .unwrap_or(200_000)
 }
 
-#[tokio::test(flavor = "multi_thread")]
-#[ignore = "a measurement"]
-async fn measure_sqlite() {
+#[tokio::main]
+async fn main() {
     let directory = tempfile::tempdir().unwrap();
-    measure(
-        &format!("sqlite://{}/measure.db", directory.path().display()),
-        total(),
-    )
-    .await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-#[ignore = "a measurement, needs TEST_POSTGRES_URL"]
-async fn measure_postgres() {
-    let url = std::env::var("TEST_POSTGRES_URL").unwrap();
+    println!("SQLite");
+    let url = format!("sqlite://{}/measure.db", directory.path().display());
+    measure(&url, total()).await;
+    let Ok(url) = std::env::var("TEST_POSTGRES_URL") else {
+        println!("PostgreSQL: skipped, TEST_POSTGRES_URL is not set");
+        return;
+    };
+    println!("PostgreSQL");
     let (server, _) = url.rsplit_once('/').unwrap();
     let name = format!("measure_{:08x}", rand::random::<u32>());
     let mut admin = PgConnection::connect(&url).await.unwrap();

@@ -1,5 +1,5 @@
-//! A circuit breaker: after some failures in a row nothing is let through for a while, then a few probes decide.
-//! Pure: the time is passed in, and nothing here waits.
+//! The state of a circuit breaker. After a number of consecutive failures the circuit opens for a while; then a few
+//! probes decide whether it closes again. Pure: the time is passed in, and nothing here waits.
 
 use std::time::{Duration, Instant};
 
@@ -11,11 +11,11 @@ use crate::config::ConfigError;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct BreakerConfig {
-    /// Failures in a row after which the circuit opens.
+    /// Consecutive failures after which the circuit opens.
     pub failures: u32,
-    /// How long it stays open before probes go through, in milliseconds.
+    /// How long the circuit stays open before probes go through, in milliseconds.
     pub open_ms: u64,
-    /// Probes that must succeed before it closes, and that are under way at once at most.
+    /// Probes that must succeed before the circuit closes; also the most probes in flight at once.
     pub probes: u32,
 }
 
@@ -30,10 +30,10 @@ impl Default for BreakerConfig {
 }
 
 impl BreakerConfig {
-    /// `section` is where it stands, such as `notifier.breaker`.
+    /// Checks the ranges. `section` is the path of this section, such as `notifier.breaker`.
     ///
     /// # Errors
-    /// Names the setting at fault.
+    /// Names the invalid setting.
     pub fn validate(&self, section: &str) -> Result<(), ConfigError> {
         let members = [("failures", self.failures), ("probes", self.probes)];
         match members.iter().find(|(_, value)| *value == 0) {
@@ -46,42 +46,43 @@ impl BreakerConfig {
     }
 }
 
-/// What a breaker does with calls.
+/// The state of a circuit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Circuit {
-    /// All go through.
+    /// All calls go through.
     Closed,
-    /// Probes go through.
+    /// Only probes go through.
     HalfOpen,
-    /// None goes through.
+    /// No call goes through.
     Open,
 }
 
-/// The answer to a call that would go through.
+/// Whether a call may go through.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Admission {
-    /// It may, and must be settled.
-    Go(Permit),
+    /// Yes. Its outcome must be recorded.
+    Admitted(Permit),
     /// Not before this time.
-    NotBefore(Instant),
-    /// Not before the probes that are under way have ended.
+    OpenUntil(Instant),
+    /// Not before the probes in flight have ended.
     Probing,
 }
 
-/// A call that went through. One from before the circuit last changed says nothing of how it is now.
+/// A call that went through. It belongs to the state in which it was admitted: the outcome of one that was admitted
+/// before the last change of the circuit is ignored.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Permit {
     round: u64,
 }
 
-/// How a call has ended.
+/// How a call ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Ended {
-    /// With an answer, whatever it says.
+pub(super) enum Outcome {
+    /// With an answer, which may be a rejection.
     Answered,
-    /// With the dependency at fault.
+    /// With a failure of the dependency.
     Failed,
-    /// Nobody waited for the end.
+    /// The caller dropped it before its end.
     Abandoned,
 }
 
@@ -89,20 +90,20 @@ pub(super) enum Ended {
 enum State {
     Closed { failures: u32 },
     Open { until: Instant },
-    HalfOpen { under_way: u32, passed: u32 },
+    HalfOpen { in_flight: u32, passed: u32 },
 }
 
-/// The state of one dependency.
+/// The breaker of one dependency.
 #[derive(Debug)]
-pub(super) struct Breaker {
+pub(super) struct BreakerState {
     config: BreakerConfig,
     state: State,
-    /// Counts changes of the state.
+    /// Counts the changes of the state.
     round: u64,
 }
 
-impl Breaker {
-    /// Closed.
+impl BreakerState {
+    /// A closed circuit.
     #[must_use]
     pub(super) const fn new(config: BreakerConfig) -> Self {
         Self {
@@ -112,7 +113,7 @@ impl Breaker {
         }
     }
 
-    /// What it does with calls.
+    /// The state of the circuit.
     #[must_use]
     pub(super) const fn circuit(&self) -> Circuit {
         match self.state {
@@ -122,49 +123,49 @@ impl Breaker {
         }
     }
 
-    /// Asks for a call to go through.
+    /// Decides whether a call may go through.
     pub(super) fn admit(&mut self, now: Instant) -> Admission {
         if let State::Open { until } = self.state {
             if now < until {
-                return Admission::NotBefore(until);
+                return Admission::OpenUntil(until);
             }
             self.change(State::HalfOpen {
-                under_way: 0,
+                in_flight: 0,
                 passed: 0,
             });
         }
-        if let State::HalfOpen { under_way, passed } = &mut self.state {
-            if *under_way + *passed >= self.config.probes {
+        if let State::HalfOpen { in_flight, passed } = &mut self.state {
+            if *in_flight + *passed >= self.config.probes {
                 return Admission::Probing;
             }
-            *under_way += 1;
+            *in_flight += 1;
         }
-        Admission::Go(Permit { round: self.round })
+        Admission::Admitted(Permit { round: self.round })
     }
 
-    /// Tells how a call has ended.
-    pub(super) fn settle(&mut self, permit: &Permit, ended: Ended, now: Instant) {
+    /// Records how an admitted call ended.
+    pub(super) fn record(&mut self, permit: &Permit, outcome: Outcome, now: Instant) {
         if permit.round != self.round {
             return;
         }
-        match (&mut self.state, ended) {
-            (State::Closed { failures }, Ended::Answered) => *failures = 0,
-            (State::Closed { failures }, Ended::Failed) => {
+        match (&mut self.state, outcome) {
+            (State::Closed { failures }, Outcome::Answered) => *failures = 0,
+            (State::Closed { failures }, Outcome::Failed) => {
                 *failures += 1;
                 if *failures >= self.config.failures {
                     self.open(now);
                 }
             }
-            (State::HalfOpen { under_way, passed }, Ended::Answered) => {
-                *under_way -= 1;
+            (State::HalfOpen { in_flight, passed }, Outcome::Answered) => {
+                *in_flight -= 1;
                 *passed += 1;
                 if *passed >= self.config.probes {
                     self.change(State::Closed { failures: 0 });
                 }
             }
-            (State::HalfOpen { .. }, Ended::Failed) => self.open(now),
-            (State::HalfOpen { under_way, .. }, Ended::Abandoned) => *under_way -= 1,
-            (State::Closed { .. }, Ended::Abandoned) | (State::Open { .. }, _) => {}
+            (State::HalfOpen { .. }, Outcome::Failed) => self.open(now),
+            (State::HalfOpen { in_flight, .. }, Outcome::Abandoned) => *in_flight -= 1,
+            (State::Closed { .. }, Outcome::Abandoned) | (State::Open { .. }, _) => {}
         }
     }
 
@@ -188,20 +189,20 @@ mod tests {
     #[derive(Debug, Clone)]
     enum Step {
         Admit,
-        /// Settles one of those under way, by its index.
-        Settle(usize, Ended),
+        /// Records the outcome of one of the calls in flight, by its index.
+        Record(usize, Outcome),
         Wait(u64),
     }
 
     fn step() -> impl Strategy<Value = Step> {
-        let ended = prop_oneof![
-            Just(Ended::Answered),
-            Just(Ended::Failed),
-            Just(Ended::Abandoned)
+        let outcome = prop_oneof![
+            Just(Outcome::Answered),
+            Just(Outcome::Failed),
+            Just(Outcome::Abandoned)
         ];
         prop_oneof![
             3 => Just(Step::Admit),
-            3 => (0_usize..8, ended).prop_map(|(index, ended)| Step::Settle(index, ended)),
+            3 => (0_usize..8, outcome).prop_map(|(index, outcome)| Step::Record(index, outcome)),
             1 => (0_u64..200).prop_map(Step::Wait),
         ]
     }
@@ -216,85 +217,85 @@ mod tests {
 
     proptest! {
         #[test]
-        fn nothing_goes_through_while_it_is_open_and_no_more_than_the_probes_while_half_open(
+        fn no_call_goes_through_an_open_circuit_and_no_more_than_the_probes_a_half_open_one(
             config in config(),
             steps in proptest::collection::vec(step(), 1..200),
         ) {
-            let mut breaker = Breaker::new(config.clone());
+            let mut breaker = BreakerState::new(config.clone());
             let mut now = Instant::now();
             let mut opened = None;
-            let mut under_way: Vec<Permit> = Vec::new();
+            let mut in_flight: Vec<Permit> = Vec::new();
             for step in steps {
                 match step {
                     Step::Wait(ms) => now += Duration::from_millis(ms),
                     Step::Admit => {
                         let before = breaker.circuit();
                         match breaker.admit(now) {
-                            Admission::Go(permit) => {
+                            Admission::Admitted(permit) => {
                                 let waited = opened.is_none_or(|opened| now >= opened + Duration::from_millis(config.open_ms));
                                 prop_assert!(before != Circuit::Open || waited);
-                                under_way.push(permit);
+                                in_flight.push(permit);
                             }
-                            Admission::NotBefore(until) => {
+                            Admission::OpenUntil(until) => {
                                 prop_assert_eq!(breaker.circuit(), Circuit::Open);
                                 prop_assert!(until > now);
                             }
                             Admission::Probing => prop_assert_eq!(breaker.circuit(), Circuit::HalfOpen),
                         }
                     }
-                    Step::Settle(index, ended) => {
-                        if !under_way.is_empty() {
-                            let permit = under_way.remove(index % under_way.len());
+                    Step::Record(index, outcome) => {
+                        if !in_flight.is_empty() {
+                            let permit = in_flight.remove(index % in_flight.len());
                             let before = breaker.circuit();
-                            breaker.settle(&permit, ended, now);
+                            breaker.record(&permit, outcome, now);
                             if breaker.circuit() == Circuit::Open && before != Circuit::Open {
-                                prop_assert_eq!(ended, Ended::Failed);
+                                prop_assert_eq!(outcome, Outcome::Failed);
                                 opened = Some(now);
                             }
                             if breaker.circuit() == Circuit::Closed && before != Circuit::Closed {
-                                prop_assert_eq!((before, ended), (Circuit::HalfOpen, Ended::Answered));
+                                prop_assert_eq!((before, outcome), (Circuit::HalfOpen, Outcome::Answered));
                             }
                         }
                     }
                 }
                 if breaker.circuit() == Circuit::HalfOpen {
-                    let probes = under_way.iter().filter(|permit| permit.round == breaker.round).count();
+                    let probes = in_flight.iter().filter(|permit| permit.round == breaker.round).count();
                     prop_assert!(probes <= config.probes as usize);
                 }
             }
         }
 
         #[test]
-        fn it_closes_again_whatever_went_before_once_the_dependency_answers(
+        fn the_circuit_closes_once_the_dependency_answers_whatever_happened_before(
             config in config(),
             steps in proptest::collection::vec(step(), 0..100),
         ) {
-            let mut breaker = Breaker::new(config.clone());
+            let mut breaker = BreakerState::new(config.clone());
             let mut now = Instant::now();
-            let mut under_way = Vec::new();
+            let mut in_flight = Vec::new();
             for step in steps {
                 match step {
                     Step::Wait(ms) => now += Duration::from_millis(ms),
                     Step::Admit => {
-                        if let Admission::Go(permit) = breaker.admit(now) {
-                            under_way.push(permit);
+                        if let Admission::Admitted(permit) = breaker.admit(now) {
+                            in_flight.push(permit);
                         }
                     }
-                    Step::Settle(_, ended) => {
-                        if let Some(permit) = under_way.pop() {
-                            breaker.settle(&permit, ended, now);
+                    Step::Record(_, outcome) => {
+                        if let Some(permit) = in_flight.pop() {
+                            breaker.record(&permit, outcome, now);
                         }
                     }
                 }
             }
-            // Whatever is under way is given up: a probe that nobody waits for must not hold the circuit half-open.
-            for permit in under_way {
-                breaker.settle(&permit, Ended::Abandoned, now);
+            // The calls in flight are dropped: an abandoned probe must not hold the circuit half-open.
+            for permit in in_flight {
+                breaker.record(&permit, Outcome::Abandoned, now);
             }
             now += Duration::from_millis(config.open_ms);
             for _ in 0..config.probes {
                 match breaker.admit(now) {
-                    Admission::Go(permit) => breaker.settle(&permit, Ended::Answered, now),
+                    Admission::Admitted(permit) => breaker.record(&permit, Outcome::Answered, now),
                     other => prop_assert_eq!((other, breaker.circuit()), (Admission::Probing, Circuit::Closed)),
                 }
             }
@@ -303,25 +304,25 @@ mod tests {
     }
 
     #[test]
-    fn it_opens_after_so_many_failures_in_a_row_and_no_answer_between_them() {
-        let mut breaker = Breaker::new(BreakerConfig::default());
+    fn the_circuit_opens_after_consecutive_failures_only() {
+        let mut breaker = BreakerState::new(BreakerConfig::default());
         let now = Instant::now();
-        let mut call = |ended| {
-            let Admission::Go(permit) = breaker.admit(now) else {
+        let mut call = |outcome| {
+            let Admission::Admitted(permit) = breaker.admit(now) else {
                 return Circuit::Open;
             };
-            breaker.settle(&permit, ended, now);
+            breaker.record(&permit, outcome, now);
             breaker.circuit()
         };
-        for ended in [
-            Ended::Failed,
-            Ended::Failed,
-            Ended::Answered,
-            Ended::Failed,
-            Ended::Failed,
+        for outcome in [
+            Outcome::Failed,
+            Outcome::Failed,
+            Outcome::Answered,
+            Outcome::Failed,
+            Outcome::Failed,
         ] {
-            assert_eq!(call(ended), Circuit::Closed);
+            assert_eq!(call(outcome), Circuit::Closed);
         }
-        assert_eq!(call(Ended::Failed), Circuit::Open);
+        assert_eq!(call(Outcome::Failed), Circuit::Open);
     }
 }
