@@ -34,7 +34,7 @@ struct Owned {
     /// Everything that was there when it was assigned is in the journal.
     caught_up: bool,
     cancel: CancellationToken,
-    /// Begun here; an import that has ended stays in it until the journal says so too.
+    /// Begun here; an import that has ended stays in it until the journal has its end too.
     begun: HashSet<String>,
 }
 
