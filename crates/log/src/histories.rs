@@ -3,12 +3,12 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-/// A place in the log of one partition, and what tells that log from any other.
+/// A place in the log of one partition, and what identifies that log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Position {
     /// Its number.
     pub partition: i32,
-    /// How many partitions the topic has: with another number users live elsewhere.
+    /// How many partitions the topic has: with another number, users are in other partitions.
     pub partitions: i32,
     /// A number given to the log of this partition when the group first committed in it. It is kept beside the
     /// committed offset, which a broker forgets together with its topic: a topic that was made anew has another one.
@@ -17,7 +17,7 @@ pub struct Position {
     pub offset: i64,
 }
 
-/// What a stage gets a history for.
+/// What a snapshot must fulfil to be used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SnapshotRequirements {
     /// Up to where the group has committed: the history must not stand beyond it.

@@ -55,7 +55,7 @@ pub struct OciConfig {
     pub passphrase: Secret,
     /// Where Notifications is, if not `https://notification.REGION.DOMAIN`.
     pub notifications_endpoint: String,
-    /// Where Monitoring takes metrics, if not `https://telemetry-ingestion.REGION.DOMAIN`.
+    /// The endpoint of Monitoring for metrics, if not `https://telemetry-ingestion.REGION.DOMAIN`.
     pub monitoring_endpoint: String,
     /// For `workload-identity`: where tokens are, if not port 12250 of the cluster's API server.
     pub workload_identity_endpoint: String,

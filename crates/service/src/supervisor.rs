@@ -1,6 +1,6 @@
 //! Runs the parts of a service side by side and stops them in order.
 //!
-//! A part that ends before the shutdown, fails or panics takes the whole service down. During the shutdown the service
+//! A part that ends before the shutdown, fails or panics stops the whole service. During the shutdown the service
 //! is not ready, its parts drain within the grace period, and the probes are answered until all of them have ended.
 //! Invariant: a service never goes on without one of its parts. The first error is its outcome, with the part's name.
 
@@ -278,7 +278,7 @@ impl Parts {
 }
 
 impl Ended {
-    /// The outcome for a service that was not told to stop: an error in any case.
+    /// The outcome of an end before the shutdown: an error in any case.
     fn early(self) -> anyhow::Result<()> {
         match self.result {
             Ok(()) => Err(anyhow!("{} has ended by itself", self.part)),

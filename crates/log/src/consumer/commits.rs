@@ -72,9 +72,9 @@ impl Commits {
         &mut self,
         offsets: Committable,
         note: impl Fn(TopicPartition) -> Option<String>,
-    ) {
+    ) -> Result<(), LogError> {
         if offsets.offsets.is_empty() || self.is_busy() {
-            return;
+            return Ok(());
         }
         let list = offsets
             .offsets
@@ -88,13 +88,14 @@ impl Commits {
             .requests
             .as_ref()
             .is_some_and(|requests| requests.send(list.collect()).is_ok());
-        // The thread has ended only where it has panicked; what is not committed is read again.
-        if sent {
-            self.requested = Some(Requested {
-                offsets,
-                began: SystemTime::now(),
-            });
+        if !sent {
+            return Err(panicked());
         }
+        self.requested = Some(Requested {
+            offsets,
+            began: SystemTime::now(),
+        });
+        Ok(())
     }
 
     /// How the commit has ended, if it has.

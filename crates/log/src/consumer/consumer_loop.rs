@@ -148,7 +148,7 @@ impl ConsumerLoop {
         self.dispatch.send_due(now, idle)?;
         if now >= self.next_commit {
             self.next_commit = now + self.options.commit_interval;
-            self.begin_commit();
+            self.begin_commit()?;
             self.set_due_barriers(now)?;
             self.measure_rebuilding();
         }
@@ -472,7 +472,7 @@ impl ConsumerLoop {
     // Commits and barriers.
 
     /// Commits the frontier of every partition, unless a commit is under way: the next interval commits more.
-    fn begin_commit(&mut self) {
+    fn begin_commit(&mut self) -> Result<(), LogError> {
         let Self {
             commits,
             partitions,
@@ -482,7 +482,7 @@ impl ConsumerLoop {
             ..
         } = self;
         if commits.is_busy() {
-            return;
+            return Ok(());
         }
         let total = totals.first().copied().unwrap_or_default();
         // Kept beside each committed offset of a stage with histories.
@@ -490,13 +490,15 @@ impl ConsumerLoop {
             options.replay.filter(|_| at.topic == 0)?;
             Some(CommitNote::write(total, partitions.log(at)?))
         };
-        commits.begin(in_flight.committable(), note);
+        commits.begin(in_flight.committable(), note)
     }
 
     /// Waits for the commit under way, commits what was done since, and waits for that.
     fn commit_and_wait(&mut self) {
         self.take_commit_end();
-        self.begin_commit();
+        if let Err(error) = self.begin_commit() {
+            tracing::warn!(%error, topic = self.topic(), "the next owner reads again");
+        }
         self.take_commit_end();
     }
 

@@ -410,7 +410,10 @@ fn a_revoke_commits_what_is_done_and_leaves_what_is_in_flight_to_the_next_owner(
     let Some(Call::Assign(starts)) = calls.last() else {
         panic!("{calls:?}");
     };
-    assert!(starts.contains(&(partition, StartOffset::At(1))), "{starts:?}");
+    assert!(
+        starts.contains(&(partition, StartOffset::At(1))),
+        "{starts:?}"
+    );
     let stale: Vec<Batch> = fixture.held.drain(..5).collect();
     stale.into_iter().for_each(Batch::complete);
     fixture.turn();
@@ -558,10 +561,7 @@ fn a_worker_that_has_stopped_ends_the_loop() {
     let log = FakeLog::with_records(1);
     let mut fixture = Fixture::start(&log, options());
     fixture.queues.clear();
-    assert!(matches!(
-        fixture.consumer.turn(),
-        Err(LogError::Refused(_))
-    ));
+    assert!(matches!(fixture.consumer.turn(), Err(LogError::Refused(_))));
 }
 
 /// What happens to a consumer.

@@ -319,33 +319,36 @@ impl Feed for KafkaFeed {
         if let Some(event) = self.take_rebalance() {
             return take(event);
         }
-        let error = match self.consumer.poll(timeout) {
-            Some(Ok(message)) => {
-                let topic = match &*self.topics {
-                    [_] => 0,
-                    topics => index_of(topics, message.topic()).unwrap_or_default(),
-                };
-                return take(Polled::Record(RawRecord {
-                    at: TopicPartition::new(topic, message.partition()),
-                    offset: message.offset(),
-                    timestamp_ms: message.timestamp().to_millis(),
-                    key: message.key(),
-                    payload: message.payload().unwrap_or_default(),
-                    headers: &KafkaHeaders(message.headers()),
-                }));
+        let mut timeout = timeout;
+        loop {
+            let error = match self.consumer.poll(timeout) {
+                Some(Ok(message)) => {
+                    let topic = match &*self.topics {
+                        [_] => 0,
+                        topics => index_of(topics, message.topic()).unwrap_or_default(),
+                    };
+                    return take(Polled::Record(RawRecord {
+                        at: TopicPartition::new(topic, message.partition()),
+                        offset: message.offset(),
+                        timestamp_ms: message.timestamp().to_millis(),
+                        key: message.key(),
+                        payload: message.payload().unwrap_or_default(),
+                        headers: &KafkaHeaders(message.headers()),
+                    }));
+                }
+                Some(Err(error)) => error,
+                // The poll returns without a record where it has called the callback.
+                None => return take(self.take_rebalance().unwrap_or(Polled::Nothing)),
+            };
+            let KafkaError::PartitionEOF(partition) = error else {
+                return take(Polled::Event(FeedEvent::Error(self.error(error))));
+            };
+            self.note_end(partition);
+            if let Some(end) = self.ends.pop() {
+                return take(Polled::Event(FeedEvent::EndOfPartition(end)));
             }
-            Some(Err(error)) => Some(error),
-            None => None,
-        };
-        match error {
-            Some(KafkaError::PartitionEOF(partition)) => {
-                self.note_end(partition);
-                let end = self.ends.pop().map(FeedEvent::EndOfPartition);
-                take(end.map_or(Polled::Nothing, Polled::Event));
-            }
-            Some(error) => take(Polled::Event(FeedEvent::Error(self.error(error)))),
-            // The poll returns without a record where it has called the callback.
-            None => take(self.take_rebalance().unwrap_or(Polled::Nothing)),
+            // An end that was reported before: other partitions may have records.
+            timeout = Duration::ZERO;
         }
     }
 

@@ -1,4 +1,4 @@
-//! Receivers and stores that fail: what waits, what goes on, what is given up.
+//! Receivers and stores that fail: which alerts wait, which are delivered, which are dead-lettered.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -169,7 +169,7 @@ async fn a_budget_that_is_full_holds_the_log_and_loses_nothing() {
     config.budget_records = 50;
     let running = world.start_with(config, ConsoleOut::stdout()).await;
     let ids: Vec<String> = (0..3_000).map(|i| format!("t{i:04}")).collect();
-    // In portions, since the reader takes up to 512 records between two looks at its budget.
+    // In portions, since the consumer reads up to 512 records between two checks of its budget.
     for portion in ids.chunks(100) {
         world.write(portion.iter().map(|id| alert("ann", id)));
     }
@@ -369,7 +369,7 @@ async fn while_the_delivery_log_cannot_be_written_no_more_than_the_alert_in_flig
         .await
         .unwrap();
     world.write(ids(10).iter().map(|id| alert("ann", id)));
-    // SQLite waits five seconds for the lock before it says so.
+    // SQLite waits five seconds for the lock before it fails.
     eventually("the reason", async || running.readiness().await.0 == 503).await;
     assert_eq!(transactions_in(&path), ["t000"]);
     sqlx::query("ROLLBACK").execute(&mut other).await.unwrap();

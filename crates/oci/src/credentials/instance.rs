@@ -44,14 +44,14 @@ impl Instance {
 
     /// The region of the machine. The oldest regions have the codes of airports.
     pub(super) async fn region(&self) -> Result<String, Reason> {
-        let told = self.ask("/instance/region").await?;
-        let told = told.trim().to_lowercase();
-        Ok(match told.as_str() {
+        let region = self.ask("/instance/region").await?;
+        let region = region.trim().to_lowercase();
+        Ok(match region.as_str() {
             "phx" => "us-phoenix-1".to_owned(),
             "iad" => "us-ashburn-1".to_owned(),
             "fra" => "eu-frankfurt-1".to_owned(),
             "lhr" => "uk-london-1".to_owned(),
-            _ => told,
+            _ => region,
         })
     }
 

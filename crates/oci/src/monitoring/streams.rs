@@ -225,13 +225,13 @@ fn values_of(now: &BTreeMap<u64, f64>, then: &BTreeMap<u64, f64>, sum: f64) -> V
         .iter()
         .map(|(low, high, _)| middle(*low, *high))
         .collect();
-    let told = |values: &[f64]| -> f64 {
+    let total = |values: &[f64]| -> f64 {
         let pairs = values.iter().zip(&found);
         pairs.map(|(value, (.., count))| value * count).sum()
     };
     // Each round moves those that can still move, and at least one of them to its end.
     for _ in 0..=found.len() {
-        let off = sum - told(&values);
+        let off = sum - total(&values);
         let moves = |value: f64, low: f64, high: f64| {
             if off > 0.0 { value < high } else { value > low }
         };

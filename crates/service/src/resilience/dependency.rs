@@ -157,7 +157,7 @@ impl Dependency {
                     return Ok(answer);
                 }
                 Err(error) if error.is_outage() => error,
-                // An answer to this call alone says nothing about the others.
+                // A rejection concerns this call alone.
                 Err(error) => return Err(CallFailure::Rejected(error)),
             };
             failing.get_or_insert_with(|| self.readiness.failing_call());
@@ -194,7 +194,7 @@ impl Dependency {
 #[derive(Debug, Default)]
 struct Failures {
     total: u32,
-    /// Failures since whose predecessor another call succeeded.
+    /// Failures with a success of another call since the failure before.
     alone: u32,
     /// Successful calls of all callers, at the last failure.
     succeeded: u64,

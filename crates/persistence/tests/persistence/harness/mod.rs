@@ -150,7 +150,7 @@ impl Service {
         .await;
     }
 
-    /// What `/readyz` says.
+    /// The answer of `/readyz`.
     pub(crate) async fn readiness(&self) -> (u16, Value) {
         let url = format!("http://{}/readyz", self.persistence.admin_address);
         let response = self.http.get(url).send().await.unwrap();
@@ -179,7 +179,7 @@ impl Service {
         self.log
     }
 
-    /// Waits for an end that nobody asked for.
+    /// Waits until the service ends by itself.
     pub(crate) async fn failure(self) -> String {
         let ended = tokio::time::timeout(DEADLINE, self.persistence.join())
             .await

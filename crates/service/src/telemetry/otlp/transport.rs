@@ -117,7 +117,7 @@ pub(super) fn channel(target: &Target) -> anyhow::Result<Channel> {
     let secure = url.scheme() == "https";
     let port = url.port_or_known_default().unwrap_or(4317);
     if secure {
-        // TLS is the connector's, below: the library itself knows only another one.
+        // TLS is that of the connector below: the library itself supports only another one.
         url = format!(
             "http://{}:{port}",
             target.url.host_str().unwrap_or_default()
