@@ -9,7 +9,7 @@ use tokio::task::JoinHandle;
 use tollgate_log::{Kafka, Producer};
 use tollgate_service::Shutdown;
 use tollgate_service::health::Health;
-use tollgate_service::http::{bind, serve_admin};
+use tollgate_service::http::{bind, serve_admin_with};
 use tollgate_service::resilience::Dependency;
 
 use crate::IngestConfig;
@@ -93,14 +93,19 @@ pub async fn start(
         keys,
         topic: kafka.topics().transactions.clone(),
         producer: producer.clone(),
-        kafka,
+        kafka: kafka.clone(),
         replies,
         health: health.clone(),
         shutdown: shutdown.clone(),
     });
     let parts = Parts {
         public: tokio::spawn(public.serve(router(app), shutdown.clone())),
-        admin: tokio::spawn(serve_admin(admin, health.clone(), drained.clone())),
+        admin: tokio::spawn(serve_admin_with(
+            admin,
+            imports::admin_routes(kafka.clone()),
+            health.clone(),
+            drained.clone(),
+        )),
         watch: tokio::spawn(watch),
         replies_ended,
         imports_ended,

@@ -23,6 +23,19 @@ const MAX_FILTER: usize = 2_048;
 /// # Errors
 /// Where the listener breaks.
 pub async fn serve_admin(bound: Bound, health: Health, shutdown: Shutdown) -> anyhow::Result<()> {
+    serve_admin_with(bound, Router::new(), health, shutdown).await
+}
+
+/// As [`serve_admin`], with the service's own routes beside the common ones.
+///
+/// # Errors
+/// Where the listener breaks.
+pub async fn serve_admin_with(
+    bound: Bound,
+    own: Router,
+    health: Health,
+    shutdown: Shutdown,
+) -> anyhow::Result<()> {
     let app = Router::new()
         .route("/livez", get(|| async { "alive\n" }))
         .route("/readyz", get(readyz))
@@ -34,7 +47,8 @@ pub async fn serve_admin(bound: Bound, health: Health, shutdown: Shutdown) -> an
                 .get(levels)
                 .delete(reset_levels),
         )
-        .with_state(health);
+        .with_state(health)
+        .merge(own);
     bound.serve(app, shutdown).await
 }
 

@@ -8,7 +8,7 @@ mod server;
 
 use url::{Host, Url};
 
-pub use admin::serve_admin;
+pub use admin::{serve_admin, serve_admin_with};
 pub use api_keys::{ApiKeyConfig, ApiKeys, Caller, Denied, Scope};
 pub use observe::{RequestTrace, observed};
 pub use problem::Problem;
