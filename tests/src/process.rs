@@ -14,7 +14,7 @@ use tempfile::TempDir;
 use crate::wait;
 
 /// How the programs are built.
-const BUILD: &str = "cargo build --release --workspace --bins";
+const BUILD: &str = "cargo build --profile fast --workspace --bins";
 /// How long a service may take to say where it listens, on a busy machine.
 const START: Duration = Duration::from_secs(30);
 /// How long it may take to end; its own grace period is 20 s.
@@ -28,7 +28,7 @@ const TAIL: usize = 40;
 /// Where it is not built, or older than its sources.
 pub fn binary(name: &str) -> anyhow::Result<PathBuf> {
     let test = std::env::current_exe()?;
-    // target/release/deps/pipeline-0123 or target/release/pass-through
+    // target/fast/deps/e2e-0123 or target/release/harness
     let dir = test
         .ancestors()
         .skip(1)

@@ -21,7 +21,11 @@
 # TEST_DASHBOARD_CHECK  tells of each FILE that it is given what is wrong with it as a Grafana dashboard, by need_dashboard_check
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
-kafka_version=$(sed -n 's:.*<kafka.version>\(.*\)</kafka.version>.*:\1:p' "$here/kafka/pom.xml")
+kafka_version=$(sed -n 's:.*<kafka.version>\(.*\)</kafka.version>.*:\1:p' "$here/tools/kafka/pom.xml")
+# The profile of everything that tests compile, and where cargo puts it. Benchmarks use --release.
+profile=fast target=${CARGO_TARGET_DIR:-target}
+# shellcheck disable=SC2034 # of the scripts that source this
+harness=$target/$profile/harness
 work=$(mktemp -d "${TMPDIR:-/tmp}/tollgate-XXXXXX")
 # PostgreSQL runs as another user when this script runs as root, and has to reach its folder.
 chmod 711 "$work"
@@ -211,7 +215,7 @@ kafka_jars() {
   say "fetching Kafka $kafka_version with Maven into $jars"
   mkdir -p "$(dirname "$jars")"
   rm -rf "$jars.partial"
-  mvn -q -B -f "$here/kafka/pom.xml" dependency:copy-dependencies -DincludeScope=runtime -DoutputDirectory="$jars.partial" \
+  mvn -q -B -f "$here/tools/kafka/pom.xml" dependency:copy-dependencies -DincludeScope=runtime -DoutputDirectory="$jars.partial" \
     </dev/null >"$work/mvn.log" 2>&1 || { REASON="mvn: $(grep -m1 ERROR "$work/mvn.log" || tail -1 "$work/mvn.log")"; return 1; }
   # In one step, so that a folder that is there is whole.
   mv -T "$jars.partial" "$jars"
@@ -477,7 +481,7 @@ own_go_program() {
   go_program "$1-$(cat "$2/go.mod" "$2/go.sum" "$2/main.go" | sha256sum | cut -c 1-12)" "$1" "$2" .
 }
 
-collector_program() { own_go_program otelcol "$here/collector"; }
+collector_program() { own_go_program otelcol "$here/tools/collector"; }
 
 need_collector() {
   if [ -z "${TEST_COLLECTOR:-}" ]; then
@@ -485,14 +489,14 @@ need_collector() {
     collector_program || return 1
     TEST_COLLECTOR=$program
   fi
-  export TEST_COLLECTOR TEST_COLLECTOR_CONFIG=${TEST_COLLECTOR_CONFIG:-$here/collector/config.yaml}
+  export TEST_COLLECTOR TEST_COLLECTOR_CONFIG=${TEST_COLLECTOR_CONFIG:-$here/tools/collector/config.yaml}
   say "OpenTelemetry Collector: $TEST_COLLECTOR"
 }
 
 need_dashboard_check() {
   if [ -z "${TEST_DASHBOARD_CHECK:-}" ]; then
     local program
-    own_go_program dashboard-check "$here/dashboard" || return 1
+    own_go_program dashboard-check "$here/tools/dashboard" || return 1
     TEST_DASHBOARD_CHECK=$program
   fi
   export TEST_DASHBOARD_CHECK

@@ -17,7 +17,7 @@ const LIMIT: Duration = Duration::from_secs(60);
 
 fn sdk() -> anyhow::Result<Command> {
     let mut command = Command::new(variable("TEST_OCI_PYTHON")?);
-    command.arg(concat!(env!("CARGO_MANIFEST_DIR"), "/oci/sdk.py"));
+    command.arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tools/oci/sdk.py"));
     Ok(command)
 }
 

@@ -11,7 +11,7 @@ use tollgate_tests::deployment::Deployment;
 use tollgate_tests::wait;
 use tollgate_types::Stage;
 
-use crate::support::{LIMIT, Traced, foreign, payment};
+use super::support::{LIMIT, Traced, foreign, payment};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn metrics_logs_and_spans_arrive_over_grpc_too_and_a_share_of_one_keeps_everything()

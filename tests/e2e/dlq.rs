@@ -1,4 +1,4 @@
-//! Dead letters, from being given up to being settled, with `tollgate dlq`.
+//! Dead letters listed, redriven and dropped by `tollgate dlq`.
 #![cfg(all(feature = "kafka", feature = "postgres"))]
 
 use std::process::Command;
@@ -15,7 +15,7 @@ use tollgate_types::{Stage, headers};
 const PARTITIONS: u16 = 4;
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// `tollgate dlq` on the log of a deployment: whether it ended well, and what it said.
+/// `tollgate dlq` on the log of a deployment: whether it succeeded, and its output.
 fn dlq(deployment: &Deployment, args: &[&str]) -> anyhow::Result<(bool, String)> {
     let mut command = Command::new(binary("tollgate")?);
     without_settings(&mut command);
@@ -52,8 +52,9 @@ fn transaction(user: &str, id: usize, bytes: usize) -> String {
     )
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn letters_are_listed_redriven_with_their_history_and_dropped() -> anyhow::Result<()> {
+/// A deployment with 18 dead letters: 12 of records too large for its scorer, which a larger limit lets through, and 6 of
+/// records that are no JSON.
+async fn with_letters() -> anyhow::Result<Deployment> {
     let mut deployment = Deployment::create("letters", PARTITIONS).await?;
     let topics = deployment.log.topics().clone();
     let writer = deployment.log.writer()?;
@@ -68,27 +69,47 @@ async fn letters_are_listed_redriven_with_their_history_and_dropped() -> anyhow:
         write("broken", "{\"user_id\":\"broken\"")?;
     }
     writer.flush()?;
-
-    // Too large for this scorer, and not for the one after it.
     deployment.set("SCORER__MAX_TRANSACTION_BYTES", "300");
     let scorer = deployment.start("scorer").await?;
     deployment.caught_up(Stage::Scorer, LIMIT).await?;
     scorer.stop().await?;
-    assert_eq!(open(&deployment, &[])?.len(), 18);
-    assert_eq!(open(&deployment, &["--kind", "too_large"])?.len(), 12);
-    assert_eq!(open(&deployment, &["--user", "large"])?.len(), 6);
-    assert_eq!(
-        open(&deployment, &["--user", "large", "--kind", "malformed"])?.len(),
-        0
-    );
-    assert_eq!(
-        open(&deployment, &["--since", "2100-01-01T00:00:00Z"])?.len(),
-        0
-    );
-    assert_eq!(open(&deployment, &["--stage", "notifier"])?.len(), 0);
+    deployment.set("SCORER__MAX_TRANSACTION_BYTES", "300000");
+    Ok(deployment)
+}
 
+#[tokio::test(flavor = "multi_thread")]
+async fn letters_are_listed_by_kind_user_stage_and_time_and_dropped() -> anyhow::Result<()> {
+    let deployment = with_letters().await?;
+    for (filter, count) in [
+        (&[][..], 18),
+        (&["--kind", "too_large"], 12),
+        (&["--user", "large"], 6),
+        (&["--user", "large", "--kind", "malformed"], 0),
+        (&["--since", "2100-01-01T00:00:00Z"], 0),
+        (&["--stage", "notifier"], 0),
+    ] {
+        assert_eq!(open(&deployment, filter)?.len(), count, "{filter:?}");
+    }
     let (success, said) = dlq(&deployment, &["redrive"])?;
     assert!(!success && said.contains("--all"), "{said}");
+
+    let letters = open(&deployment, &["--kind", "malformed"])?;
+    let first = letters[0]["letter"].as_str().context("a name")?;
+    assert_eq!(
+        good(&deployment, &["show", "--raw", first])?,
+        "{\"user_id\":\"broken\""
+    );
+    good(&deployment, &["drop", first])?;
+    assert_eq!(open(&deployment, &[])?.len(), 17);
+    good(&deployment, &["drop", "--all"])?;
+    assert_eq!(good(&deployment, &["list"])?, "no open dead letters\n");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn letters_are_redriven_once_with_their_headers() -> anyhow::Result<()> {
+    let deployment = with_letters().await?;
+    let topics = deployment.log.topics();
     let kind = ["--kind", "too_large"];
     good(
         &deployment,
@@ -96,7 +117,6 @@ async fn letters_are_listed_redriven_with_their_history_and_dropped() -> anyhow:
     )?;
     assert_eq!(deployment.log.count(&topics.transactions)?, 18);
 
-    deployment.set("SCORER__MAX_TRANSACTION_BYTES", "300000");
     let scorer = deployment.start("scorer").await?;
     let said = good(
         &deployment,
@@ -122,14 +142,21 @@ async fn letters_are_listed_redriven_with_their_history_and_dropped() -> anyhow:
     assert_eq!(open(&deployment, &kind)?.len(), 0);
     let again = good(&deployment, &[&["redrive"], &kind[..]].concat())?;
     assert!(again.contains("0 letters redriven"), "{again}");
+    scorer.stop().await
+}
 
-    // What fails again comes back, and tells of both times.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_redriven_record_that_fails_again_becomes_a_letter_with_both_failures()
+-> anyhow::Result<()> {
+    let deployment = with_letters().await?;
+    let scorer = deployment.start("scorer").await?;
     good(
         &deployment,
         &["redrive", "--kind", "malformed", "--rate", "0"],
     )?;
+    let broken = ["--user", "broken"];
     wait::until_count(LIMIT, "letters that came back", 6, async || {
-        let open = open(&deployment, &["--user", "broken"])?;
+        let open = open(&deployment, &broken)?;
         let twice = |letter: &&Value| {
             letter["failures"]
                 .as_array()
@@ -138,19 +165,10 @@ async fn letters_are_listed_redriven_with_their_history_and_dropped() -> anyhow:
         Ok(open.iter().filter(twice).count())
     })
     .await?;
-    let letters = open(&deployment, &[])?;
+    let letters = open(&deployment, &broken)?;
     assert_eq!(letters.len(), 6);
     let first = letters[0]["letter"].as_str().context("a name")?;
     let shown = good(&deployment, &["show", first])?;
     assert_eq!(shown.matches("failed   ").count(), 2, "{shown}");
-    assert_eq!(
-        good(&deployment, &["show", "--raw", first])?,
-        "{\"user_id\":\"broken\""
-    );
-
-    good(&deployment, &["drop", first])?;
-    assert_eq!(open(&deployment, &[])?.len(), 5);
-    good(&deployment, &["drop", "--all"])?;
-    assert_eq!(good(&deployment, &["list"])?, "no open dead letters\n");
     scorer.stop().await
 }

@@ -2,14 +2,14 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-mod stream;
-
 use std::sync::Arc;
 
+use crate::stream::{Places, Random};
 use proptest::prelude::*;
-use stream::{Places, Random};
 use tollgate_engine::{Engine, Rules, UserHasher};
 use tollgate_types::{Amount, Transaction};
+
+use crate::stream::{self, Places, Random};
 
 const KEY: [u8; 16] = [3; 16];
 

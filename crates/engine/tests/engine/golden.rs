@@ -27,7 +27,7 @@ struct Expected {
 fn every_golden_vector_is_reproduced_to_the_bit() {
     let mut engine = Engine::new(Arc::new(Rules::default()), [7; 16]);
     let mut lines = 0;
-    for (number, line) in (1..).zip(include_str!("data/golden.jsonl").lines()) {
+    for (number, line) in (1..).zip(include_str!("../data/golden.jsonl").lines()) {
         let golden: Golden<'_> = serde_json::from_str(line).unwrap();
         let transaction = Transaction::parse(golden.transaction.get().as_bytes()).unwrap();
         let verdict = engine.score(&transaction);

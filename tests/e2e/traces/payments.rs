@@ -3,42 +3,35 @@
 
 use std::collections::HashSet;
 
+use anyhow::Context as _;
 use tollgate_tests::collector::SeenSpan;
+use tollgate_tests::kafka::TestLog;
 use tollgate_tests::wait;
 use tollgate_types::{Stage, TraceContext};
 
-use crate::support::{LIMIT, Traced, behind_the_log, foreign, payment};
+use super::support::{LIMIT, Traced, behind_the_log, foreign, payment};
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_payment_for_review_is_one_trace_from_the_request_to_the_row_and_the_alert()
--> anyhow::Result<()> {
-    let mut traced = Traced::start("trace-http", &[]).await?;
-    // Whoever waits is there when the verdict comes, so that ingest keeps its spans too.
-    let status = traced
-        .post(&[("prefer", "wait=20")], &payment("t1", "5000.00"))
-        .await?;
-    assert_eq!(status, 200);
-    let root = wait::until(LIMIT, "the request's span", async || {
-        let spans = traced.collector.spans()?;
-        Ok(spans.into_iter().find(|span| span.kind == "server"))
-    })
-    .await?;
-    let spans = traced.spans_of(&root.trace_id, 12).await?;
-    let mut expected = vec![
-        "server POST /v1/transactions (ingest)".to_owned(),
-        "  producer send transactions (ingest)".to_owned(),
-    ];
-    expected.extend(behind_the_log(2));
-    expected.push("      producer send replies (scorer)".to_owned());
-    expected.push("        consumer process replies (ingest)".to_owned());
-    assert_eq!(traced.tree(&spans, &root.trace_id), expected);
+/// The spans of one payment that other checks go on with.
+struct Chain<'a> {
+    send: &'a SeenSpan,
+    posted: &'a SeenSpan,
+}
 
-    // Names of the conventions, and what they stand for here.
+/// Every span has the names and attributes of OpenTelemetry's conventions. `spans` are those of one payment.
+fn check_attributes<'a>(
+    log: &TestLog,
+    root: &SeenSpan,
+    spans: &'a [SeenSpan],
+) -> anyhow::Result<Chain<'a>> {
+    let child = |of: &SeenSpan| {
+        let found = spans.iter().find(|span| span.parent_id == of.span_id);
+        found.with_context(|| format!("no span under {}", of.name))
+    };
     let named = |name: &str| {
         let mut found = spans.iter().filter(|span| span.trace_id == root.trace_id);
-        found.find(|span| span.name.ends_with(name)).unwrap()
+        let found = found.find(|span| span.name.ends_with(name));
+        found.with_context(|| format!("no span {name}"))
     };
-    let log = &traced.deployment.log;
     let topics = log.topics();
     let all = |span: &SeenSpan, expected: &[(&str, &str)]| {
         for (name, value) in expected {
@@ -47,7 +40,7 @@ async fn a_payment_for_review_is_one_trace_from_the_request_to_the_row_and_the_a
     };
     assert_eq!(root.parent_id, "");
     all(
-        &root,
+        root,
         &[
             ("http.request.method", "POST"),
             ("http.route", "/v1/transactions"),
@@ -59,10 +52,7 @@ async fn a_payment_for_review_is_one_trace_from_the_request_to_the_row_and_the_a
             ("network.protocol.version", "1.1"),
         ],
     );
-    let send = spans
-        .iter()
-        .find(|span| span.parent_id == root.span_id)
-        .unwrap();
+    let send = child(root)?;
     assert_eq!(send.name, format!("send {}", topics.transactions));
     all(
         send,
@@ -73,10 +63,7 @@ async fn a_payment_for_review_is_one_trace_from_the_request_to_the_row_and_the_a
             ("messaging.destination.name", &topics.transactions),
         ],
     );
-    let scored = spans
-        .iter()
-        .find(|span| span.parent_id == send.span_id)
-        .unwrap();
+    let scored = child(send)?;
     all(
         scored,
         &[
@@ -95,7 +82,7 @@ async fn a_payment_for_review_is_one_trace_from_the_request_to_the_row_and_the_a
         ],
     );
     assert_eq!(scored.attribute("user.hash").len(), 16);
-    let stored = named("INSERT fraud_analysis");
+    let stored = named("INSERT fraud_analysis")?;
     all(
         stored,
         &[
@@ -104,10 +91,7 @@ async fn a_payment_for_review_is_one_trace_from_the_request_to_the_row_and_the_a
             ("db.collection.name", "fraud_analysis"),
         ],
     );
-    let delivered = spans
-        .iter()
-        .find(|span| span.name == "deliver desk")
-        .unwrap();
+    let delivered = named("deliver desk")?;
     all(
         delivered,
         &[
@@ -115,10 +99,7 @@ async fn a_payment_for_review_is_one_trace_from_the_request_to_the_row_and_the_a
             ("tollgate.delivery.attempts", "1"),
         ],
     );
-    let posted = spans
-        .iter()
-        .find(|span| span.parent_id == delivered.span_id)
-        .unwrap();
+    let posted = child(delivered)?;
     all(
         posted,
         &[
@@ -127,22 +108,21 @@ async fn a_payment_for_review_is_one_trace_from_the_request_to_the_row_and_the_a
             ("server.address", "127.0.0.1"),
         ],
     );
+    Ok(Chain { send, posted })
+}
 
-    // Nothing of a payment stands in its trace, and its receiver goes on with it.
-    for span in &spans {
-        for value in span.attributes.values() {
-            assert!(!value.contains("5000") && value != "ada", "{span:?}");
-        }
-        assert!(span.began <= span.ended, "{span:?}");
-    }
-    let received = TraceContext::parse(traced.receiver.traceparents()[0].as_bytes()).unwrap();
-    assert_eq!(format!("{:032x}", received.trace_id), root.trace_id);
-    assert_eq!(format!("{:016x}", received.span_id), posted.span_id);
-
-    // What reads and commits many records at once joins their traces.
+/// The spans that read and commit many records at once are linked to the traces of those records.
+async fn check_links(
+    traced: &Traced,
+    root: &SeenSpan,
+    spans: &[SeenSpan],
+    send: &SeenSpan,
+) -> anyhow::Result<()> {
+    let topics = traced.deployment.log.topics();
     let decisions = format!("send {}", topics.decisions);
-    let sent_decision = spans.iter().find(|span| span.name == decisions).unwrap();
-    wait::until(LIMIT, "commits that settle the polls", async || {
+    let sent_decision = spans.iter().find(|span| span.name == decisions);
+    let sent_decision = sent_decision.context("no span of a sent decision")?;
+    wait::until(LIMIT, "commits linked to the polls", async || {
         let spans = traced.collector.spans()?;
         let linked = |of: &SeenSpan, to: &SeenSpan| of.links.contains(&to.place());
         let find = |name: String, to: &SeenSpan| {
@@ -169,7 +149,47 @@ async fn a_payment_for_review_is_one_trace_from_the_request_to_the_row_and_the_a
         }
         Ok(Some(()))
     })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_payment_for_review_is_one_trace_from_the_request_to_the_row_and_the_alert()
+-> anyhow::Result<()> {
+    let mut traced = Traced::start("trace-http", &[]).await?;
+    // Whoever waits is there when the verdict comes, so that ingest keeps its spans too.
+    let status = traced
+        .post(&[("prefer", "wait=20")], &payment("t1", "5000.00"))
+        .await?;
+    assert_eq!(status, 200);
+    let root = wait::until(LIMIT, "the request's span", async || {
+        let spans = traced.collector.spans()?;
+        Ok(spans.into_iter().find(|span| span.kind == "server"))
+    })
     .await?;
+    let spans = traced.spans_of(&root.trace_id, 12).await?;
+    let mut expected = vec![
+        "server POST /v1/transactions (ingest)".to_owned(),
+        "  producer send transactions (ingest)".to_owned(),
+    ];
+    expected.extend(behind_the_log(2));
+    expected.push("      producer send replies (scorer)".to_owned());
+    expected.push("        consumer process replies (ingest)".to_owned());
+    assert_eq!(traced.tree(&spans, &root.trace_id), expected);
+
+    let chain = check_attributes(&traced.deployment.log, &root, &spans)?;
+
+    // No value of the payment is in its trace, and its receiver continues the trace.
+    for span in &spans {
+        for value in span.attributes.values() {
+            assert!(!value.contains("5000") && value != "ada", "{span:?}");
+        }
+        assert!(span.began <= span.ended, "{span:?}");
+    }
+    let received = TraceContext::parse(traced.receiver.traceparents()[0].as_bytes()).unwrap();
+    assert_eq!(format!("{:032x}", received.trace_id), root.trace_id);
+    assert_eq!(format!("{:016x}", received.span_id), chain.posted.span_id);
+
+    check_links(&traced, &root, &spans, chain.send).await?;
     traced.stop().await?;
     Ok(())
 }

@@ -7,7 +7,7 @@ use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use clap::Parser;
+use clap::Args as ClapArgs;
 use rdkafka::ClientContext;
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _};
@@ -15,8 +15,8 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{DeliveryResult, Message as _};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _, ProducerContext};
 
-#[derive(Debug, Parser)]
-struct Args {
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Args {
     /// host:port,…
     #[arg(long)]
     brokers: String,
@@ -47,8 +47,7 @@ impl ProducerContext for Deliveries {
     }
 }
 
-fn main() -> anyhow::Result<()> {
-    let args = Args::parse();
+pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     let common = [
         ("bootstrap.servers", args.brokers.as_str()),
         ("client.id", "pass-through"),
@@ -114,7 +113,7 @@ fn main() -> anyhow::Result<()> {
                         !FAILED.load(Ordering::Relaxed),
                         "a record was not acknowledged"
                     );
-                    // Where it stands, since nothing is in hand any more.
+                    // At its position: nothing is in flight any more.
                     consumer.commit(&consumer.position()?, CommitMode::Sync)?;
                 }
             }

@@ -5,13 +5,12 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use anyhow::Context as _;
-use clap::Parser;
+use clap::Args as ClapArgs;
 use tokio::signal::unix::{SignalKind, signal};
 use tollgate_tests::oci::{Config, StandIn, UserKey};
 
-/// Stands in for Oracle Cloud: Notifications, Monitoring, workload identity and instance principals.
-#[derive(Debug, Parser)]
-struct Args {
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Args {
     /// Where to listen for HTTP.
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:0")]
     listen: SocketAddr,
@@ -65,13 +64,11 @@ impl FromStr for User {
     }
 }
 
-#[tokio::main]
 #[expect(
     clippy::print_stdout,
-    reason = "whoever starts it looks for its addresses there"
+    reason = "the process that started it reads its addresses there"
 )]
-async fn main() -> anyhow::Result<()> {
-    let args = Args::parse();
+pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     let users = args.user.into_iter().map(|user| {
         let pem = std::fs::read_to_string(&user.public_key);
         Ok(UserKey {

@@ -3,23 +3,22 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::Parser;
+use clap::Args as ClapArgs;
 use tollgate_tests::faults::books::Imbalance;
-use tollgate_tests::faults::{Options, run};
+use tollgate_tests::faults::{self, Options};
 
-/// Kills, freezes, restarts and cuts off everything, as a seed says, then balances the books.
-#[derive(Debug, Parser)]
-struct Args {
-    /// What goes wrong, and when. The same seed is the same schedule. Unless given, one of the clock's.
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Args {
+    /// Seed of the schedule of faults: the same seed gives the same schedule. By default it comes from the clock.
     #[arg(long)]
     seed: Option<u64>,
-    /// How long things go wrong, at least.
+    /// Shortest duration of the faults, in minutes.
     #[arg(long, default_value_t = 2.0)]
     minutes: f64,
-    /// How many processes are killed, at least.
+    /// Least number of processes that are killed.
     #[arg(long, default_value_t = 0)]
     kills: usize,
-    /// Where the services' logs are kept: a folder for each seed.
+    /// Folder of the services' logs; each seed has a folder in it.
     #[arg(long, default_value = "target/faults")]
     logs: PathBuf,
 }
@@ -29,10 +28,8 @@ fn clock() -> u64 {
     since.map_or(0, |since| since.as_secs())
 }
 
-#[tokio::main]
-#[expect(clippy::print_stdout, reason = "its output is what it is run for")]
-async fn main() -> anyhow::Result<()> {
-    let args = Args::parse();
+#[expect(clippy::print_stdout, reason = "this is the command's output")]
+pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     let seed = args.seed.unwrap_or_else(clock);
     let options = Options {
         seed,
@@ -41,7 +38,7 @@ async fn main() -> anyhow::Result<()> {
         logs: args.logs.join(format!("seed-{seed}")),
     };
     println!("seed {seed}; logs in {}", options.logs.display());
-    let outcome = run(&options).await;
+    let outcome = faults::run(&options).await;
     let outcome = outcome.map_err(|error| {
         let what = match error.is::<Imbalance>() {
             true => "books do not balance",

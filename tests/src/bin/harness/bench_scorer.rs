@@ -7,7 +7,7 @@
 use std::path::PathBuf;
 use std::process::Command;
 
-use clap::Parser;
+use clap::Args as ClapArgs;
 use comfy_table::{CellAlignment, Table, presets};
 use serde::Serialize;
 use tollgate_tests::bench::{self, Figures, as_f64, measure, settle};
@@ -16,9 +16,8 @@ use tollgate_tests::kafka::TestLog;
 use tollgate_tests::process::{Service, binary};
 use tollgate_types::{NewTransaction, Stage};
 
-/// Compares the scorer with a plain pass-through on the Kafka of TEST_KAFKA_BROKERS.
-#[derive(Debug, Parser)]
-struct Args {
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Args {
     /// Transactions in each round.
     #[arg(long, default_value_t = 500_000)]
     records: usize,
@@ -59,9 +58,7 @@ struct Report {
     median: Round,
 }
 
-#[tokio::main]
-async fn main() -> anyhow::Result<()> {
-    let args = Args::parse();
+pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     let day: Vec<NewTransaction> = Day::new(1, args.users, "t")
         .take(args.records)
         .map(|each| each.transaction)
@@ -159,8 +156,9 @@ async fn run_pass_through(log: &TestLog, output: &str, records: usize) -> anyhow
     let watch = log.watch(output)?;
     let input = &log.topics().transactions;
     let group = format!("{output}-group");
-    let mut process = Command::new(binary("pass-through")?)
+    let mut process = Command::new(binary("harness")?)
         .args([
+            "pass-through",
             "--brokers",
             &log.brokers(),
             "--input",

@@ -6,7 +6,7 @@
 
 use std::path::PathBuf;
 
-use clap::Parser;
+use clap::Args as ClapArgs;
 use comfy_table::{CellAlignment, Table, presets};
 use serde::Serialize;
 use tollgate_tests::bench::{Figures, measure, median, settle};
@@ -16,9 +16,8 @@ use tollgate_tests::kafka::TestLog;
 use tollgate_tests::process::Service;
 use tollgate_types::{NewTransaction, Stage, TraceContext, Transaction};
 
-/// Compares the scorer with and without telemetry on the Kafka of TEST_KAFKA_BROKERS.
-#[derive(Debug, Parser)]
-struct Args {
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Args {
     /// Transactions in each run.
     #[arg(long, default_value_t = 1_000_000)]
     records: usize,
@@ -76,9 +75,7 @@ struct Report {
     cpu: Vec<(Telemetry, f64)>,
 }
 
-#[tokio::main]
-async fn main() -> anyhow::Result<()> {
-    let args = Args::parse();
+pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     let day: Vec<NewTransaction> = Day::new(1, args.users, "t")
         .take(args.records)
         .map(|each| each.transaction)
@@ -92,7 +89,7 @@ async fn main() -> anyhow::Result<()> {
         let mut runs = Vec::new();
         for turn in 0..all.len() {
             let telemetry = all[(number + turn) % all.len()];
-            let run = run(&args, &day, telemetry).await?;
+            let run = measured_run(&args, &day, telemetry).await?;
             eprintln!("round {number}: {run:?}");
             runs.push(run);
         }
@@ -135,7 +132,11 @@ async fn main() -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn run(args: &Args, day: &[NewTransaction], telemetry: Telemetry) -> anyhow::Result<Run> {
+async fn measured_run(
+    args: &Args,
+    day: &[NewTransaction],
+    telemetry: Telemetry,
+) -> anyhow::Result<Run> {
     let log = TestLog::create("bench", args.partitions).await?;
     write(&log, day, telemetry)?;
     settle()?;

@@ -1,4 +1,4 @@
-//! Load for a deployment that is not ours to start, and its books: for `tests/compose` and `tests/kubernetes`.
+//! Load for a deployment that the test did not start, and its books: for `tests/compose` and `tests/kubernetes`.
 
 use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
-use clap::{Args, Parser};
+use clap::{Args, Subcommand};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
@@ -27,20 +27,20 @@ const DEADLINE: Duration = Duration::from_secs(300);
 /// After a request that got no answer.
 const AGAIN: Duration = Duration::from_millis(100);
 
-/// Drives a deployment, and balances its books.
-#[derive(Debug, Parser)]
-enum Drive {
-    /// Post made-up transactions one by one until each is accepted; any answer but 202, and 429 or 503 with Retry-After, is a
-    /// failure
+/// What `drive` does.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Drive {
+    /// Post generated transactions one by one until each is accepted; any answer but 202, and 429 or 503 with Retry-After,
+    /// is a failure
     Post(PostArgs),
-    /// Print made-up transactions for Kafka's console producer: the user, a tab, the transaction
-    Lines(Made),
-    /// Compare what went in with what came of it
+    /// Print generated transactions for Kafka's console producer: the user, a tab, the transaction
+    Lines(GeneratedArgs),
+    /// Compare the input with decisions, rows and alerts
     Books(BooksArgs),
 }
 
 #[derive(Debug, Args)]
-struct Made {
+pub(crate) struct GeneratedArgs {
     /// Transactions.
     #[arg(long)]
     count: usize,
@@ -50,12 +50,12 @@ struct Made {
     /// The same seed makes the same transactions.
     #[arg(long)]
     seed: u64,
-    /// What their ids begin with.
+    /// Prefix of their ids.
     #[arg(long)]
     prefix: String,
 }
 
-impl Made {
+impl GeneratedArgs {
     fn transactions(&self) -> impl Iterator<Item = NewTransaction> {
         Day::new(self.seed, self.users, &self.prefix)
             .take(self.count)
@@ -64,9 +64,9 @@ impl Made {
 }
 
 #[derive(Debug, Args)]
-struct PostArgs {
+pub(crate) struct PostArgs {
     #[command(flatten)]
-    made: Made,
+    generated: GeneratedArgs,
     /// Ingest.
     #[arg(long)]
     url: String,
@@ -76,16 +76,16 @@ struct PostArgs {
     /// Transactions a second.
     #[arg(long)]
     rate: f64,
-    /// Where those that were accepted are added, as JSON lines.
+    /// File to which accepted transactions are appended, as JSON lines.
     #[arg(long)]
     accepted: PathBuf,
 }
 
 /// The folder holds `accepted.jsonl` of `drive post`, `produced.tsv` of `drive lines`; `transactions.log`, `decisions.log` and
 /// `dead-letters.log` as Kafka's console consumer prints the topics with partitions and keys; `transactions.jsonl` and
-/// `analyses.jsonl`, rows of the two tables as JSON; `alerts.json` of `tollgate receive`. What is not there is empty.
+/// `analyses.jsonl`, rows of the two tables as JSON; `alerts.json` of `tollgate receive`. A missing file counts as empty.
 #[derive(Debug, Args)]
-struct BooksArgs {
+pub(crate) struct BooksArgs {
     folder: PathBuf,
     /// Partitions of the topic `transactions`.
     #[arg(long, default_value_t = 12)]
@@ -95,14 +95,13 @@ struct BooksArgs {
     repeated: usize,
 }
 
-#[tokio::main]
-#[expect(clippy::print_stdout, reason = "its output is what it is run for")]
-async fn main() -> anyhow::Result<()> {
-    match Drive::parse() {
+#[expect(clippy::print_stdout, reason = "this is the command's output")]
+pub(crate) async fn run(command: Drive) -> anyhow::Result<()> {
+    match command {
         Drive::Post(args) => println!("{}", post(args).await?),
-        Drive::Lines(made) => {
+        Drive::Lines(generated) => {
             let mut out = std::io::stdout().lock();
-            for each in made.transactions() {
+            for each in generated.transactions() {
                 writeln!(out, "{}\t{}", each.user_id, each.to_json())?;
             }
         }
@@ -119,7 +118,7 @@ async fn main() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// How often there was which answer; 0 is none.
+/// Number of answers by status; 0 stands for no answer.
 type Answers = BTreeMap<u16, usize>;
 
 async fn post(args: PostArgs) -> anyhow::Result<String> {
@@ -135,13 +134,13 @@ async fn post(args: PostArgs) -> anyhow::Result<String> {
         .build()?;
     let url = format!("{}/v1/transactions", args.url.trim_end_matches('/'));
     let (accepted, mut written) = mpsc::unbounded_channel::<String>();
-    let mut lanes = Vec::new();
+    let mut queues = Vec::new();
     let mut workers = JoinSet::new();
     for _ in 0..WORKERS {
-        let (lane, mut queue) = mpsc::unbounded_channel::<NewTransaction>();
+        let (sender, mut queue) = mpsc::unbounded_channel::<NewTransaction>();
         let (client, url, key) = (client.clone(), url.clone(), args.key.clone());
         let accepted = accepted.clone();
-        lanes.push(lane);
+        queues.push(sender);
         workers.spawn(async move {
             let mut answers = Answers::new();
             while let Some(transaction) = queue.recv().await {
@@ -163,19 +162,19 @@ async fn post(args: PostArgs) -> anyhow::Result<String> {
         anyhow::Ok(count)
     });
     let mut pace = tokio::time::interval(Duration::from_secs_f64(1.0 / args.rate));
-    for transaction in args.made.transactions() {
+    for transaction in args.generated.transactions() {
         pace.tick().await;
-        // A worker that has failed takes no more; its reason is told below.
+        // A worker that has failed has closed its queue; its error is returned below.
         let number: usize = transaction
             .user_id
             .bytes()
             .map(usize::from)
             .fold(0, |sum, byte| sum.wrapping_mul(31).wrapping_add(byte));
-        if lanes[number % WORKERS].send(transaction).is_err() {
+        if queues[number % WORKERS].send(transaction).is_err() {
             break;
         }
     }
-    drop(lanes);
+    drop(queues);
     let mut answers = Answers::new();
     while let Some(ended) = workers.join_next().await {
         for (status, count) in ended?? {
@@ -183,14 +182,14 @@ async fn post(args: PostArgs) -> anyhow::Result<String> {
         }
     }
     let accepted: usize = writing.await??;
-    let mut said = format!("accepted={accepted}");
+    let mut report = format!("accepted={accepted}");
     for (status, count) in answers {
         match status {
-            0 => said += &format!(" unanswered={count}"),
-            status => said += &format!(" {status}={count}"),
+            0 => report += &format!(" unanswered={count}"),
+            status => report += &format!(" {status}={count}"),
         }
     }
-    Ok(said)
+    Ok(report)
 }
 
 async fn until_accepted(
@@ -249,7 +248,7 @@ struct Row {
     transaction_id: String,
 }
 
-/// What `tollgate receive` tells.
+/// The alerts that `tollgate receive` has.
 #[derive(Deserialize, Default)]
 struct Received {
     received: usize,
@@ -308,7 +307,7 @@ fn read(args: &BooksArgs) -> anyhow::Result<Books> {
     };
     ensure!(
         received.received == received.alerts.len(),
-        "alerts.json: the receiver has forgotten some"
+        "alerts.json: the receiver no longer has every alert"
     );
     for delivered in received.alerts {
         let decision = Decision::parse(delivered.alert.data.get().as_bytes())?;
@@ -326,8 +325,9 @@ fn lines(path: &Path) -> anyhow::Result<Vec<String>> {
         return Ok(Vec::new());
     };
     let lines = BufReader::new(file).lines();
-    let told = lines.filter(|line| line.as_ref().map_or(true, |line| !line.is_empty()));
-    told.collect::<Result<_, _>>()
+    let filled = lines.filter(|line| line.as_ref().map_or(true, |line| !line.is_empty()));
+    filled
+        .collect::<Result<_, _>>()
         .with_context(|| path.display().to_string())
 }
 
