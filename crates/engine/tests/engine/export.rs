@@ -4,7 +4,6 @@
 
 use std::sync::Arc;
 
-use crate::stream::{Places, Random};
 use proptest::prelude::*;
 use tollgate_engine::{Engine, Rules, UserHasher};
 use tollgate_types::{Amount, Transaction};
