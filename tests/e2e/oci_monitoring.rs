@@ -90,7 +90,7 @@ async fn what_was_decided_stands_in_monitoring_by_status_however_often_a_post_fa
         Ok((sum(&found) >= decisions as f64).then_some(()))
     })
     .await?;
-    // The client tells of it every five seconds.
+    // The client posts every five seconds.
     wait::until(LIMIT, "lag in Monitoring", async || {
         let found = cloud.metrics().iter().any(|metric| metric.name == "lag");
         Ok(found.then_some(()))

@@ -56,16 +56,16 @@ impl World {
         Ok(Self { cloud, deployment })
     }
 
-    /// Writes one alert, and waits for the message that tells of it.
-    async fn tell(&self, id: &str) -> anyhow::Result<()> {
+    /// Writes one alert, and waits for its message.
+    async fn deliver(&self, id: &str) -> anyhow::Result<()> {
         alerts::write(&self.deployment.log, &[alert(id, "review", 50.0)])?;
         let what = format!("the message of {id}");
         wait::until(LIMIT, &what, async || {
             let messages = self.cloud.messages();
-            let told = messages
+            let delivered = messages
                 .iter()
                 .any(|message| body(message)["transaction_id"] == id);
-            Ok(told.then_some(()))
+            Ok(delivered.then_some(()))
         })
         .await
     }
@@ -81,7 +81,7 @@ fn body(message: &Message) -> Value {
     serde_json::from_str(&message.body).unwrap_or_default()
 }
 
-/// How many alerts a message tells of.
+/// Number of alerts in a message.
 fn told_by(message: &Message) -> u64 {
     body(message)["alerts"].as_u64().unwrap_or(1)
 }
@@ -127,7 +127,7 @@ async fn a_flood_of_alerts_becomes_messages_that_a_topic_takes_and_a_refused_one
             _ => alert(&format!("t{n}"), "review", 40.0),
         })
         .collect();
-    // They are all there when the first message is made, which tells of many, and is refused: its halves are not.
+    // They are all there when the first message is made, which has many, and is refused; its halves are accepted.
     alerts::write(&world.deployment.log, &flood)?;
     let faults = world.cloud.faults();
     faults.answer_next(Service::Notifications, 1, 400, "InvalidParameter", None);
@@ -186,7 +186,7 @@ async fn what_lies_in_the_installation_is_waited_for_and_what_is_refused_is_dead
         let since = world.cloud.received(Service::Notifications).len();
         let faults = world.cloud.faults();
         faults.answer_next(Service::Notifications, 2, status, code, None);
-        world.tell(&format!("t{index}")).await?;
+        world.deliver(&format!("t{index}")).await?;
         assert_eq!(
             world.statuses(since),
             [Some(status), Some(status), Some(202)]
@@ -209,9 +209,9 @@ async fn what_lies_in_the_installation_is_waited_for_and_what_is_refused_is_dead
     let reason = letters[0].header("error.reason").unwrap_or_default();
     assert!(reason.contains("HTTP 400 InvalidParameter"), "{reason}");
 
-    // Published, and the answer lost: told again, for nobody knows that it was. The API has no token against it.
+    // Published, and the answer lost: it is published again, because the API has no idempotency token.
     world.cloud.faults().drop_next(Service::Notifications, 1);
-    world.tell("ambiguous").await?;
+    world.deliver("ambiguous").await?;
     world.deployment.caught_up(Stage::Notifier, LIMIT).await?;
     let twice = world.cloud.messages();
     let twice = twice
@@ -245,7 +245,7 @@ async fn a_pods_identity_is_renewed_before_it_ends_and_when_it_is_revoked() -> a
     let mut renewed = async |enough: usize| {
         wait::until(LIMIT, "a new token", async || {
             number += 1;
-            world.tell(&format!("t{number}")).await?;
+            world.deliver(&format!("t{number}")).await?;
             Ok((world.cloud.tokens_issued() >= enough).then_some(()))
         })
         .await
@@ -259,7 +259,7 @@ async fn a_pods_identity_is_renewed_before_it_ends_and_when_it_is_revoked() -> a
     std::fs::write(&token, "another")?;
     world.cloud.revoke_tokens();
     let since = world.cloud.received(Service::Notifications).len();
-    world.tell("after").await?;
+    world.deliver("after").await?;
     let statuses = world.statuses(since);
     assert!(
         statuses.ends_with(&[Some(202)]) && statuses.len() <= 2,
@@ -306,7 +306,7 @@ async fn every_other_source_of_keys_signs_what_is_accepted() -> anyhow::Result<(
         .set("OCI__CONFIG_FILE", file.display().to_string());
     world.deployment.set("OCI__PROFILE", "TOLLGATE");
     let notifier = world.deployment.start("notifier").await?;
-    world.tell("by-file").await?;
+    world.deliver("by-file").await?;
     notifier.stop().await?;
 
     world.deployment.set("OCI__AUTH", "instance-principal");
@@ -315,11 +315,11 @@ async fn every_other_source_of_keys_signs_what_is_accepted() -> anyhow::Result<(
         .set("OCI__METADATA_ENDPOINT", endpoint.clone());
     world.deployment.set("OCI__FEDERATION_ENDPOINT", endpoint);
     let notifier = world.deployment.start("notifier").await?;
-    world.tell("by-instance").await?;
+    world.deliver("by-instance").await?;
     // Token and certificate are other ones now.
     world.cloud.rotate_instance()?;
     world.cloud.revoke_tokens();
-    world.tell("by-instance-again").await?;
+    world.deliver("by-instance-again").await?;
     notifier.stop().await?;
 
     let (token, key) = session(&world.cloud).await?;
@@ -334,11 +334,11 @@ async fn every_other_source_of_keys_signs_what_is_accepted() -> anyhow::Result<(
         .deployment
         .environment("OCI_RESOURCE_PRINCIPAL_PRIVATE_PEM", key);
     let notifier = world.deployment.start("notifier").await?;
-    world.tell("by-resource").await?;
+    world.deliver("by-resource").await?;
     notifier.stop().await
 }
 
-/// A session token and its key, as whoever runs a function puts them into its environment.
+/// A session token and its key, as the function runtime puts them into the environment.
 async fn session(cloud: &StandIn) -> anyhow::Result<(String, String)> {
     let key = PKey::from_rsa(Rsa::generate(2048)?)?;
     let ca = reqwest::Certificate::from_pem(cloud.ca_pem().as_bytes())?;
@@ -353,8 +353,8 @@ async fn session(cloud: &StandIn) -> anyhow::Result<(String, String)> {
         .send()
         .await?;
     let coded: String = answer.json().await?;
-    let told: Value = serde_json::from_slice(&STANDARD.decode(coded)?)?;
-    let token = told["token"].as_str().unwrap_or_default();
+    let decoded: Value = serde_json::from_slice(&STANDARD.decode(coded)?)?;
+    let token = decoded["token"].as_str().unwrap_or_default();
     let token = token.strip_prefix("ST$").unwrap_or(token).to_owned();
     Ok((token, String::from_utf8(key.private_key_to_pem_pkcs8()?)?))
 }

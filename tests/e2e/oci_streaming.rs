@@ -48,7 +48,7 @@ fn credentials(user: &str) -> anyhow::Result<OciStreamingConfig> {
     })
 }
 
-/// A deployment on OCI Streaming, as far as a client can tell.
+/// A deployment on OCI Streaming, as a client sees it.
 async fn oci_streaming(test: &str, brokers: &str, user: &str) -> anyhow::Result<Deployment> {
     let mut deployment = Deployment::create(test, 3).await?;
     let oci = credentials(user)?;
@@ -230,7 +230,7 @@ async fn connections_that_are_closed_again_and_again_cost_no_record_no_order_and
     })
     .await?;
     deployment.caught_up(Stage::Scorer, LIMIT).await?;
-    // What the log holds is decided as it stands there, and each user's transactions stand in the order they were sent.
+    // Every record of the log is decided in its order, and each user's transactions are in the order they were sent.
     let records = deployment.log.read(&deployment.log.topics().transactions)?;
     let expected = offline::score(&records, 3)?;
     offline::ensure_equal(
@@ -310,7 +310,7 @@ async fn a_partition_is_read_at_most_five_times_a_second_be_there_little_or_much
         properties: [("ssl.ca.location".to_owned(), certificates("ca.pem")?)].into(),
         ..KafkaConfig::default()
     };
-    // One record after the other, on a thread of its own, once it is told to.
+    // One record after the other, on a thread of its own, on demand.
     let (writes, ended) = (
         Arc::new(AtomicBool::new(false)),
         Arc::new(AtomicBool::new(false)),

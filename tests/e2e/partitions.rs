@@ -1,4 +1,4 @@
-//! A changed number of partitions moves users away from their histories: that is noticed before anything is scored.
+//! A changed number of partitions moves users away from their histories: scorers refuse to start on it.
 #![cfg(all(feature = "kafka", feature = "postgres"))]
 
 use std::time::Duration;

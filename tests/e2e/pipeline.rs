@@ -87,7 +87,7 @@ async fn a_hundred_thousand_transactions_of_four_kinds_of_writers_are_each_store
         &expected,
     )?;
 
-    // Every decision carries its transaction as it was sent, members that nobody knows included.
+    // Every decision carries its transaction as it was sent, unknown members included.
     for record in log.read(&topics.decisions)? {
         let decision = Decision::parse(&record.payload)?;
         let text = sent.get(&key_of(&decision)).map(String::as_str);

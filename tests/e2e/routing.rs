@@ -1,4 +1,4 @@
-//! A user's transactions meet in one partition, whoever wrote them: four foreign writers that do not agree.
+//! A user's transactions meet in one partition, with any writer: four foreign clients with different partitioners.
 #![cfg(all(feature = "kafka", feature = "postgres"))]
 
 use std::collections::HashMap;
@@ -59,7 +59,7 @@ async fn a_burst_spread_over_four_kinds_of_writers_is_seen_as_one_burst() -> any
         "{misplaced} were misplaced"
     );
 
-    // Each was written on once, says from where, and is the same to the byte.
+    // Each was forwarded once, names its origin, and is the same to the byte.
     let routed: Vec<_> = records
         .iter()
         .filter(|record| record.header(headers::ROUTED_FROM).is_some())

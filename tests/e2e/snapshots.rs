@@ -49,7 +49,7 @@ impl Case {
         log.count(&log.topics().decisions)
     }
 
-    /// Runs a scorer until everything is decided. What `look` says of it before it stops.
+    /// Runs a scorer until everything is decided. Returns what `look` finds before it stops.
     async fn run(&self, stop_well: bool) -> anyhow::Result<Restored> {
         let mut scorer = self.deployment.start("scorer").await?;
         self.deployment.caught_up(Stage::Scorer, LIMIT).await?;
@@ -135,7 +135,7 @@ async fn a_scorer_that_is_killed_again_and_again_decides_as_one_that_never_stopp
         case.write(5_000)?;
         let enough = case.decided()? + 5_000;
         let mut scorer = case.deployment.start("scorer").await?;
-        // The load goes on until the kill, so that it comes amid work, with a snapshot to go on from.
+        // The load continues until the kill, which comes amid work, with a snapshot to continue from.
         let amid = async || {
             case.write(500)?;
             let written = scorer.metric(WRITTEN).await?;

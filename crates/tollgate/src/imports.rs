@@ -12,12 +12,12 @@ use tollgate_log::Kafka;
 use crate::commands::{DATA, kafka_config, say};
 use crate::running::RunningUp;
 
-/// Every object that an event asked for: whether it is read, how many of its rows were accepted and rejected, why it
+/// Every object that an event named: whether it is read, how many of its rows were accepted and rejected, why it
 /// failed. Rejected rows are dead letters: `tollgate dlq list`. Without brokers in the settings, those of the
 /// `tollgate up` that runs in this directory.
 #[derive(Debug, Args)]
 pub(crate) struct ImportsArgs {
-    /// Only this import, with everything that is known of it.
+    /// Only this import, with all its members.
     #[arg(value_name = "ID")]
     id: Option<String>,
     /// TOML file with the settings (section kafka).

@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 const FILE: &str = "up.json";
 /// The file that is locked.
 const LOCK: &str = "lock";
-/// How long `up` waits for a lock that is held. Whoever looks for a running `up` holds it for a moment.
+/// How long `up` waits for a lock that is held. A command that looks for a running `up` holds it for a moment.
 const LOCK_WAIT: Duration = Duration::from_millis(500);
 const LOCK_RETRY: Duration = Duration::from_millis(20);
 
@@ -60,7 +60,7 @@ impl RunningUp {
             }
         };
         match lock.try_lock_shared() {
-            // Nobody holds it. It is released with `lock`.
+            // No process holds it. Dropping `lock` releases it.
             Ok(()) => return Ok(None),
             Err(TryLockError::WouldBlock) => {}
             Err(TryLockError::Error(error)) => {
@@ -148,7 +148,7 @@ impl DataDirectory {
     pub(crate) fn publish(&self, running: &RunningUp) -> anyhow::Result<()> {
         let (path, partial) = (self.path.join(FILE), self.path.join("up.json.partial"));
         let text = serde_json::to_vec_pretty(running)?;
-        // Renamed into place, so that nobody reads half of it.
+        // Renamed into place, so that no reader gets half of it.
         std::fs::write(&partial, text)
             .and_then(|()| std::fs::rename(&partial, &path))
             .with_context(|| format!("cannot write {}", path.display()))

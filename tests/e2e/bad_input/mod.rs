@@ -200,7 +200,7 @@ fn ensure_complete(
         .iter()
         .find(|record| (record.partition, record.offset) == place);
     let source = source
-        .ok_or_else(|| anyhow::anyhow!("a dead letter from {place:?}, where nothing stands"))?;
+        .ok_or_else(|| anyhow::anyhow!("a dead letter from {place:?}, where there is no record"))?;
     assert_eq!(letter.key, source.key);
     assert_eq!(
         letter.payload,

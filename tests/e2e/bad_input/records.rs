@@ -87,7 +87,7 @@ fn unreadable() -> Vec<Bad> {
     ]
 }
 
-/// Members and texts that are no value of them; an empty text stands for a member that is missing.
+/// Members and texts that are no value of them; an empty text means that the member is missing.
 const WRONG_MEMBERS: [(&str, &[&str]); 5] = [
     (
         "transaction_id",

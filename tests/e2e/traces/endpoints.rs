@@ -1,4 +1,4 @@
-//! Where telemetry goes, in which ways, and what happens where nobody is there.
+//! Endpoints of telemetry: protocols, TLS, signals of their own, and endpoints that do not answer.
 #![cfg(all(feature = "kafka", feature = "postgres", feature = "collector"))]
 
 use std::collections::HashSet;
@@ -52,7 +52,7 @@ async fn metrics_logs_and_spans_arrive_over_grpc_too_and_a_share_of_one_keeps_ev
         over_http.map(|(_, count)| count).sum::<f64>().to_string(),
         "21"
     );
-    // The letter's line is told in the letter's trace.
+    // The log line of a dead letter is in the letter's trace.
     let logs = collector.logs()?;
     let line = logs
         .iter()
@@ -169,16 +169,18 @@ async fn a_collector_that_is_gone_costs_spans_that_are_counted_and_nothing_else(
     })
     .await?;
     let log = scorer.log()?;
-    let told = log
+    let warnings = log
         .lines()
         .filter(|line| line.contains("the OTLP endpoint does not take"));
     // Once for spans, once for metrics, once for logs, however many exports fail.
-    let told: Vec<&str> = told.collect();
-    assert!((1..=3).contains(&told.len()), "{log}");
+    let warnings: Vec<&str> = warnings.collect();
+    assert!((1..=3).contains(&warnings.len()), "{log}");
     // With the reason, which exporters keep to themselves.
     assert!(
-        told.iter().all(|line| line.contains("Connection refused")),
-        "{told:?}"
+        warnings
+            .iter()
+            .all(|line| line.contains("Connection refused")),
+        "{warnings:?}"
     );
     // It ends in time all the same.
     traced.stop().await?;
@@ -244,7 +246,7 @@ async fn a_log_line_names_its_trace_and_levels_change_while_the_service_runs() -
         now.contains("tollgate_scorer=debug") && now.contains("error"),
         "{now}"
     );
-    // A warning of another target is told no more.
+    // A warning of another target is not exported any more.
     let letters = |log: &str| {
         log.lines()
             .filter(|line| line.contains("dead-lettered"))

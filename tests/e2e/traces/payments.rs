@@ -282,7 +282,7 @@ async fn what_is_approved_leaves_no_span_unless_its_caller_or_the_share_says_so_
     );
     // Without headers, as the console producer writes.
     traced.write(&payment("s5", "2.25"), &[])?;
-    // A letter's span says why it is one.
+    // The span of a dead letter has the reason.
     let (dead, not_kept_at_all) = foreign(14, false);
     traced.write(
         "{\"no\": \"payment\"}",
@@ -315,7 +315,7 @@ async fn what_is_approved_leaves_no_span_unless_its_caller_or_the_share_says_so_
     let of_payment =
         |id: &'static str| move |span: &&SeenSpan| span.attribute("tollgate.transaction.id") == id;
     let collector = traced.stop().await?;
-    // A service that has stopped has told everything.
+    // A service that has stopped has exported everything.
     let spans = collector.spans()?;
     assert_eq!(
         spans.iter().filter(|span| span.trace_id == dropped).count(),

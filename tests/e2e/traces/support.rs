@@ -16,7 +16,7 @@ use tollgate_types::TraceContext;
 pub(crate) const LIMIT: Duration = Duration::from_secs(60);
 const SERVICES: [&str; 4] = ["ingest", "scorer", "persistence", "notifier"];
 
-/// A receiver of webhooks, which tells what trace its alerts say they are part of.
+/// A receiver of webhooks, which keeps the trace context of each alert.
 pub(crate) struct Receiver {
     url: String,
     traceparents: Arc<Mutex<Vec<String>>>,

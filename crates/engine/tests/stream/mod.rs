@@ -4,7 +4,8 @@
     dead_code,
     unreachable_pub,
     missing_docs,
-    reason = "each test and benchmark takes its part"
+    clippy::unwrap_used,
+    reason = "each test and benchmark takes its part, and fails by panicking"
 )]
 
 use std::borrow::Cow;

@@ -1,4 +1,4 @@
-//! `tollgate dlq`: what could not be processed, seen, sent through again or dropped.
+//! `tollgate dlq`: records that could not be processed, listed, redriven or dropped.
 
 mod letters;
 mod settle;
@@ -114,7 +114,7 @@ struct SettleArgs {
     /// Every open letter, where no filter is given.
     #[arg(long)]
     all: bool,
-    /// Say what would be done, and do nothing.
+    /// Print what would be done, and do nothing.
     #[arg(long)]
     dry_run: bool,
 }
@@ -126,7 +126,7 @@ struct SettleArgs {
 struct RedriveArgs {
     #[command(flatten)]
     settle: SettleArgs,
-    /// Letters a second; 0 is as fast as it goes.
+    /// Letters a second; 0 is as fast as possible.
     #[arg(long, value_name = "N", default_value_t = 100)]
     rate: u32,
 }

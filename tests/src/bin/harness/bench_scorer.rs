@@ -10,7 +10,7 @@ use std::process::Command;
 use clap::Args as ClapArgs;
 use comfy_table::{CellAlignment, Table, presets};
 use serde::Serialize;
-use tollgate_tests::bench::{self, Figures, as_f64, measure, settle};
+use tollgate_tests::bench::{self, Figures, as_f64, flush_disks, measure};
 use tollgate_tests::generate::Day;
 use tollgate_tests::kafka::TestLog;
 use tollgate_tests::process::{Service, binary};
@@ -135,7 +135,7 @@ async fn run_scorer(
     given: &[(String, String)],
     records: usize,
 ) -> anyhow::Result<Figures> {
-    settle()?;
+    flush_disks()?;
     let watch = log.watch(&log.topics().decisions)?;
     let mut settings = log.settings();
     settings.push((
@@ -152,7 +152,7 @@ async fn run_scorer(
 }
 
 async fn run_pass_through(log: &TestLog, output: &str, records: usize) -> anyhow::Result<Figures> {
-    settle()?;
+    flush_disks()?;
     let watch = log.watch(output)?;
     let input = &log.topics().transactions;
     let group = format!("{output}-group");

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use clap::Args as ClapArgs;
 use comfy_table::{CellAlignment, Table, presets};
 use serde::Serialize;
-use tollgate_tests::bench::{Figures, measure, median, settle};
+use tollgate_tests::bench::{Figures, flush_disks, measure, median};
 use tollgate_tests::collector::{Collector, free_port};
 use tollgate_tests::generate::Day;
 use tollgate_tests::kafka::TestLog;
@@ -46,7 +46,7 @@ enum Telemetry {
     /// No endpoint; the contexts of others are passed on.
     PassedOn,
     On,
-    /// With an endpoint at which nobody listens.
+    /// With an endpoint that refuses connections.
     Gone,
 }
 
@@ -139,7 +139,7 @@ async fn measured_run(
 ) -> anyhow::Result<Run> {
     let log = TestLog::create("bench", args.partitions).await?;
     write(&log, day, telemetry)?;
-    settle()?;
+    flush_disks()?;
     let collector = match telemetry {
         Telemetry::On => Some(Collector::start().await?),
         Telemetry::Off | Telemetry::PassedOn | Telemetry::Gone => None,

@@ -41,7 +41,7 @@ pub(crate) struct Args {
     /// OCID of the tenancy that the instance and the pods are in.
     #[arg(long, value_name = "OCID", default_value_t = Config::default().tenancy)]
     tenancy: String,
-    /// What the instance is told as its region.
+    /// Region in the instance's metadata.
     #[arg(long, default_value_t = Config::default().region)]
     region: String,
 }
@@ -94,7 +94,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
         let written = std::fs::write(&file, stand_in.ca_pem());
         written.with_context(|| file.display().to_string())?;
     }
-    // After the file, so that whoever has read the addresses can read it.
+    // After the file, so that a process that has read the addresses can read it.
     println!("oci stand-in: {}", stand_in.endpoint());
     println!("oci stand-in tls: {}", stand_in.tls_endpoint());
     tokio::select! {

@@ -1,7 +1,7 @@
 //! Reads a topic and writes every record to another, unchanged: the least that a stage on this log can cost.
 //!
 //! `tests/bench scorer` holds the scorer against it. Its clients are set as the scorer's are; it commits when it has
-//! reached the end and everything is acknowledged, then waits to be told to stop.
+//! reached the end and everything is acknowledged, then waits for SIGTERM.
 
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, Ordering};

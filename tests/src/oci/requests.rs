@@ -1,4 +1,4 @@
-//! What was asked of each service, and what it got.
+//! The requests that each service received, and their answers.
 
 use std::collections::BTreeMap;
 use std::sync::Mutex;
@@ -14,11 +14,11 @@ use super::service::Service;
 use super::signature;
 use super::store::{Kept, lock};
 
-/// A request as it was received, and what became of it.
+/// A request as it was received, and its answer.
 #[derive(Debug, Clone, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Received {
-    /// Whom it was for.
+    /// The service that received it.
     pub service: Service,
     /// In capitals.
     pub method: String,
@@ -26,9 +26,9 @@ pub struct Received {
     pub path: String,
     /// Key id of its signature, if it names one.
     pub key_id: Option<String>,
-    /// What is no JSON is a string, no body is null.
+    /// A body that is no JSON is a string; no body is null.
     pub body: Value,
-    /// None as long as there is no answer: for good, where the connection was closed or the request hangs.
+    /// None without an answer: the connection was closed, or the request hangs.
     pub status: Option<u16>,
     /// When it was received.
     #[serde(serialize_with = "as_rfc3339")]
@@ -39,9 +39,9 @@ pub struct Received {
 
 /// The latest 10,000 requests.
 #[derive(Debug, Default)]
-pub(super) struct Ledger(Mutex<Kept<Received>>);
+pub(super) struct RequestLog(Mutex<Kept<Received>>);
 
-impl Ledger {
+impl RequestLog {
     /// Enters a request. Its number.
     pub(super) fn received(&self, service: Service, call: &Call, at: DateTime<Utc>) -> usize {
         let names = call.headers.keys().map(|name| name.as_str());
