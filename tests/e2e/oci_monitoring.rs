@@ -37,12 +37,7 @@ fn totals(metrics: &[StoredMetric], name: &str, dimension: &str) -> BTreeMap<Str
 async fn what_was_decided_stands_in_monitoring_by_status_however_often_a_post_fails()
 -> anyhow::Result<()> {
     let (user, key) = make_user("ocid1.tenancy.oc1..t", "ocid1.user.oc1..u")?;
-    let fingerprint = user
-        .key_id
-        .rsplit('/')
-        .next()
-        .unwrap_or_default()
-        .to_owned();
+    let fingerprint = user.fingerprint();
     let cloud = StandIn::start(Config {
         users: vec![user],
         ..Config::default()

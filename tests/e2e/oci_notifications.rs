@@ -28,12 +28,7 @@ impl World {
     /// By a user's key, unless the test sets another way.
     async fn new(test: &str, change: impl FnOnce(&mut Config)) -> anyhow::Result<Self> {
         let (user, key) = make_user("ocid1.tenancy.oc1..t", "ocid1.user.oc1..u")?;
-        let fingerprint = user
-            .key_id
-            .rsplit('/')
-            .next()
-            .unwrap_or_default()
-            .to_owned();
+        let fingerprint = user.fingerprint();
         let mut config = Config {
             users: vec![user],
             topics: vec![TOPIC.to_owned()],
@@ -272,12 +267,7 @@ async fn a_pods_identity_is_renewed_before_it_ends_and_when_it_is_revoked() -> a
 async fn every_other_source_of_keys_signs_what_is_accepted() -> anyhow::Result<()> {
     let mut world = World::new("oci-keys", |_| ()).await?;
     let (user, key) = make_user("ocid1.tenancy.oc1..t", "ocid1.user.oc1..file")?;
-    let fingerprint = user
-        .key_id
-        .rsplit('/')
-        .next()
-        .unwrap_or_default()
-        .to_owned();
+    let fingerprint = user.fingerprint();
     world.cloud = StandIn::start(Config {
         users: vec![user],
         service_account_token: ACCOUNT.to_owned(),

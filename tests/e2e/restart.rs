@@ -1,16 +1,27 @@
-//! A scorer's history is the log's: neither a restart nor a change of hands alters a decision.
+//! A scorer's history is the log's: neither a restart nor a rebalance alters a decision.
 #![cfg(all(feature = "kafka", feature = "postgres"))]
 
 use std::time::Duration;
 
 use tollgate_tests::deployment::Deployment;
 use tollgate_tests::generate::Day;
+use tollgate_tests::kafka::TestLog;
 use tollgate_tests::offline::{self, Key};
 use tollgate_tests::wait;
 use tollgate_types::{Amount, Indicator, NewTransaction, Stage, Timestamp};
 
 const PARTITIONS: u16 = 4;
 const LIMIT: Duration = Duration::from_secs(90);
+
+/// Every decision of the log is the one that `tollgate score` makes over it.
+fn as_offline(log: &TestLog) -> anyhow::Result<()> {
+    let found = offline::every_decision(log)?;
+    let expected = offline::score(
+        &log.read(&log.topics().transactions)?,
+        i32::from(PARTITIONS),
+    )?;
+    offline::ensure_equal("decisions", &found, &expected)
+}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_scorer_restarted_in_the_middle_of_a_burst_decides_as_if_it_had_never_stopped()
@@ -43,11 +54,7 @@ async fn a_scorer_restarted_in_the_middle_of_a_burst_decides_as_if_it_had_never_
             "user {user}"
         );
     }
-    let expected = offline::score(
-        &log.read(&log.topics().transactions)?,
-        i32::from(PARTITIONS),
-    )?;
-    offline::ensure_equal("decisions", &found, &expected)
+    as_offline(log)
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -68,12 +75,7 @@ async fn a_scorer_stopped_under_load_again_and_again_leaves_no_trace_in_the_deci
     let scorer = deployment.start("scorer").await?;
     deployment.caught_up(Stage::Scorer, LIMIT).await?;
     scorer.stop().await?;
-    let found = offline::every_decision(log)?;
-    let expected = offline::score(
-        &log.read(&log.topics().transactions)?,
-        i32::from(PARTITIONS),
-    )?;
-    offline::ensure_equal("decisions", &found, &expected)
+    as_offline(log)
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -107,12 +109,7 @@ async fn two_scorers_share_the_partitions_and_one_takes_over_when_the_other_leav
     deployment.caught_up(Stage::Scorer, LIMIT).await?;
     second.stop().await?;
 
-    let found = offline::every_decision(log)?;
-    let expected = offline::score(
-        &log.read(&log.topics().transactions)?,
-        i32::from(PARTITIONS),
-    )?;
-    offline::ensure_equal("decisions", &found, &expected)
+    as_offline(log)
 }
 
 /// One turn of the burst, of every user; a turn is ten seconds of event time.
