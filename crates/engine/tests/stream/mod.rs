@@ -5,12 +5,12 @@
     unreachable_pub,
     missing_docs,
     clippy::unwrap_used,
-    reason = "each test and benchmark takes its part, and fails by panicking"
+    reason = "each test and benchmark uses a part of it, and fails by panicking"
 )]
 
 use std::borrow::Cow;
 
-use tollgate_types::{Amount, Location, Timestamp, Transaction};
+use tollgate_types::{Amount, Location, Members, Timestamp, Transaction};
 
 /// SplitMix64: Steele, Lea and Flood, "Fast splittable pseudorandom number generators", 2014.
 pub struct Random(pub u64);
@@ -73,6 +73,7 @@ pub fn transaction(
         timestamp: Timestamp::from_micros(seconds * 1_000_000).unwrap(),
         location,
         traceparent: None,
+        members: Members::default(),
         json: "",
     }
 }
