@@ -69,25 +69,10 @@ impl Model {
             .collect()
     }
 
-    fn score(&mut self, transaction: &Transaction<'_>) -> Judged {
-        let (user, time) = (transaction.user_id.as_ref(), transaction.timestamp.micros());
+    /// The rules as the specification words them, over the remembered transactions of the user.
+    fn contributions(&self, transaction: &Transaction<'_>, visible: &[&Past]) -> Vec<Contribution> {
+        let time = transaction.timestamp.micros();
         let amount = transaction.amount.ten_thousandths();
-        let visible = self.visible(user);
-        if let Some(first) = visible
-            .iter()
-            .find(|past| past.id == transaction.transaction_id)
-        {
-            let past = (*first).clone();
-            return Judged {
-                past,
-                contributions: Vec::new(),
-                late: false,
-                duplicate: true,
-            };
-        }
-        let late = self
-            .newest(user)
-            .is_some_and(|newest| time < newest - self.lookback());
         let window =
             |seconds: u64, t: i64| t > time - i64::try_from(seconds).unwrap() * SECOND && t <= time;
         let mut contributions = Vec::new();
@@ -159,7 +144,29 @@ impl Model {
                 ..Contribution::new(Indicator::SUSPICIOUS_PATTERN, points)
             });
         }
+        contributions
+    }
 
+    fn score(&mut self, transaction: &Transaction<'_>) -> Judged {
+        let (user, time) = (transaction.user_id.as_ref(), transaction.timestamp.micros());
+        let amount = transaction.amount.ten_thousandths();
+        let visible = self.visible(user);
+        if let Some(first) = visible
+            .iter()
+            .find(|past| past.id == transaction.transaction_id)
+        {
+            let past = (*first).clone();
+            return Judged {
+                past,
+                contributions: Vec::new(),
+                late: false,
+                duplicate: true,
+            };
+        }
+        let late = self
+            .newest(user)
+            .is_some_and(|newest| time < newest - self.lookback());
+        let contributions = self.contributions(transaction, &visible);
         let mut score = 0.0;
         for contribution in &contributions {
             score += contribution.points;

@@ -118,6 +118,10 @@ fn each_wrong_member_is_named() {
             assert!(!rejection.malformed && rejection.reason.len() < 100);
         }
     }
+}
+
+#[test]
+fn each_wrong_location_is_named_with_its_coordinate() {
     for (value, field) in [
         ("1", "location"),
         ("true", "location"),
