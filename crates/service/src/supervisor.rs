@@ -47,6 +47,18 @@ impl Supervisor {
     /// from here on, to the end.
     #[must_use]
     pub fn new(service: &'static str, health: Health, shutdown: &Shutdown, admin: Bound) -> Self {
+        Self::with_admin_routes(service, health, shutdown, admin, Router::new())
+    }
+
+    /// As [`Supervisor::new`], with the service's own `routes` on the admin port.
+    #[must_use]
+    pub fn with_admin_routes(
+        service: &'static str,
+        health: Health,
+        shutdown: &Shutdown,
+        admin: Bound,
+        routes: Router,
+    ) -> Self {
         let mut supervisor = Self {
             service,
             health: health.clone(),
@@ -59,7 +71,7 @@ impl Supervisor {
             drain_timeout: shutdown.grace() + ABORT_DELAY,
             second_phase: None,
         };
-        let probes = serve_admin(admin, health, supervisor.drained.clone());
+        let probes = serve_admin(admin, routes, health, supervisor.drained.clone());
         supervisor.spawn_support("the admin listener", probes);
         supervisor
     }

@@ -8,6 +8,7 @@ mod object;
 mod quotes;
 mod rows;
 mod source;
+mod status;
 mod worker;
 
 use std::sync::Arc;
@@ -22,6 +23,8 @@ use crate::IngestConfig;
 pub(crate) use journal::{Entry, Request};
 pub use source::{FormatSetting, SourceConfig};
 pub(crate) use source::{NoSource, Source};
+pub(crate) use status::admin_routes;
+pub use status::{ImportState, ImportStatus, list_imports};
 
 /// What can be imported, for whoever asks.
 #[derive(Debug, Clone)]
