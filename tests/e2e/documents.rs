@@ -59,6 +59,40 @@ fn anchors(lines: &[String]) -> HashSet<String> {
     headings.map(anchor).collect()
 }
 
+/// Folders whose paths the documents name in inline code.
+const FOLDERS: [&str; 5] = ["crates/", "deploy/", "docs/", "k8s/", "tests/"];
+
+/// Paths of the repository in inline code, without patterns.
+fn paths(lines: &[String]) -> Vec<String> {
+    let code = lines
+        .iter()
+        .flat_map(|line| line.split('`').skip(1).step_by(2));
+    code.flat_map(str::split_whitespace)
+        .filter(|word| FOLDERS.iter().any(|folder| word.starts_with(folder)))
+        .filter(|word| !word.contains(['*', '{', '<', '…']))
+        .map(|word| word.trim_end_matches(['.', ',', ';', ':']).to_owned())
+        .collect()
+}
+
+#[test]
+fn every_path_in_a_document_exists() -> anyhow::Result<()> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .parent()
+        .context("no workspace")?;
+    let mut files = Vec::new();
+    documents(root, &mut files)?;
+    let mut missing = Vec::new();
+    for file in &files {
+        for path in paths(&prose(&std::fs::read_to_string(file)?)) {
+            if !root.join(&path).exists() {
+                missing.push(format!("{}: {path}", file.display()));
+            }
+        }
+    }
+    assert!(missing.is_empty(), "missing paths: {missing:#?}");
+    Ok(())
+}
+
 #[test]
 fn every_link_in_a_document_leads_to_something() -> anyhow::Result<()> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"))

@@ -11,11 +11,11 @@ use tollgate_service::resilience::Dependency;
 use tollgate_service::supervisor::{RunningService, Supervisor};
 
 use crate::IngestConfig;
+use crate::admission::AdmissionControl;
 use crate::api::{App, router};
 use crate::events::Confirmations;
 use crate::imports;
 use crate::imports::Imports;
-use crate::limits::Limits;
 use crate::replies::Replies;
 use crate::{availability, publish, replies};
 
@@ -62,7 +62,7 @@ pub async fn start(
         });
     }
     let app = Arc::new(App {
-        limits: Limits::new(&config),
+        admission: AdmissionControl::new(&config),
         log: Dependency::new("log", &publish::limits(&config), None),
         confirmations: Confirmations::new(&config)?,
         imports,

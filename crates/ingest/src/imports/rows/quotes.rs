@@ -1,31 +1,31 @@
-//! Watches over the quotation marks of CSV: RFC 4180, section 2.
+//! Checks that the quotation marks of CSV pair (RFC 4180, section 2).
 //!
-//! The parser takes whatever comes: behind a mark that is not closed it reads the rows that follow as one field, without a
-//! word. Payments would be gone, so an object in which marks do not pair is read no further.
+//! The parser accepts any input: after a quotation mark that is not closed it silently reads the following rows as one
+//! field, and their payments would be lost. So quotation marks that do not pair fail the object.
 
-/// Where the text stands.
+/// The state at a byte of the text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
-    /// Where a field may begin, by a mark or by anything else.
+    /// At the beginning of a field.
     Begin,
-    /// In a field without marks around it, in which a mark is a letter.
+    /// In an unquoted field, in which a quotation mark is a character like any other.
     Plain,
-    /// Between marks.
+    /// In a quoted field.
     Quoted,
-    /// Behind a mark between marks: its end, or the first half of a mark that is meant.
+    /// After a quotation mark in a quoted field: the field ends, or the mark is the first half of an escaped one.
     Closing,
 }
 
-/// Reads along, byte by byte.
+/// Follows the quotation marks, byte by byte.
 #[derive(Debug)]
-pub(super) struct Quotes {
+pub(super) struct QuoteChecker {
     delimiter: u8,
     state: State,
     line: u64,
     opened: u64,
 }
 
-impl Quotes {
+impl QuoteChecker {
     pub(super) const fn new(delimiter: u8) -> Self {
         Self {
             delimiter,
@@ -35,8 +35,11 @@ impl Quotes {
         }
     }
 
-    /// What comes next, and what is wrong with it.
-    pub(super) fn read(&mut self, bytes: &[u8]) -> Result<(), String> {
+    /// Checks the next bytes.
+    ///
+    /// # Errors
+    /// A closing quotation mark is followed by text.
+    pub(super) fn check(&mut self, bytes: &[u8]) -> Result<(), String> {
         for byte in bytes {
             let ends = *byte == self.delimiter || *byte == b'\n';
             self.state = match self.state {
@@ -50,7 +53,7 @@ impl Quotes {
                 State::Quoted => State::Quoted,
                 State::Closing if *byte == b'"' => State::Quoted,
                 State::Closing if ends => State::Begin,
-                // The first half of the end of a line.
+                // The first half of a CRLF.
                 State::Closing if *byte == b'\r' => State::Closing,
                 State::Closing => {
                     return Err(format!(
@@ -64,8 +67,11 @@ impl Quotes {
         Ok(())
     }
 
-    /// What is wrong where nothing comes any more.
-    pub(super) fn end(&self) -> Result<(), String> {
+    /// Checks the end of the text.
+    ///
+    /// # Errors
+    /// A quotation mark is not closed.
+    pub(super) fn check_end(&self) -> Result<(), String> {
         if self.state == State::Quoted {
             return Err(format!(
                 "the quotation mark in line {} is not closed",
@@ -83,13 +89,13 @@ mod tests {
     use super::*;
 
     fn check(text: &str) -> Result<(), String> {
-        let mut quotes = Quotes::new(b',');
-        quotes.read(text.as_bytes())?;
-        quotes.end()
+        let mut quotes = QuoteChecker::new(b',');
+        quotes.check(text.as_bytes())?;
+        quotes.check_end()
     }
 
     #[test]
-    fn marks_that_pair_are_taken_and_others_are_told_with_their_line() {
+    fn quotation_marks_that_do_not_pair_are_reported_with_their_line() {
         for good in [
             "a,b\r\n1,2\r\n",
             "\"a\",\"b \"\"c\"\" \n d\"\r\n1,\"\"\n",
@@ -111,7 +117,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_a_writer_of_csv_writes_is_taken(
+        fn the_output_of_a_csv_writer_passes(
             rows in prop::collection::vec(prop::collection::vec("[a\",\n\r ]{0,8}", 1..4), 1..8)
         ) {
             let mut writer = csv::WriterBuilder::new().flexible(true).from_writer(Vec::new());

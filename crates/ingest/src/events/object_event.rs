@@ -1,4 +1,4 @@
-//! What an event asks for: transactions to be decided on, or an object to be imported. Pure.
+//! Events of Object Storage, each of which requests the import of its object. No I/O.
 
 use std::borrow::Cow;
 
@@ -8,13 +8,13 @@ use tollgate_types::Rejection;
 use super::envelope::Event;
 use crate::imports::Request;
 
-/// Types that tell of an object that is there, or is another one.
+/// The event types that report a new or changed object.
 const OBJECT_TYPES: [&str; 2] = [
     "com.oraclecloud.objectstorage.createobject",
     "com.oraclecloud.objectstorage.updateobject",
 ];
 
-/// The data of such an event, as far as it matters.
+/// The data of such an event, as far as it is used.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 struct ObjectData<'a> {
@@ -33,15 +33,18 @@ struct Details<'a> {
     e_tag: Cow<'a, str>,
 }
 
-/// The object that an event tells of; none, where it tells of none.
-pub(super) fn object(event: &Event<'_>) -> Result<Option<Request>, Rejection> {
+/// The import that an event requests; `None` for an event of any other type.
+///
+/// # Errors
+/// The member at fault and the reason.
+pub(super) fn import_request(event: &Event<'_>) -> Result<Option<Request>, Rejection> {
     if !OBJECT_TYPES.contains(&&*event.kind) {
         return Ok(None);
     }
     let data: ObjectData<'_> = serde_json::from_slice(&event.data).map_err(|_| {
         Rejection::new(
             "data",
-            "must be that of an event of Object Storage, as a JSON object",
+            "must be the data of an Object Storage event, as a JSON object",
         )
     })?;
     for (field, value) in [
@@ -52,13 +55,10 @@ pub(super) fn object(event: &Event<'_>) -> Result<Option<Request>, Rejection> {
         ),
     ] {
         if value.is_empty() {
-            return Err(Rejection::new(
-                field,
-                "must be there, as text that is not empty",
-            ));
+            return Err(Rejection::new(field, "must be a non-empty string"));
         }
     }
-    // Without the object's own version, an event is the only thing that tells two of them apart.
+    // Without a version of the object, only the id of the event distinguishes two versions.
     let version = match &*data.additional_details.e_tag {
         "" => &event.id,
         e_tag => e_tag,
@@ -84,18 +84,20 @@ mod tests {
     }
 
     #[test]
-    fn an_event_of_object_storage_asks_for_its_object() {
+    fn an_event_of_object_storage_requests_the_import_of_its_object() {
         let data = r#"{"resourceName":"in/a.csv","resourceId":"/n/x/b/y/o/z","additionalDetails":{"bucketName":"b","eTag":"v1","namespace":"n"}}"#;
-        let asked = object(&event(OBJECT_TYPES[0], data)).unwrap().unwrap();
+        let request = import_request(&event(OBJECT_TYPES[0], data))
+            .unwrap()
+            .unwrap();
         assert_eq!(
-            (&*asked.bucket, &*asked.object, &*asked.event_id),
+            (&*request.bucket, &*request.object, &*request.event_id),
             ("b", "in/a.csv", "e1")
         );
-        assert_eq!(object(&event("com.example.paid", data)), Ok(None));
+        assert_eq!(import_request(&event("com.example.paid", data)), Ok(None));
     }
 
     #[test]
-    fn what_such_an_event_lacks_is_named() {
+    fn a_missing_member_of_an_object_event_is_named() {
         for (data, field) in [
             ("7", "data"),
             ("{}", "data.resourceName"),
@@ -104,7 +106,7 @@ mod tests {
                 "data.additionalDetails.bucketName",
             ),
         ] {
-            let rejection = object(&event(OBJECT_TYPES[0], data)).unwrap_err();
+            let rejection = import_request(&event(OBJECT_TYPES[0], data)).unwrap_err();
             assert_eq!(rejection.field, field);
         }
     }
