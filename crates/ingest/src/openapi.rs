@@ -16,7 +16,7 @@ use crate::report::ItemResult;
         license(name = "Apache-2.0", identifier = "Apache-2.0"),
     ),
     tags((name = "transactions", description = "Transactions to be decided on")),
-    components(schemas(Status, Indicator)),
+    components(schemas(Status)),
     modifiers(&ApiKeySchemes),
 )]
 pub(crate) struct ApiDoc;
@@ -84,7 +84,10 @@ pub(crate) struct Decision {
     /// The sum of the contributions' points: 70 and more is blocked, 40 and more review, by default.
     #[schema(example = 12.505)]
     fraud_score: f64,
-    fraud_indicators: Vec<Indicator>,
+    /// Names: `high_velocity`, `high_amount`, `geographic_anomaly`, `suspicious_pattern`, in this order, then those of
+    /// other rules. The set is open; a reader must accept names that it does not know.
+    #[schema(example = json!(["high_velocity", "high_amount"]))]
+    fraud_indicators: Vec<String>,
     status: Status,
     /// When it was decided.
     #[schema(format = "date-time", example = "2026-03-01T12:30:00.012345Z")]
@@ -110,21 +113,11 @@ pub(crate) enum Status {
     Blocked,
 }
 
-/// A sign of fraud.
-#[derive(Debug, Serialize, ToSchema)]
-#[serde(rename_all = "snake_case")]
-#[expect(dead_code, reason = "only its schema is used")]
-pub(crate) enum Indicator {
-    HighVelocity,
-    HighAmount,
-    GeographicAnomaly,
-    SuspiciousPattern,
-}
-
 /// The share of one indicator in a score.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct Contribution {
-    indicator: Indicator,
+    #[schema(example = "high_amount")]
+    indicator: String,
     points: f64,
     /// Transactions counted.
     #[serde(skip_serializing_if = "Option::is_none")]

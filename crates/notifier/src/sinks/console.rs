@@ -109,9 +109,13 @@ mod tests {
             },
             status: Status::Blocked,
             fraud_score: 95.25,
-            fraud_indicators: [Indicator::HighAmount, Indicator::HighVelocity]
-                .into_iter()
-                .collect(),
+            fraud_indicators: [
+                Indicator::intern("card_testing").unwrap(),
+                Indicator::HIGH_AMOUNT,
+                Indicator::HIGH_VELOCITY,
+            ]
+            .into_iter()
+            .collect(),
             processed_at: Timestamp::parse("2026-03-01T12:30:00Z").unwrap(),
             json: r#"{"transaction":{"amount":5000.25}}"#.into(),
             event_time: Timestamp::MIN,
@@ -119,7 +123,7 @@ mod tests {
         };
         assert_eq!(
             line(&alert),
-            "2026-03-01T12:30:00Z  BLOCKED  score  95.2  user ann\\n\\u{1b}[2J  transaction t-1  high_velocity, high_amount"
+            "2026-03-01T12:30:00Z  BLOCKED  score  95.2  user ann\\n\\u{1b}[2J  transaction t-1  high_velocity, high_amount, card_testing"
         );
     }
 }

@@ -183,7 +183,7 @@ pub(crate) fn alert(user: &str, transaction: &str) -> String {
         "transaction_id": transaction,
         "user_id": user,
         "fraud_score": 80.5,
-        "fraud_indicators": ["high_velocity", "high_amount"],
+        "fraud_indicators": ["high_velocity", "high_amount", "rule_of_a_newer_version"],
         "status": "blocked",
         "processed_at": "2026-03-01T12:30:00.25Z",
         "ruleset_version": "r1",

@@ -13,10 +13,16 @@ use crate::config::PersistenceConfig;
 use crate::rows::{Columns, Row, StoredDecision, utc};
 
 pub(super) fn migrations() -> Migrator {
-    database::migrations(&[(
-        "decisions",
-        include_str!("../../migrations/postgres/0001_decisions.sql"),
-    )])
+    database::migrations(&[
+        (
+            "decisions",
+            include_str!("../../migrations/postgres/0001_decisions.sql"),
+        ),
+        (
+            "long lists of indicators",
+            include_str!("../../migrations/postgres/0002_long_indicator_lists.sql"),
+        ),
+    ])
 }
 
 /// Read-only connections with a statement timeout on the server.

@@ -21,7 +21,7 @@ struct ListedAlert<'a> {
     status: Status,
     /// Every digit of it, as a number.
     amount: Option<Box<RawValue>>,
-    indicators: tollgate_types::Indicators,
+    indicators: &'a tollgate_types::Indicators,
     timestamp: Timestamp,
 }
 
@@ -35,7 +35,7 @@ impl<'a> ListedAlert<'a> {
             fraud_score: alert.fraud_score,
             status: alert.status,
             amount: amount.and_then(|text| RawValue::from_string(text).ok()),
-            indicators: alert.fraud_indicators,
+            indicators: &alert.fraud_indicators,
             timestamp: alert.processed_at,
         }
     }
@@ -146,7 +146,7 @@ fn json(message: &impl Serialize) -> String {
 mod tests {
     use proptest::prelude::*;
     use serde_json::Value;
-    use tollgate_types::Indicators;
+    use tollgate_types::{Indicator, Indicators};
 
     use super::*;
     use crate::alert::AlertKey;
@@ -166,7 +166,7 @@ mod tests {
             },
             status,
             fraud_score: score,
-            fraud_indicators: Indicators::default(),
+            fraud_indicators: Indicators::from_iter(Indicator::intern("card_testing")),
             processed_at: time,
             json: json.to_string().into(),
             event_time: Timestamp::MIN,
@@ -181,7 +181,7 @@ mod tests {
         let body: Value = serde_json::from_str(&body).unwrap();
         let expected = serde_json::json!({
             "alert_type": "fraud_detection", "transaction_id": "t1", "user_id": "u\"1", "fraud_score": 82.5,
-            "status": "blocked", "amount": 1250.50, "indicators": [], "timestamp": "2026-02-02T02:40:00Z",
+            "status": "blocked", "amount": 1250.50, "indicators": ["card_testing"], "timestamp": "2026-02-02T02:40:00Z",
         });
         assert_eq!(body, expected);
     }

@@ -1,7 +1,10 @@
 //! Every window, threshold, cap and weight of the scoring specification, as configuration.
 //!
-//! The defaults are the specification's. Rules that [`Rules::validate`] accepts cannot make the engine
-//! divide by zero, score NaN or outgrow the 48 bits in which it packs a time.
+//! The defaults, in `defaults.rs`, are the specification's. Rules that [`Rules::validate`] accepts cannot make the engine
+//! divide by zero, score NaN or exceed the 48 bits in which it packs a time.
+
+mod defaults;
+mod validate;
 
 use std::hash::Hasher as _;
 
@@ -9,9 +12,9 @@ use serde::de::{self, Deserializer, Visitor};
 use serde::{Deserialize, Serialize};
 use siphasher::sip::SipHasher13;
 use tollgate_types::Amount;
+pub use validate::RulesError;
 
-/// The longest history, in seconds: eight years. Times are packed as 48 bits of microseconds, 8.9 years.
-pub(crate) const MAX_LOOKBACK_SECONDS: u64 = 8 * 365 * 86_400;
+pub(crate) use crate::state::layout::MAX_LOOKBACK_SECONDS;
 
 /// The rules of scoring. Windows are in event time.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -105,171 +108,7 @@ pub struct StatusThresholds {
     pub blocked: f64,
 }
 
-impl Default for Rules {
-    fn default() -> Self {
-        Self {
-            high_velocity: HighVelocity::default(),
-            high_amount: HighAmount::default(),
-            geographic_anomaly: GeographicAnomaly::default(),
-            suspicious_pattern: SuspiciousPattern::default(),
-            status: StatusThresholds::default(),
-            lateness_seconds: 3_600,
-        }
-    }
-}
-
-impl Default for HighVelocity {
-    fn default() -> Self {
-        Self {
-            window_seconds: 300,
-            minimum_count: 5,
-            points_per_transaction: 5.0,
-            cap: 30.0,
-        }
-    }
-}
-
-impl Default for HighAmount {
-    fn default() -> Self {
-        Self {
-            threshold: whole(1_000),
-            points_per_threshold: 10.0,
-            cap: 50.0,
-        }
-    }
-}
-
-impl Default for GeographicAnomaly {
-    fn default() -> Self {
-        Self {
-            window_seconds: 7_200,
-            threshold_kmh: 100.0,
-            kmh_per_point: 10.0,
-            cap: 40.0,
-        }
-    }
-}
-
-impl Default for SuspiciousPattern {
-    fn default() -> Self {
-        Self {
-            round_multiple: whole(100),
-            round_minimum: whole(500),
-            round_points: 15.0,
-            repeat_window_seconds: 7 * 86_400,
-            repeat_minimum_count: 3,
-            points_per_repeat: 5.0,
-            repeat_cap: 25.0,
-        }
-    }
-}
-
-impl Default for StatusThresholds {
-    fn default() -> Self {
-        Self {
-            review: 40.0,
-            blocked: 70.0,
-        }
-    }
-}
-
-fn whole(units: i64) -> Amount {
-    Amount::from_ten_thousandths(units * 10_000).unwrap_or_default()
-}
-
-/// A setting that cannot be used, and why.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{setting}: {reason}")]
-pub struct RulesError {
-    /// The setting's name, such as `high_velocity.window_seconds`.
-    pub setting: &'static str,
-    /// What is wrong with it, for a person.
-    pub reason: &'static str,
-}
-
 impl Rules {
-    /// Checks each setting and how they relate.
-    ///
-    /// # Errors
-    /// The first setting that cannot be used.
-    pub fn validate(&self) -> Result<(), RulesError> {
-        let (velocity, amount) = (&self.high_velocity, &self.high_amount);
-        let (geographic, pattern) = (&self.geographic_anomaly, &self.suspicious_pattern);
-        let fail = |setting, reason| Err(RulesError { setting, reason });
-        for (setting, value) in [
-            ("high_velocity.window_seconds", velocity.window_seconds),
-            ("high_velocity.minimum_count", velocity.minimum_count.into()),
-            (
-                "geographic_anomaly.window_seconds",
-                geographic.window_seconds,
-            ),
-            (
-                "suspicious_pattern.repeat_window_seconds",
-                pattern.repeat_window_seconds,
-            ),
-            (
-                "suspicious_pattern.repeat_minimum_count",
-                pattern.repeat_minimum_count.into(),
-            ),
-        ] {
-            if value == 0 {
-                return fail(setting, "must be at least 1");
-            }
-        }
-        for (setting, value) in [
-            (
-                "high_velocity.points_per_transaction",
-                velocity.points_per_transaction,
-            ),
-            ("high_velocity.cap", velocity.cap),
-            (
-                "high_amount.points_per_threshold",
-                amount.points_per_threshold,
-            ),
-            ("high_amount.cap", amount.cap),
-            ("geographic_anomaly.threshold_kmh", geographic.threshold_kmh),
-            ("geographic_anomaly.kmh_per_point", geographic.kmh_per_point),
-            ("geographic_anomaly.cap", geographic.cap),
-            ("suspicious_pattern.round_points", pattern.round_points),
-            (
-                "suspicious_pattern.points_per_repeat",
-                pattern.points_per_repeat,
-            ),
-            ("suspicious_pattern.repeat_cap", pattern.repeat_cap),
-            ("status.review", self.status.review),
-            ("status.blocked", self.status.blocked),
-        ] {
-            // A million points are beyond any use, and their sum is far from where floats lose units.
-            if !(0.0..=1e6).contains(&value) || value.is_sign_negative() {
-                return fail(setting, "must be a number from 0 to 1000000");
-            }
-        }
-        if geographic.kmh_per_point < 1e-6 {
-            return fail(
-                "geographic_anomaly.kmh_per_point",
-                "must be at least 0.000001",
-            );
-        }
-        for (setting, value) in [
-            ("high_amount.threshold", amount.threshold),
-            ("suspicious_pattern.round_multiple", pattern.round_multiple),
-        ] {
-            if value == Amount::default() {
-                return fail(setting, "must be above 0");
-            }
-        }
-        if self.status.review > self.status.blocked {
-            return fail("status.review", "must be at most status.blocked");
-        }
-        if self.lookback_seconds() >= MAX_LOOKBACK_SECONDS {
-            return fail(
-                "lateness_seconds",
-                "with the longest window must stay below 8 years",
-            );
-        }
-        Ok(())
-    }
-
     /// How far back from a user's newest transaction the history reaches, in seconds: the longest window
     /// and the allowed lateness.
     #[must_use]
@@ -281,7 +120,7 @@ impl Rules {
             .saturating_add(self.lateness_seconds)
     }
 
-    /// A fingerprint of the rules in force: 12 hexadecimal digits, the same in every process and release
+    /// A fingerprint of the rules: 12 hexadecimal digits, the same in every process and release
     /// as long as every setting is the same.
     #[must_use]
     pub fn version(&self) -> String {

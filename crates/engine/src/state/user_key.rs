@@ -2,31 +2,31 @@
 
 use siphasher::sip128::SipHasher13;
 
-/// A user, by a keyed hash of the user_id: 128 bits, so that no two are mistaken for each other.
+/// A user, by a keyed hash of the user_id: 128 bits, so that no two are taken for the same.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct UserKey(pub(super) u64, pub(super) u64);
+pub struct UserKey(pub(crate) u64, pub(crate) u64);
 
 impl UserKey {
-    /// One of so many lanes, always the same for a user.
+    /// The worker of the user among so many, always the same one.
     #[must_use]
-    pub fn lane(self, lanes: usize) -> usize {
-        usize::try_from(self.spread() % lanes.max(1) as u64).unwrap_or_default()
+    pub fn worker(self, workers: usize) -> usize {
+        usize::try_from(self.spread() % workers.max(1) as u64).unwrap_or_default()
     }
 
-    /// A number by which users are spread evenly over lanes.
+    /// A number by which users are spread evenly over workers.
     #[must_use]
     pub const fn spread(self) -> u64 {
-        // The index of users takes bits of the other half.
+        // The index of users uses bits of the other half.
         self.1
     }
 }
 
-/// Gives users their keys.
+/// Computes the keys of users.
 #[derive(Debug, Clone, Copy)]
 pub struct UserHasher(SipHasher13);
 
 impl UserHasher {
-    /// `hash_key` is that of the engines.
+    /// `hash_key` must be that of the engines.
     #[must_use]
     pub fn new(hash_key: [u8; 16]) -> Self {
         Self(SipHasher13::new_with_key(&hash_key))

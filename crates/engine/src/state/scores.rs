@@ -1,46 +1,43 @@
 //! The scores other than zero of one user, in the order of their entries.
 //!
-//! Nearly all are small whole numbers, a sum of capped points, and take one byte; any other keeps its 64 bits in
-//! a queue of its own, and a byte here that says so. Every score comes back to the bit.
+//! Nearly all are small whole numbers, a sum of capped points, and take one byte. Any other takes the byte
+//! [`SCORE_IN_FULL`] and its 64 bits in a second queue. Every score is returned to the bit.
 
 use std::collections::VecDeque;
 
-use super::history::{ALLOCATION_OVERHEAD, slack, tolerance};
-
-/// Says that the score is the next one of those kept in full.
-const IN_FULL: u8 = u8::MAX;
+use super::layout::{ALLOCATION_OVERHEAD, SCORE_IN_FULL, slack, tolerance};
 
 /// Scores by rank.
 #[derive(Default)]
-pub(super) struct Scores {
+pub(crate) struct Scores {
     codes: VecDeque<u8>,
     full: VecDeque<f64>,
 }
 
 impl Scores {
-    pub(super) fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.codes.len()
     }
 
-    pub(super) fn get(&self, rank: usize) -> Option<f64> {
+    pub(crate) fn get(&self, rank: usize) -> Option<f64> {
         match *self.codes.get(rank)? {
-            IN_FULL => self.full.get(self.full_before(rank)).copied(),
+            SCORE_IN_FULL => self.full.get(self.full_before(rank)).copied(),
             code => Some(code.into()),
         }
     }
 
     /// Every score, in order.
-    pub(super) fn iter(&self) -> impl Iterator<Item = f64> {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = f64> {
         let mut full = self.full.iter();
         self.codes.iter().map(move |code| match *code {
-            IN_FULL => full.next().copied().unwrap_or_default(),
+            SCORE_IN_FULL => full.next().copied().unwrap_or_default(),
             code => f64::from(code),
         })
     }
 
-    pub(super) fn insert(&mut self, rank: usize, score: f64) {
+    pub(crate) fn insert(&mut self, rank: usize, score: f64) {
         let code = code(score);
-        if code == IN_FULL {
+        if code == SCORE_IN_FULL {
             let full_rank = self.full_before(rank);
             make_room(&mut self.full);
             self.full.insert(full_rank, score);
@@ -49,20 +46,20 @@ impl Scores {
         self.codes.insert(rank, code);
     }
 
-    pub(super) fn pop_front(&mut self) {
-        if self.codes.pop_front() == Some(IN_FULL) {
+    pub(crate) fn pop_front(&mut self) {
+        if self.codes.pop_front() == Some(SCORE_IN_FULL) {
             self.full.pop_front();
         }
     }
 
-    /// Gives memory back that has long been unused.
-    pub(super) fn trim(&mut self) {
+    /// Frees memory beyond the tolerance.
+    pub(crate) fn trim(&mut self) {
         trim(&mut self.codes);
         trim(&mut self.full);
     }
 
     /// Memory held, the struct itself included, since it is boxed.
-    pub(super) fn bytes(&self) -> usize {
+    pub(crate) fn bytes(&self) -> usize {
         [
             size_of::<Self>(),
             self.codes.capacity(),
@@ -80,7 +77,7 @@ impl Scores {
             - self
                 .codes
                 .range(rank..)
-                .filter(|code| **code == IN_FULL)
+                .filter(|code| **code == SCORE_IN_FULL)
                 .count()
     }
 }
@@ -95,7 +92,7 @@ fn code(score: f64) -> u8 {
     if f64::from(code).to_bits() == score.to_bits() {
         code
     } else {
-        IN_FULL
+        SCORE_IN_FULL
     }
 }
 
@@ -129,7 +126,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn scores_come_back_to_the_bit_wherever_they_were_put(
+        fn scores_are_returned_to_the_bit_wherever_they_were_inserted(
             steps in prop::collection::vec((any::<prop::sample::Index>(), score(), any::<bool>()), 0..200),
         ) {
             let (mut scores, mut model) = (Scores::default(), Vec::new());
@@ -144,8 +141,8 @@ mod tests {
                     model.insert(rank, score);
                 }
                 prop_assert_eq!(scores.len(), model.len());
-                let in_full = model.iter().filter(|score| code(**score) == IN_FULL).count();
-                prop_assert_eq!(scores.full.len(), in_full, "what is gone takes no memory");
+                let in_full = model.iter().filter(|score| code(**score) == SCORE_IN_FULL).count();
+                prop_assert_eq!(scores.full.len(), in_full, "a removed score takes no memory");
                 for (rank, score) in model.iter().enumerate() {
                     prop_assert_eq!(scores.get(rank).map(f64::to_bits), Some(score.to_bits()));
                 }

@@ -1,12 +1,13 @@
 //! Every user's history, found by a keyed hash of the user_id.
 //!
-//! Users stand in chunks that never move, so that growth neither copies histories nor doubles their memory.
+//! Users are kept in chunks that never move, so that growth neither copies histories nor doubles their memory.
 //! The index holds 32 bits of the hash beside the user's number: growing it reads no user.
 
 use hashbrown::HashTable;
 
-use super::UserKey;
-use super::history::{ALLOCATION_OVERHEAD, History};
+use super::history::History;
+use super::layout::ALLOCATION_OVERHEAD;
+use super::user_key::UserKey;
 
 const CHUNK: usize = 1024;
 
@@ -30,13 +31,13 @@ impl Slot {
 
 /// Histories by user.
 #[derive(Default)]
-pub(super) struct Users {
+pub(crate) struct Users {
     chunks: Vec<Vec<User>>,
     index: HashTable<Slot>,
 }
 
 impl Users {
-    pub(super) fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.index.len()
     }
 
@@ -45,7 +46,7 @@ impl Users {
         clippy::cast_possible_truncation,
         reason = "some bits of a hash; and 2^32 users do not fit in memory"
     )]
-    pub(super) fn history_of(&mut self, key: UserKey) -> &mut History {
+    pub(crate) fn history_of(&mut self, key: UserKey) -> &mut History {
         let hash = key.0 as u32;
         let at = |slot: &Slot| (slot.user as usize / CHUNK, slot.user as usize % CHUNK);
         let found = self.index.find(Slot::spread(hash), |slot| {
@@ -75,14 +76,14 @@ impl Users {
         &mut self.chunks[chunk][place].history
     }
 
-    /// Every user's key and history, in the order in which they came.
-    pub(super) fn iter(&self) -> impl Iterator<Item = (UserKey, &History)> {
+    /// Every user's key and history, in the order in which users were first seen.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (UserKey, &History)> {
         let users = self.chunks.iter().flatten();
         users.map(|user| (user.key, &user.history))
     }
 
     /// Memory held, without that of the histories.
-    pub(super) fn heap_bytes(&self) -> usize {
+    pub(crate) fn heap_bytes(&self) -> usize {
         let chunk = CHUNK * size_of::<User>() + ALLOCATION_OVERHEAD;
         self.chunks.len() * chunk
             + self.chunks.capacity() * size_of::<Vec<User>>()

@@ -1,4 +1,4 @@
-//! Histories that leave an engine and come into another.
+//! Histories written by one engine and read by another.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -45,7 +45,7 @@ fn transactions(seed: u64, count: u64) -> Vec<Transaction<'static>> {
 proptest! {
     #[test]
     fn engines_go_on_from_written_histories_as_if_nothing_had_happened(
-        seed: u64, count in 0..400_u64, cut in 0..400_usize, lanes in 1..5_usize,
+        seed: u64, count in 0..400_u64, cut in 0..400_usize, workers in 1..5_usize,
     ) {
         let all = transactions(seed, count);
         let (before, after) = all.split_at(cut.min(all.len()));
@@ -54,15 +54,15 @@ proptest! {
             undisturbed.score(transaction);
         }
         let mut written = Vec::new();
-        undisturbed.write_histories(&mut written);
-        let mut restored: Vec<Engine> = (0..lanes).map(|_| engine()).collect();
-        for (lane, engine) in restored.iter_mut().enumerate() {
-            engine.read_histories(&written, |user| user.lane(lanes) == lane).unwrap();
+        prop_assert_eq!(undisturbed.write_histories(&mut written), 1, "the format that every version reads");
+        let mut restored: Vec<Engine> = (0..workers).map(|_| engine()).collect();
+        for (worker, engine) in restored.iter_mut().enumerate() {
+            engine.read_histories(&written, |user| user.worker(workers) == worker).unwrap();
         }
         prop_assert_eq!(restored.iter().map(Engine::users).sum::<usize>(), undisturbed.users());
         for transaction in after {
-            let lane = hasher.key(transaction.user_id.as_bytes()).lane(lanes);
-            prop_assert_eq!(restored[lane].score(transaction), undisturbed.score(transaction));
+            let worker = hasher.key(transaction.user_id.as_bytes()).worker(workers);
+            prop_assert_eq!(restored[worker].score(transaction), undisturbed.score(transaction));
         }
         let remembered = restored.iter().map(Engine::transactions).sum::<usize>();
         prop_assert_eq!(remembered, undisturbed.transactions());
