@@ -327,7 +327,8 @@ async fn a_partition_is_read_at_most_five_times_a_second_be_there_little_or_much
         anyhow::Ok(())
     });
     let read = tokio::task::spawn_blocking(move || -> anyhow::Result<Vec<(usize, f64)>> {
-        let mut client = Kafka::open(config)?.consumer_config();
+        let mut client = rdkafka::ClientConfig::new();
+        client.extend(Kafka::open(config)?.consumer_properties());
         client
             .set("group.id", "reads")
             .set("enable.auto.commit", "false")

@@ -1,48 +1,17 @@
-//! Records as a service gets them: copied once into one buffer, which is used again when the batch is done.
+//! Records as a service gets them: copied once into one buffer, which is reused when the batch is done.
+//!
+//! Invariant: a batch takes part of the in-flight budget until it is completed or dropped, and only completing it lets
+//! its offsets be committed.
 
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
-use tollgate_types::{TraceContext, headers};
+use tollgate_types::TraceContext;
 
-use super::Reads;
-use super::tracker::Tracker;
-
-/// One record of a batch.
-#[derive(Debug, Clone, Copy)]
-pub struct Record<'a> {
-    /// Partition it was read from.
-    pub partition: i32,
-    /// Offset it was read from.
-    pub offset: i64,
-    /// The record's own time, milliseconds since 1970, if the producer or the broker set one.
-    pub timestamp_ms: Option<i64>,
-    /// Stands before the committed offset: it is read to rebuild a history, and causes nothing.
-    pub replayed: bool,
-    /// The key, if any.
-    pub key: Option<&'a [u8]>,
-    /// The payload; a record without one reads as empty.
-    pub payload: &'a [u8],
-    /// The headers.
-    pub headers: Headers<'a>,
-}
-
-impl Record<'_> {
-    /// The trace that its writer says it is part of. Foreign producers may give the header no value, a wrong one, or
-    /// several: the last that is one counts.
-    #[must_use]
-    pub fn trace(&self) -> Option<TraceContext> {
-        if self.headers.is_empty() {
-            return None;
-        }
-        self.headers
-            .iter()
-            .filter(|(name, _)| *name == headers::TRACEPARENT)
-            .filter_map(|(_, value)| TraceContext::parse(value?))
-            .last()
-    }
-}
+use crate::Reads;
+use crate::in_flight::{InFlight, Usage};
+use crate::record::{RawRecord, Record, TopicPartition};
 
 /// Headers of a record, in their order. Foreign producers may repeat names and leave values out.
 #[derive(Debug, Clone, Copy)]
@@ -85,7 +54,7 @@ struct HeaderMeta {
 
 #[derive(Debug)]
 struct RecordMeta {
-    partition: i32,
+    at: TopicPartition,
     offset: i64,
     timestamp_ms: Option<i64>,
     replayed: bool,
@@ -102,7 +71,7 @@ pub(crate) struct Buffers {
     headers: Vec<HeaderMeta>,
 }
 
-/// Buffers of batches that are done, to be used again.
+/// Buffers of batches that are done, to be reused.
 #[derive(Debug, Default)]
 pub(crate) struct Pool(Mutex<Vec<Buffers>>);
 
@@ -131,63 +100,57 @@ impl Pool {
 
 /// Records in the order in which they stand in their partitions.
 ///
-/// Whoever has caused all their effects calls [`Batch::complete`]; a batch that is dropped instead stays in hand,
-/// and its records are read again by whoever gets the partition next.
+/// Whoever has caused all their effects calls [`Batch::complete`]. Dropping a batch instead releases its records from
+/// the in-flight budget, but leaves them uncommitted: they are read again by the next owner of the partition.
 #[derive(Debug)]
 pub struct Batch {
     buffers: Buffers,
     epoch: u64,
-    tracker: Arc<Tracker>,
+    in_flight: Arc<InFlight>,
     /// When its first record was read.
     opened: SystemTime,
-    /// The span of having been read, where a trace that is kept is in it.
+    /// The span of the poll, where a trace that is kept is in it.
     poll: Option<Box<TraceContext>>,
 }
 
 impl Batch {
-    pub(crate) fn new(epoch: u64, tracker: Arc<Tracker>) -> Self {
+    pub(crate) fn new(in_flight: &Arc<InFlight>) -> Self {
         Self {
-            buffers: tracker.pool().take(),
-            epoch,
-            tracker,
+            buffers: in_flight.pool().take(),
+            epoch: in_flight.epoch(),
+            in_flight: Arc::clone(in_flight),
             opened: SystemTime::now(),
             poll: None,
         }
     }
 
-    pub(crate) fn push<'r>(
-        &mut self,
-        position: (i32, i64, Option<i64>),
-        replayed: bool,
-        key: Option<&[u8]>,
-        payload: &[u8],
-        headers: impl Iterator<Item = (&'r str, Option<&'r [u8]>)>,
-    ) {
+    /// Copies a record into the batch. The memory that it takes.
+    pub(crate) fn push(&mut self, record: &RawRecord<'_>, replayed: bool) -> usize {
         let Buffers {
             bytes,
             records,
             headers: entries,
         } = &mut self.buffers;
-        let first = entries.len();
-        for (name, value) in headers {
+        let (before, first) = (bytes.len(), entries.len());
+        record.headers.for_each(&mut |name, value| {
             let name = append(bytes, name.as_bytes());
             entries.push(HeaderMeta {
                 name,
                 value: value.map(|value| append(bytes, value)),
             });
-        }
-        let (partition, offset, timestamp_ms) = position;
-        let key = key.map(|key| append(bytes, key));
-        let payload = append(bytes, payload);
+        });
+        let key = record.key.map(|key| append(bytes, key));
+        let payload = append(bytes, record.payload);
         records.push(RecordMeta {
-            partition,
-            offset,
-            timestamp_ms,
+            at: record.at,
+            offset: record.offset,
+            timestamp_ms: record.timestamp_ms,
             replayed,
             key,
             payload,
             headers: first..entries.len(),
         });
+        bytes.len() - before
     }
 
     /// The records, in order.
@@ -198,7 +161,8 @@ impl Batch {
             headers,
         } = &self.buffers;
         records.iter().map(move |meta| Record {
-            partition: meta.partition,
+            topic: meta.at.topic,
+            partition: meta.at.partition,
             offset: meta.offset,
             timestamp_ms: meta.timestamp_ms,
             replayed: meta.replayed,
@@ -229,7 +193,7 @@ impl Batch {
         self.buffers.bytes.len()
     }
 
-    /// Tells of having been read, in a span that joins the traces that are kept of those in it.
+    /// Records the poll as a span that links to the traces that are kept of those in it.
     pub fn joins(&mut self, reads: &Reads, traces: Vec<TraceContext>) {
         if traces.is_empty() || self.poll.is_some() {
             return;
@@ -242,28 +206,33 @@ impl Batch {
 
     /// Everything that these records caused is acknowledged: their offsets may be committed.
     pub fn complete(mut self) {
+        let released = self.usage();
         let buffers = std::mem::take(&mut self.buffers);
-        let bytes = buffers.bytes.len();
         if let Some(poll) = self.poll.as_deref() {
             let last = buffers.records.iter().filter(|meta| !meta.replayed);
-            let ends = last.map(|meta| (meta.partition, meta.offset + 1)).collect();
-            self.tracker.settle(*poll, ends);
+            let ends = last.map(|meta| (meta.at, meta.offset + 1)).collect();
+            self.in_flight.finish_poll(*poll, ends);
         }
         let done = buffers
             .records
             .iter()
             .filter(|meta| !meta.replayed)
-            .map(|meta| (meta.partition, meta.offset));
-        self.tracker
-            .complete(self.epoch, done, buffers.records.len(), bytes);
-        self.tracker.pool().give(buffers);
+            .map(|meta| (meta.at, meta.offset));
+        self.in_flight.complete(self.epoch, done, released);
+        self.in_flight.pool().give(buffers);
+    }
+
+    fn usage(&self) -> Usage {
+        Usage {
+            records: self.len(),
+            bytes: self.bytes(),
+        }
     }
 }
 
 impl Drop for Batch {
     fn drop(&mut self) {
-        self.tracker
-            .put_down(self.buffers.records.len(), self.buffers.bytes.len());
+        self.in_flight.release(self.usage());
     }
 }
 

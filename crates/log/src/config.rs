@@ -1,8 +1,7 @@
-//! Section `kafka` of the configuration, and the client settings that follow from it.
+//! Section `kafka` of the configuration.
 
 use std::collections::BTreeMap;
 
-use rdkafka::ClientConfig;
 use serde::{Deserialize, Serialize, Serializer};
 use tollgate_types::Partitioner;
 
@@ -44,6 +43,8 @@ pub struct KafkaConfig {
     pub linger_ms: u32,
     /// How long a record may wait for its acknowledgement before the send counts as failed, in milliseconds.
     pub delivery_timeout_ms: u32,
+    /// A consumer loop that takes no turn for this time, in seconds, makes its service not ready.
+    pub stall_seconds: u32,
     /// `none`, `lz4`, `zstd` or `gzip`.
     pub compression: String,
     /// Any further librdkafka property.
@@ -82,6 +83,8 @@ impl Default for KafkaConfig {
             retention_hours: 8 * 24,
             linger_ms: 5,
             delivery_timeout_ms: 30_000,
+            // Half of the time after which the group expels a member that does not answer.
+            stall_seconds: 5,
             compression: "none".to_owned(),
             properties: BTreeMap::new(),
             oci: OciStreamingConfig::default(),
@@ -149,18 +152,7 @@ const RESERVED: &[(&str, &str)] = &[
 ];
 
 /// Largest request to OCI Streaming, in bytes, which says 1 MB and not which one.
-const OCI_REQUEST_BYTES: u64 = 1_000_000;
-
-/// How OCI Streaming is read: at most 5 requests a second for each partition and group. A request waits for a quarter of
-/// a second unless 1 MB is there, and after one that brought something the next one is held back as long. That is
-/// 4 MB/s a partition, four times what may be written to it, and up to so much later that a record is read.
-const OCI_READING: &[(&str, &str)] = &[
-    ("fetch.wait.max.ms", "250"),
-    ("fetch.min.bytes", "1000000"),
-    ("max.partition.fetch.bytes", "1048576"),
-    ("queued.min.messages", "1"),
-    ("fetch.queue.backoff.ms", "334"),
-];
+pub(crate) const OCI_REQUEST_BYTES: u64 = 1_000_000;
 
 impl KafkaConfig {
     /// The profile in force.
@@ -201,6 +193,9 @@ impl KafkaConfig {
         if self.partitions == 0 {
             return invalid("partitions", "must be at least 1");
         }
+        if self.stall_seconds == 0 {
+            return invalid("stall_seconds", "must be at least 1");
+        }
         for name in self.properties.keys() {
             if let Some((_, why)) = RESERVED.iter().find(|(reserved, _)| reserved == name) {
                 return invalid(
@@ -209,11 +204,8 @@ impl KafkaConfig {
                 );
             }
         }
-        // librdkafka knows its properties best; it is asked before anything starts.
-        self.client_config("127.0.0.1:9")
-            .create_native_config()
-            .map(drop)
-            .map_err(|error| ConfigError::invalid("kafka.properties", error.to_string()))
+        crate::kafka::check_properties(self)
+            .map_err(|reason| ConfigError::invalid("kafka.properties", reason))
     }
 
     /// What OCI Streaming needs, and what it does not know: <https://docs.oracle.com/iaas/Content/Streaming/Tasks/kafkacompatibility.htm>.
@@ -258,53 +250,6 @@ impl KafkaConfig {
             }
         }
         Ok(())
-    }
-
-    /// As [`KafkaConfig::client_config`], for a client that reads.
-    pub(crate) fn consumer_config(&self, brokers: &str) -> ClientConfig {
-        let mut config = self.client_config(brokers);
-        if self.profile() == Profile::OciStreaming {
-            for (name, value) in OCI_READING {
-                if !self.properties.contains_key(*name) {
-                    config.set(*name, *value);
-                }
-            }
-        }
-        config
-    }
-
-    pub(crate) fn client_config(&self, brokers: &str) -> ClientConfig {
-        let mut config = ClientConfig::new();
-        config
-            .set("bootstrap.servers", brokers)
-            .set("client.id", "tollgate")
-            .set("socket.keepalive.enable", "true")
-            .set("reconnect.backoff.max.ms", "2000")
-            .set("allow.auto.create.topics", "false")
-            .set("log.connection.close", "false");
-        if self.profile() == Profile::OciStreaming {
-            let oci = &self.oci;
-            let names = [&oci.tenancy, &oci.domain, &oci.user, &oci.stream_pool];
-            let user: Vec<&str> = names
-                .into_iter()
-                .map(String::as_str)
-                .filter(|name| !name.is_empty())
-                .collect();
-            config
-                .set("security.protocol", "SASL_SSL")
-                .set("sasl.mechanism", "PLAIN")
-                .set("sasl.username", user.join("/"))
-                .set("sasl.password", oci.auth_token.expose())
-                // The system's certificates: the OpenSSL in here has none of its own.
-                .set("ssl.ca.location", "probe")
-                .set("message.max.bytes", OCI_REQUEST_BYTES.to_string())
-                // Connections are closed now and then to spread them anew: whoever waits for an answer cannot wait long.
-                .set("reconnect.backoff.max.ms", "1000");
-        }
-        for (name, value) in &self.properties {
-            config.set(name, value);
-        }
-        config
     }
 }
 
@@ -388,22 +333,6 @@ mod tests {
     }
 
     #[test]
-    fn the_user_name_of_oci_streaming_has_three_parts_or_with_a_domain_four() {
-        let user = |config: &KafkaConfig| {
-            let client = config.client_config("b:1");
-            client.get("sasl.username").unwrap().to_owned()
-        };
-        let plain = oci_streaming(|_| {});
-        assert!(plain.validate().is_ok());
-        assert_eq!(user(&plain), "acme/payments/ocid1.streampool.oc1..x");
-        let domain = oci_streaming(|config| config.oci.domain = "Default".into());
-        assert_eq!(
-            user(&domain),
-            "acme/Default/payments/ocid1.streampool.oc1..x"
-        );
-    }
-
-    #[test]
     fn what_oci_streaming_lacks_or_misses_is_refused_by_its_name() {
         type Change = fn(&mut KafkaConfig);
         let cases: [(&str, Change); 4] = [
@@ -423,19 +352,6 @@ mod tests {
             let message = oci_streaming(change).validate().unwrap_err().to_string();
             assert!(message.starts_with(&format!("{setting}: ")), "{message}");
         }
-    }
-
-    #[test]
-    fn oci_streaming_is_read_seldom_unless_a_property_says_otherwise() {
-        let config = oci_streaming(|config| {
-            config
-                .properties
-                .insert("fetch.wait.max.ms".into(), "500".into());
-        });
-        let reading = config.consumer_config("b:1");
-        assert_eq!(reading.get("fetch.wait.max.ms"), Some("500"));
-        assert_eq!(reading.get("fetch.min.bytes"), Some("1000000"));
-        assert_eq!(config.client_config("b:1").get("fetch.min.bytes"), None);
     }
 
     #[test]

@@ -1,19 +1,20 @@
-//! Giving a record up without losing it: original key and bytes, and why, on the stage's dead-letter topic.
+//! Dead letters: a record that cannot be processed goes to the stage's dead-letter topic, with its original key and
+//! bytes and the reason. Later records are not blocked.
 
 use std::sync::Arc;
 
 use tollgate_types::{Stage, TraceContext, headers};
 
-use super::{Acks, Kafka, Producer, ProducerRecord, Record, SendError};
+use crate::{Acks, Log, Producer, ProducerRecord, Record, SendError};
 use tollgate_service::telemetry::{trace, user_attribute};
 
 /// Largest payload that still fits into a request of 1 MB beside key and headers.
 const MAX_PAYLOAD: usize = 990_000;
 
-/// A record that a stage gives up.
+/// A record that a stage dead-letters.
 #[derive(Debug)]
 pub struct DeadLetter<'a> {
-    /// The stage that gives it up.
+    /// The stage that dead-letters it.
     pub stage: Stage,
     /// Class of the failure, a short stable word such as `malformed`.
     pub kind: &'static str,
@@ -23,11 +24,11 @@ pub struct DeadLetter<'a> {
     pub attempts: u32,
     /// The record as it was read.
     pub record: &'a Record<'a>,
-    /// The span of what was done with it; where there is none yet, the letter makes one.
+    /// The span of its processing; where there is none yet, the letter begins one.
     pub under: Option<TraceContext>,
 }
 
-/// Where a row stood that came from no topic of ours.
+/// The origin of a row that came from no topic of Tollgate.
 #[derive(Debug, Clone, Copy)]
 pub enum Origin<'a> {
     /// A line of an object.
@@ -37,9 +38,9 @@ pub enum Origin<'a> {
         /// Where the row begins, counted from 1.
         line: u64,
     },
-    /// A message of somebody's batch: stream, partition and offset, as they were told.
+    /// A message of somebody's batch: stream, partition and offset, as the sender gave them.
     Message {
-        /// Name or OCID.
+        /// Name or OCID of the stream.
         stream: &'a str,
         /// As text, for it may be no number.
         partition: &'a str,
@@ -48,7 +49,7 @@ pub enum Origin<'a> {
     },
 }
 
-/// What ingest could not make a transaction of, where nobody waits for an answer that could say so.
+/// A row that ingest could not turn into a transaction, and for which no caller is waiting.
 #[derive(Debug)]
 pub struct RejectedRow<'a> {
     /// Class of the failure.
@@ -57,7 +58,7 @@ pub struct RejectedRow<'a> {
     pub reason: &'a str,
     /// As it was read.
     pub payload: &'a [u8],
-    /// From where.
+    /// Where it came from.
     pub origin: Origin<'a>,
     /// The span of what found it.
     pub under: Option<TraceContext>,
@@ -70,10 +71,10 @@ impl RejectedRow<'_> {
     /// Where the record was not taken.
     pub fn send(
         &self,
-        kafka: &Kafka,
+        log: &Log,
         producer: &Producer,
         acks: &Arc<Acks>,
-        give_up: impl Fn() -> bool,
+        stop: impl Fn() -> bool,
     ) -> Result<(), SendError> {
         let line;
         let source = match self.origin {
@@ -95,7 +96,7 @@ impl RejectedRow<'_> {
             ],
         };
         let letter = Letter {
-            topic: &kafka.topics().transactions_dlq,
+            topic: &log.topics().transactions_dlq,
             stage: INGEST,
             kind: self.kind,
             reason: self.reason,
@@ -107,7 +108,7 @@ impl RejectedRow<'_> {
             payload: self.payload,
             under: self.under,
         };
-        letter.send(producer, acks, give_up)?;
+        letter.send(producer, acks, stop)?;
         metrics::counter!("tollgate_dead_letters_total", "stage" => INGEST, "kind" => self.kind)
             .increment(1);
         tracing::warn!(
@@ -144,7 +145,7 @@ impl Letter<'_> {
         &self,
         producer: &Producer,
         acks: &Arc<Acks>,
-        give_up: impl Fn() -> bool,
+        stop: impl Fn() -> bool,
     ) -> Result<(), SendError> {
         let attempts = self.attempts.to_string();
         let now = tollgate_service::now().to_string();
@@ -160,8 +161,8 @@ impl Letter<'_> {
             (headers::ATTEMPTS, attempts.as_str()),
             (headers::FAILED_AT, now.as_str()),
         ];
-        let told = failure.iter().chain(self.source).chain(&end);
-        all.extend(told.map(|(name, value)| (*name, Some(value.as_bytes()))));
+        let failed = failure.iter().chain(self.source).chain(&end);
+        all.extend(failed.map(|(name, value)| (*name, Some(value.as_bytes()))));
         if let Some(truncated) = &truncated {
             all.push((headers::TRUNCATED_FROM, Some(truncated.as_bytes())));
         }
@@ -172,26 +173,26 @@ impl Letter<'_> {
             under: self.under,
             ..ProducerRecord::new(self.topic, &[], &self.payload[..size.min(MAX_PAYLOAD)])
         };
-        producer.send_waiting(&record, acks, give_up)
+        producer.send_waiting(&record, acks, stop)
     }
 }
 
 impl DeadLetter<'_> {
     /// Writes it to the stage's dead-letter topic. The record's own headers stay, the failure's come after them, so
-    /// that a record redriven and given up again shows its whole history. Waits on this thread while there is no room.
+    /// that a record redriven and dead-lettered again shows its whole history. Waits on this thread while there is no room.
     ///
     /// # Errors
     /// Where the record was not taken.
     pub fn send(
         &self,
-        kafka: &Kafka,
+        log: &Log,
         producer: &Producer,
         acks: &Arc<Acks>,
-        give_up: impl Fn() -> bool,
+        stop: impl Fn() -> bool,
     ) -> Result<(), SendError> {
         metrics::counter!("tollgate_dead_letters_total", "stage" => self.stage.name(), "kind" => self.kind).increment(1);
-        let under = self.under.or_else(|| self.span(kafka));
-        let _told_in = under.map(|context| trace::within(context).attach());
+        let under = self.under.or_else(|| self.span(log));
+        let _logged_within = under.map(|context| trace::within(context).attach());
         tracing::warn!(
             stage = self.stage.name(),
             kind = self.kind,
@@ -205,7 +206,7 @@ impl DeadLetter<'_> {
             self.record.partition.to_string(),
             self.record.offset.to_string(),
         );
-        let topics = kafka.topics();
+        let topics = log.topics();
         let source = [
             (headers::SOURCE_TOPIC, topics.input_of(self.stage)),
             (headers::SOURCE_PARTITION, &partition),
@@ -222,19 +223,17 @@ impl DeadLetter<'_> {
             key: self.record.key,
             timestamp_ms: self.record.timestamp_ms,
             payload: self.record.payload,
-            // Behind the record's own, which stay as they are.
+            // Behind the record's own headers, which stay as they are.
             under,
         };
-        letter.send(producer, acks, give_up)
+        letter.send(producer, acks, stop)
     }
 
-    /// A span for a record that came to nothing else.
-    fn span(&self, kafka: &Kafka) -> Option<TraceContext> {
+    /// A span for a record that has no other.
+    fn span(&self, log: &Log) -> Option<TraceContext> {
         let parent = self.record.trace();
         let context = trace::begin_always(parent)?;
-        let mut span = kafka
-            .reads(self.stage)
-            .process(self.record, context, parent);
+        let mut span = log.reads(self.stage).process(self.record, context, parent);
         span.fail(self.kind, self.reason.to_owned());
         span.end();
         Some(context)

@@ -3,12 +3,12 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-/// A place in the log of one partition, and what tells that log from any other.
+/// A place in the log of one partition, and what identifies that log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Position {
     /// Its number.
     pub partition: i32,
-    /// How many partitions the topic has: with another number users live elsewhere.
+    /// How many partitions the topic has: with another number, users are in other partitions.
     pub partitions: i32,
     /// A number given to the log of this partition when the group first committed in it. It is kept beside the
     /// committed offset, which a broker forgets together with its topic: a topic that was made anew has another one.
@@ -17,7 +17,7 @@ pub struct Position {
     pub offset: i64,
 }
 
-/// What a stage gets a history for.
+/// What a snapshot must fulfil to be used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SnapshotRequirements {
     /// Up to where the group has committed: the history must not stand beyond it.
@@ -28,48 +28,48 @@ pub struct SnapshotRequirements {
 
 /// Keeps histories between one owner of a partition and the next.
 ///
-/// The reader calls it; what workers have is marked by [`Event::Barrier`](super::Event::Barrier), which stands between
-/// two batches in every lane.
+/// The consumer loop calls it. The workers write their parts at an [`Event::Barrier`](crate::Event::Barrier), which
+/// stands between two batches in every worker queue.
 pub trait Histories: Send + Sync + std::fmt::Debug {
-    /// The lane of this key: where its history is when it was restored.
-    fn lane(&self, key: &[u8]) -> u64;
+    /// A hash of the key that selects its worker: the one that has the key's history when it was restored.
+    fn worker_hash(&self, key: &[u8]) -> u64;
 
-    /// Gets ready, for the workers to take over, what there is for these partitions. Blocks. The offset at which each
-    /// history stands, by partition; what is not in it is rebuilt from the log.
-    fn restore(&self, wanted: &[SnapshotRequirements]) -> HashMap<i32, i64>;
+    /// Reads the snapshots of these partitions, for the workers to take over. Blocks. The offset at which each history
+    /// stands, by partition; the rest is rebuilt from the log.
+    fn restore(&self, required: &[SnapshotRequirements]) -> HashMap<i32, i64>;
 
-    /// Whether a history at this position can be taken now, which is not so while one before it is on its way. If it
-    /// can, every worker is told to give its part.
+    /// Whether a snapshot at this position can begin, which is not so while an earlier one of the partition is being
+    /// written. If it can, every worker gets the barrier.
     fn begin_barrier(&self, position: Position) -> bool;
 
-    /// The group has committed up to here: what stands there or before may be kept.
+    /// The group has committed up to here: a snapshot at this offset or before may be written.
     fn committed(&self, partition: i32, offset: i64);
 
-    /// Waits until everything marked is kept, so long at most.
-    fn settle(&self, timeout: Duration);
+    /// Waits until every snapshot that has begun is written, at most `timeout`.
+    fn wait_until_written(&self, timeout: Duration);
 
-    /// These partitions begin anew: what was marked and is not kept counts for nothing any more.
+    /// A new assignment begins: snapshots that have begun and are not written are dropped.
     fn forget(&self);
 }
 
-/// How often histories are marked.
+/// How often barriers are set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BarrierInterval {
-    /// Time between two marks of a partition.
+    /// Time between two barriers of a partition.
     pub interval: Duration,
-    /// Offsets between two marks of a partition, where that comes first.
+    /// Offsets between two barriers of a partition, where that comes first.
     pub offsets: i64,
 }
 
 /// What is kept beside each committed offset of a stage with histories: `partitions=12 log=00f3…`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(super) struct CommitNote {
-    pub(super) partitions: Option<i32>,
-    pub(super) log: Option<u64>,
+pub(crate) struct CommitNote {
+    pub(crate) partitions: Option<i32>,
+    pub(crate) log: Option<u64>,
 }
 
 impl CommitNote {
-    pub(super) fn parse(text: &str) -> Self {
+    pub(crate) fn parse(text: &str) -> Self {
         let mut note = Self::default();
         for (name, value) in text.split(' ').filter_map(|word| word.split_once('=')) {
             match name {
@@ -81,7 +81,7 @@ impl CommitNote {
         note
     }
 
-    pub(super) fn write(partitions: i32, log: u64) -> String {
+    pub(crate) fn write(partitions: i32, log: u64) -> String {
         format!("partitions={partitions} log={log:016x}")
     }
 }

@@ -1,15 +1,15 @@
 //! Which offset of a partition may be committed: the end of what is done without a gap.
 //!
-//! Records are done in any order; a commit says «everything before this», so it may only ever name the contiguous
-//! frontier. Epochs tell completions from before a rebalance apart, which then count for nothing.
+//! Records are done in any order, and a commit covers everything before its offset, so it may only name the end of the
+//! contiguous frontier. Completions of an earlier assignment carry another epoch, and have no effect.
 
 use std::collections::VecDeque;
 
-/// The records of one partition that are in hand. Pure: no clock, no client.
+/// The records of one partition that are in flight. Pure: no clock, no client.
 #[derive(Debug, Default)]
 pub(crate) struct OffsetLedger {
     epoch: u64,
-    /// Offsets in hand, ascending, with whether they are done. The first is not done.
+    /// Offsets in flight, ascending, with whether they are done. The first is not done.
     open: VecDeque<(i64, bool)>,
     /// The offset to go on from: one after the last of the frontier.
     frontier: Option<i64>,
@@ -24,7 +24,7 @@ impl OffsetLedger {
         }
     }
 
-    /// Takes a record in hand. Offsets come in ascending order; one that came already is ignored.
+    /// Counts a record as in flight. Offsets come in ascending order; one that came already is ignored.
     pub(crate) fn begin(&mut self, offset: i64) {
         let last = self
             .open
@@ -35,7 +35,7 @@ impl OffsetLedger {
         }
     }
 
-    /// Marks records as done; those of another epoch, or not in hand, count for nothing.
+    /// Marks records as done; those of another epoch, or not in flight, have no effect.
     pub(crate) fn complete(&mut self, epoch: u64, offsets: impl Iterator<Item = i64>) {
         if epoch != self.epoch {
             return;
@@ -51,7 +51,7 @@ impl OffsetLedger {
         }
     }
 
-    /// The offset after the last record that was taken in hand.
+    /// The offset after the last record that was read.
     pub(crate) fn next(&self) -> Option<i64> {
         let last = self.open.back().map(|(last, _)| last + 1);
         last.or(self.frontier)
@@ -78,7 +78,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn completions_from_before_a_rebalance_count_for_nothing() {
+    fn completions_from_before_a_rebalance_have_no_effect() {
         let mut ledger = OffsetLedger::new(2);
         ledger.begin(7);
         ledger.complete(1, [7].into_iter());

@@ -1,104 +1,94 @@
-//! The log, seen from a service: consume batches, produce with acknowledgement, give records up.
+//! The log on both ends: consume batches, produce with acknowledgement, dead-letter records, read topics.
 //!
 //! Invariant: an offset is committed only when everything that its record caused is acknowledged, and so is
 //! everything before it. See `ledger`, the one place that decides what may be committed.
 
-mod assignment;
+mod acks;
+mod backend;
 mod batch;
 mod config;
 mod consumer;
 mod dead_letter;
-mod embedded;
+mod error;
 mod histories;
+mod in_flight;
+mod kafka;
 mod ledger;
+mod mock_cluster;
 mod producer;
 mod reader;
-pub mod reports;
-mod restore;
-mod shared;
+mod record;
 pub mod spans;
-mod statistics;
 mod topics;
-mod tracker;
 
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rdkafka::ClientConfig;
-use rdkafka::consumer::{BaseConsumer, Consumer as _};
-use tollgate_types::{Partitioner, Topics};
-
 use tollgate_service::Shutdown;
 use tollgate_service::health::Health;
+use tollgate_types::{Partitioner, Stage, Topics};
 
-pub use batch::{Batch, Headers, Record};
+use backend::{Backend, Metadata};
+
+pub use acks::{Acks, DeliveryFailure};
+pub use batch::{Batch, Headers};
 pub use config::{KafkaConfig, OciStreamingConfig, Profile};
 pub use consumer::{
     Assignment, Batching, ConsumerHandle, ConsumerOptions, Distribution, Event, StartingPosition,
     WorkerQueue,
 };
 pub use dead_letter::{DeadLetter, Origin, RejectedRow};
-pub use embedded::EmbeddedLog;
+pub use error::LogError;
 pub use histories::{BarrierInterval, Histories, Position, SnapshotRequirements};
-pub use producer::{Acks, DeliveryFailure, Producer, ProducerRecord, SendError};
-pub use reader::{LogRecord, TopicReader};
-pub use reports::Quiet;
+pub use mock_cluster::EmbeddedLog;
+pub use producer::{Producer, ProducerRecord, SendError};
+pub use reader::{ReaderEvent, TopicReader};
+pub use record::{HeaderList, LogRecord, RawRecord, Record, TopicPartition};
 pub use spans::Reads;
-pub use topics::TopicOutcome;
+pub use topics::{CleanupPolicy, TopicOutcome, TopicSpec};
 
-/// How long one question to the cluster may take.
-const ASK: Duration = Duration::from_secs(10);
+/// How long a look for topics may take.
+const LOOK_UP_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// A failure of the log that no retry in here mends.
-#[derive(Debug, thiserror::Error)]
-pub enum KafkaError {
-    /// The client library says so.
-    #[error("{what}: {source}")]
-    Client {
-        /// What was being done.
-        what: String,
-        /// The library's error.
-        #[source]
-        source: rdkafka::error::KafkaError,
-    },
-    /// The state of the cluster or of the group forbids to go on; the text says what to do.
-    #[error("{0}")]
-    Refused(String),
-}
+/// The log under its former name.
+pub type Kafka = Log;
 
-impl KafkaError {
-    pub(crate) fn client(
-        what: impl Into<String>,
-    ) -> impl FnOnce(rdkafka::error::KafkaError) -> Self {
-        let what = what.into();
-        move |source| Self::Client { what, source }
-    }
-}
-
-/// A connection to the log as it is configured. Clones share the embedded log, if there is one.
+/// A connection to the log as it is configured. Clones share it.
 #[derive(Debug, Clone)]
-pub struct Kafka {
+pub struct Log {
     config: Arc<KafkaConfig>,
     topics: Arc<Topics>,
+    backend: Arc<dyn Backend>,
     embedded: Option<Arc<EmbeddedLog>>,
 }
 
-impl Kafka {
-    /// Checks the settings, and starts the embedded log where they ask for it.
+impl Log {
+    /// Checks the settings, and starts the embedded log where they select it.
     ///
     /// # Errors
     /// Names the setting at fault.
     pub fn open(config: KafkaConfig) -> anyhow::Result<Self> {
         config.validate()?;
         let topics = Topics::with_prefix(&config.topic_prefix);
-        let embedded = match config.profile() {
-            Profile::Embedded => Some(Arc::new(EmbeddedLog::start(&topics, config.partitions)?)),
-            Profile::Kafka | Profile::OciStreaming => None,
+        let config = Arc::new(config);
+        let (backend, embedded): (Arc<dyn Backend>, _) = match config.profile() {
+            Profile::Embedded => {
+                let log = Arc::new(EmbeddedLog::start(&topics, config.partitions)?);
+                let backend =
+                    mock_cluster::EmbeddedBackend::new(Arc::clone(&config), Arc::clone(&log));
+                (Arc::new(backend), Some(log))
+            }
+            Profile::Kafka | Profile::OciStreaming => {
+                let brokers = config.brokers.clone();
+                let backend = kafka::KafkaBackend::new(Arc::clone(&config), brokers);
+                (Arc::new(backend), None)
+            }
         };
         Ok(Self {
-            config: Arc::new(config),
+            config,
             topics: Arc::new(topics),
+            backend,
             embedded,
         })
     }
@@ -115,6 +105,10 @@ impl Kafka {
             );
         }
         Self::open(config)
+    }
+
+    pub(crate) fn backend(&self) -> &dyn Backend {
+        &*self.backend
     }
 
     /// Names of the topics.
@@ -144,19 +138,39 @@ impl Kafka {
     /// Addresses at which the log is reached.
     #[must_use]
     pub fn brokers(&self) -> String {
-        self.embedded.as_ref().map_or_else(
-            || self.config.brokers.clone(),
-            |log| log.brokers().to_owned(),
-        )
+        self.backend.address()
     }
 
-    /// The consumer group of a stage; the prefix of the topics keeps installations apart here too.
+    /// Settings of a Kafka client that reads this log, for one that is not this crate's.
     #[must_use]
-    pub fn group(&self, stage: tollgate_types::Stage) -> String {
+    pub fn consumer_properties(&self) -> Vec<(String, String)> {
+        kafka::KafkaBackend::new(Arc::clone(&self.config), self.brokers()).consumer_properties()
+    }
+
+    /// The consumer group of a stage. The prefix of the topics keeps the groups of installations apart too.
+    #[must_use]
+    pub fn group(&self, stage: Stage) -> String {
         format!("{}tollgate-{stage}", self.config.topic_prefix)
     }
 
-    /// Waits until all these topics exist, and says in `health` which one does not. False: the shutdown came first.
+    /// A client that looks up topics, for repeated use.
+    ///
+    /// # Errors
+    /// Where the client cannot be made of the settings.
+    pub fn topic_lookup(&self) -> Result<TopicLookup, LogError> {
+        self.backend.metadata().map(TopicLookup)
+    }
+
+    /// Number of partitions of each given topic; a topic that does not exist is left out.
+    ///
+    /// # Errors
+    /// Where no broker answers.
+    pub fn partition_counts(&self, topics: &[&str]) -> Result<HashMap<String, i32>, LogError> {
+        self.topic_lookup()?
+            .partition_counts(topics, LOOK_UP_TIMEOUT)
+    }
+
+    /// Waits until all these topics exist, and reports in `health` which one does not. False: the shutdown came first.
     pub async fn wait_for_topics(
         &self,
         topics: &[&str],
@@ -165,17 +179,15 @@ impl Kafka {
     ) -> bool {
         let wanted: Vec<String> = topics.iter().map(|topic| (*topic).to_owned()).collect();
         while !shutdown.is_begun() {
-            let (kafka, asked) = (self.clone(), wanted.clone());
+            let (log, names) = (self.clone(), wanted.clone());
             let counts = tokio::task::spawn_blocking(move || {
-                kafka.partition_counts(&asked.iter().map(String::as_str).collect::<Vec<_>>())
+                log.partition_counts(&names.iter().map(String::as_str).collect::<Vec<_>>())
             });
             let missing = match counts.await {
                 Ok(Ok(counts)) => wanted
                     .iter()
                     .find(|topic| !counts.contains_key(*topic))
-                    .map(|topic| {
-                        format!("topic {topic} does not exist; `tollgate topics create` makes it")
-                    }),
+                    .map(|topic| LogError::NoTopic(topic.clone()).to_string()),
                 Ok(Err(error)) => Some(error.to_string()),
                 Err(error) => Some(error.to_string()),
             };
@@ -193,47 +205,22 @@ impl Kafka {
         }
         false
     }
+}
 
-    /// The settings that every client of this log shares, for one that reads in its own way.
-    #[must_use]
-    pub fn client_config(&self) -> ClientConfig {
-        self.config.client_config(&self.brokers())
-    }
+/// Looks up topics with one client.
+#[derive(Debug)]
+pub struct TopicLookup(Box<dyn Metadata>);
 
-    /// As [`Kafka::client_config`], for a client that consumes.
-    #[must_use]
-    pub fn consumer_config(&self) -> ClientConfig {
-        self.config.consumer_config(&self.brokers())
-    }
-
+impl TopicLookup {
     /// Number of partitions of each given topic; a topic that does not exist is left out.
     ///
     /// # Errors
-    /// Where no broker answers.
-    pub fn partition_counts(&self, topics: &[&str]) -> Result<HashMap<String, i32>, KafkaError> {
-        let client: BaseConsumer<Quiet> = self
-            .client_config()
-            .create_with_context(Quiet)
-            .map_err(KafkaError::client("cannot make a Kafka client"))?;
-        let mut counts = HashMap::new();
-        for topic in topics {
-            let metadata = client
-                .fetch_metadata(Some(topic), ASK)
-                .map_err(KafkaError::client(format!(
-                    "no broker at {} answers",
-                    self.brokers()
-                )))?;
-            for found in metadata
-                .topics()
-                .iter()
-                .filter(|found| found.error().is_none() && !found.partitions().is_empty())
-            {
-                counts.insert(
-                    found.name().to_owned(),
-                    i32::try_from(found.partitions().len()).unwrap_or(i32::MAX),
-                );
-            }
-        }
-        Ok(counts)
+    /// Where no broker answers within the time.
+    pub fn partition_counts(
+        &self,
+        topics: &[&str],
+        timeout: Duration,
+    ) -> Result<HashMap<String, i32>, LogError> {
+        self.0.partition_counts(topics, timeout)
     }
 }

@@ -8,11 +8,12 @@ use std::sync::{Mutex, PoisonError};
 
 use tollgate_types::{Stage, TraceContext};
 
-use super::{Kafka, Record};
+use crate::Log;
+use crate::record::Record;
 use tollgate_service::telemetry::trace::{Span, SpanKind, begin, begin_kept};
 use tollgate_service::telemetry::user_attribute;
 
-/// How the log's spans name a stage's consumer.
+/// Names in the spans of a stage's consumer.
 #[derive(Debug, Clone)]
 pub struct Reads {
     scope: &'static str,
@@ -23,8 +24,8 @@ pub struct Reads {
     commit: &'static str,
 }
 
-/// A name that is wanted as long as the process runs; there are a few for each topic.
-fn for_good(name: String) -> &'static str {
+/// A name that lives as long as the process; there are a few for each topic.
+fn interned(name: String) -> &'static str {
     static NAMES: Mutex<BTreeSet<&'static str>> = Mutex::new(BTreeSet::new());
     let mut names = NAMES.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some(known) = names.get(name.as_str()) {
@@ -35,18 +36,18 @@ fn for_good(name: String) -> &'static str {
     name
 }
 
-impl Kafka {
-    /// Who reads, for the spans of a stage.
+impl Log {
+    /// Names in the spans of a stage.
     #[must_use]
     pub fn reads(&self, stage: Stage) -> Reads {
         let topic = self.topics().input_of(stage);
         Reads {
             scope: stage.name(),
-            topic: for_good(topic.to_owned()),
-            group: for_good(self.group(stage)),
-            process: for_good(format!("process {topic}")),
-            poll: for_good(format!("poll {topic}")),
-            commit: for_good(format!("commit {topic}")),
+            topic: interned(topic.to_owned()),
+            group: interned(self.group(stage)),
+            process: interned(format!("process {topic}")),
+            poll: interned(format!("poll {topic}")),
+            commit: interned(format!("commit {topic}")),
         }
     }
 }
@@ -96,8 +97,8 @@ impl Reads {
     }
 
     /// A span for a batch that was read, which joins these traces.
-    pub(super) fn poll(&self, joined: Vec<TraceContext>, records: usize) -> Option<Span> {
-        // Of these there are a few a second.
+    pub(crate) fn poll(&self, joined: Vec<TraceContext>, records: usize) -> Option<Span> {
+        // There are a few of these a second.
         let context = begin(None)?.with_sampled(true);
         let span = self.operation(
             SpanKind::Client,
@@ -112,8 +113,8 @@ impl Reads {
     }
 
     /// A span for a commit of what was read by these polls.
-    pub(super) fn commit(&self, polls: Vec<TraceContext>) -> Option<Span> {
-        // Of these there are a few a second.
+    pub(crate) fn commit(&self, polls: Vec<TraceContext>) -> Option<Span> {
+        // There are a few of these a second.
         let context = begin(None)?.with_sampled(true);
         let span = self.operation(
             SpanKind::Client,
@@ -140,8 +141,8 @@ pub fn sending(
     context: TraceContext,
     parent: Option<TraceContext>,
 ) -> Span {
-    let topic = for_good(topic.to_owned());
-    let title = for_good(format!("send {topic}"));
+    let topic = interned(topic.to_owned());
+    let title = interned(format!("send {topic}"));
     let span = Span::new(scope, SpanKind::Producer, title, context, parent);
     described(span, "send", "send", topic)
 }

@@ -1,69 +1,117 @@
-//! Making the topics of an installation.
+//! The topics of an installation: partitions, retention and cleanup policy of each, and their creation.
 
-use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
-use rdkafka::error::RDKafkaErrorCode;
+use std::time::Duration;
 
-use super::{ASK, Kafka, KafkaError, Quiet};
+use crate::Log;
+use crate::config::Profile;
+use crate::error::LogError;
+
+/// How long a reply is kept: a caller waits for seconds, so anything older is of no use to anybody.
+const REPLIES_RETENTION: Duration = Duration::from_secs(60 * 60);
+/// The shortest retention that OCI Streaming has.
+const OCI_MIN_RETENTION: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// A topic as it is created.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TopicSpec {
+    /// Its name, with the prefix.
+    pub name: String,
+    /// Number of partitions.
+    pub partitions: i32,
+    /// How long records are kept.
+    pub retention: Duration,
+    /// What is deleted.
+    pub cleanup: CleanupPolicy,
+}
+
+/// Which records of a topic are deleted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CleanupPolicy {
+    /// Those older than the retention.
+    Delete,
+    /// Those with a newer record of the same key.
+    Compact,
+}
+
+impl CleanupPolicy {
+    /// The value of Kafka's topic setting `cleanup.policy`.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Delete => "delete",
+            Self::Compact => "compact",
+        }
+    }
+}
 
 /// What became of one topic.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum TopicOutcome {
-    /// It was made.
+    /// It was created.
     Created,
-    /// It was there already, with so many partitions.
+    /// It existed already, with so many partitions.
     Existed {
         /// How many it has.
         partitions: i32,
     },
 }
 
-impl Kafka {
-    /// Makes every topic that is not there yet, with the configured partitions, replication and retention.
+impl Log {
+    /// Every topic of the installation, in the order of the flow, as `tollgate topics create` makes it.
+    #[must_use]
+    pub fn topic_specs(&self) -> Vec<TopicSpec> {
+        let config = self.config();
+        let retention = Duration::from_secs(u64::from(config.retention_hours) * 60 * 60);
+        let shortest = match config.profile() {
+            Profile::OciStreaming => OCI_MIN_RETENTION,
+            Profile::Kafka | Profile::Embedded => REPLIES_RETENTION,
+        };
+        let topics = self.topics();
+        let spec = |name: &str| TopicSpec {
+            name: name.to_owned(),
+            partitions: i32::from(config.partitions),
+            retention: if name == topics.replies {
+                shortest.min(retention)
+            } else {
+                retention
+            },
+            // Imports too: an open import is its request and its progress, which are records of the same key, and
+            // compaction would keep the progress alone.
+            cleanup: CleanupPolicy::Delete,
+        };
+        topics.all().into_iter().map(spec).collect()
+    }
+
+    /// Creates every topic that does not exist yet. One that exists keeps its settings.
     ///
     /// # Errors
     /// Where the cluster does not answer, or refuses.
-    pub async fn create_topics(&self) -> Result<Vec<(String, TopicOutcome)>, KafkaError> {
-        let config = self.config();
-        let client: AdminClient<Quiet> = self
-            .client_config()
-            .create_with_context(Quiet)
-            .map_err(KafkaError::client("cannot make an admin client"))?;
-        let retention = (u64::from(config.retention_hours) * 3_600_000).to_string();
-        let names = self.topics().all();
-        let topics: Vec<NewTopic<'_>> = names
-            .iter()
-            .map(|name| {
-                NewTopic::new(
-                    name,
-                    i32::from(config.partitions),
-                    TopicReplication::Fixed(config.replication),
-                )
-                .set("retention.ms", &retention)
-            })
-            .collect();
-        let options = AdminOptions::new()
-            .operation_timeout(Some(ASK))
-            .request_timeout(Some(ASK));
-        let results = client
-            .create_topics(&topics, &options)
-            .await
-            .map_err(KafkaError::client(format!(
-                "cannot create topics at {}",
-                self.brokers()
-            )))?;
-        let counts = self.partition_counts(&names)?;
-        results
-            .into_iter()
-            .map(|result| match result {
-                Ok(name) => Ok((name, TopicOutcome::Created)),
-                Err((name, RDKafkaErrorCode::TopicAlreadyExists)) => {
-                    let partitions = counts.get(&name).copied().unwrap_or_default();
-                    Ok((name, TopicOutcome::Existed { partitions }))
-                }
-                Err((name, code)) => Err(KafkaError::Refused(format!(
-                    "topic {name} was not created: {code}"
-                ))),
-            })
-            .collect()
+    pub async fn create_topics(&self) -> Result<Vec<(String, TopicOutcome)>, LogError> {
+        self.backend().create_topics(&self.topic_specs()).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::KafkaConfig;
+
+    #[test]
+    fn replies_are_kept_for_an_hour_and_everything_else_for_the_configured_time() {
+        let log = Log::open(KafkaConfig {
+            brokers: "127.0.0.1:9".to_owned(),
+            retention_hours: 100,
+            ..KafkaConfig::default()
+        })
+        .unwrap();
+        for spec in log.topic_specs() {
+            let hours = spec.retention.as_secs() / 3600;
+            let expected = if spec.name == "replies" { 1 } else { 100 };
+            assert_eq!(
+                (hours, spec.cleanup),
+                (expected, CleanupPolicy::Delete),
+                "{spec:?}"
+            );
+        }
     }
 }

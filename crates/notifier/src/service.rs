@@ -148,8 +148,9 @@ fn consume(
 ) -> anyhow::Result<(ConsumerHandle, tollgate_log::WorkerQueue)> {
     let options = ConsumerOptions {
         stage: Stage::Notifier,
+        topics: Vec::new(),
         start: StartingPosition::TrimHorizon,
-        lanes: Distribution::ByPartition(1),
+        distribution: Distribution::ByPartition(1),
         batching: Batching {
             max_records: BATCH_RECORDS,
             max_bytes: 1024 * 1024,

@@ -154,8 +154,9 @@ impl DecisionWriter {
     fn options(&self) -> ConsumerOptions {
         ConsumerOptions {
             stage: Stage::Persistence,
+            topics: Vec::new(),
             start: StartingPosition::TrimHorizon,
-            lanes: Distribution::ByPartition(1),
+            distribution: Distribution::ByPartition(1),
             batching: Batching {
                 max_records: self.batch_max,
                 max_bytes: self.batch_max_bytes,

@@ -151,7 +151,7 @@ async fn flush(producer: Producer, grace: Duration) -> anyhow::Result<()> {
 }
 
 fn options(config: &ScorerConfig, snapshots: Option<&Arc<Snapshots>>) -> ConsumerOptions {
-    let (lanes, batching) = match config.mode {
+    let (distribution, batching) = match config.mode {
         Mode::Ordered => (Distribution::ByPartition(config.parallelism), at_once()),
         Mode::Parallel => (Distribution::ByKey(config.parallelism), at_once()),
         Mode::Batch => {
@@ -166,8 +166,9 @@ fn options(config: &ScorerConfig, snapshots: Option<&Arc<Snapshots>>) -> Consume
     };
     ConsumerOptions {
         stage: Stage::Scorer,
+        topics: Vec::new(),
         start: config.starting_position,
-        lanes,
+        distribution,
         batching,
         budget_records: config.max_in_flight_records,
         budget_bytes: config.max_in_flight_bytes,

@@ -1,7 +1,7 @@
-//! The rows of one object on their way to the log.
+//! Writes the rows of one object to the log.
 //!
-//! Invariant: progress is written only when the rows before it are acknowledged, be it as transactions or as dead
-//! letters. A crash repeats at most what was on its way, and the ids of transactions make that harmless.
+//! Invariant: progress is written only when the rows before it are acknowledged, as transactions or as dead letters. A
+//! crash repeats at most the rows in flight, and the ids of transactions make that harmless.
 
 use std::num::NonZeroU32;
 use std::sync::Arc;
@@ -21,11 +21,11 @@ use super::rows::{Row, Rows, RowsError};
 use super::source::Located;
 use crate::items::{self, Rules};
 
-/// Rows that are on their way together.
+/// Most rows in flight.
 const WINDOW_ROWS: u64 = 1_000;
-/// Bytes that are on their way together.
+/// Most bytes in flight.
 const WINDOW_BYTES: usize = 1024 * 1024;
-/// How often somebody who waits looks whether it is still wanted.
+/// How often a wait checks whether the import was cancelled.
 const LOOK: Duration = Duration::from_millis(50);
 /// Before an object is read again whose rows the log has not taken.
 const AGAIN: Duration = Duration::from_secs(1);
@@ -35,9 +35,9 @@ const AGAIN: Duration = Duration::from_secs(1);
 pub(super) enum End {
     Done(Progress),
     Failed(Failure),
-    /// A defect of this program; the next owner tries it again.
+    /// A defect of this program; the next owner tries again.
     Panicked,
-    /// The partition went, or the service stops: another goes on.
+    /// The partition was taken away, or the service stops: another instance goes on.
     Cancelled,
 }
 
@@ -67,8 +67,8 @@ impl Line {
         }
     }
 
-    /// Writes an entry behind those before it, and waits for it.
-    fn settle(&self, entry: &Entry, means: &Means) -> bool {
+    /// Appends an entry behind those before it, and waits until it is acknowledged.
+    fn append(&self, entry: &Entry, means: &Means) -> bool {
         let (acks, acknowledged) = Acks::to_wait_for();
         let sent = self.write(entry, &acks, means);
         acks.seal();
@@ -101,7 +101,7 @@ impl From<RowsError> for Stopped {
     }
 }
 
-/// Feeds an object to the log, from its first row that is not settled, and says how that ended.
+/// Writes an object to the log, from its first row that is not acknowledged, and returns how that ended.
 pub(super) fn feed(
     line: &Line,
     object: &Located,
@@ -118,7 +118,7 @@ pub(super) fn feed(
                 break End::Failed(Failure { reason, progress });
             }
             Err(Stopped::Object(RowsError::Broken(error))) => {
-                tracing::warn!(%error, id = request.id, "an object broke off; it is read again");
+                tracing::warn!(%error, id = request.id, "an object ended early; it is read again");
             }
             Err(Stopped::Log(reason)) => {
                 tracing::warn!(
@@ -135,7 +135,7 @@ pub(super) fn feed(
         End::Failed(failure) => Entry::Failed(failure.clone()),
         End::Cancelled | End::Panicked => return end,
     };
-    if line.settle(&entry, means) {
+    if line.append(&entry, means) {
         end
     } else {
         End::Cancelled
@@ -171,7 +171,7 @@ fn attempt(
         window.send(line, object, request, &row, means)?;
         if window.is_full() {
             *progress = window.close(means)?;
-            // Nobody waits for it: what comes after it does.
+            // Not awaited: the next wait covers it.
             let told = Acks::new(|_| ());
             let entry = Entry::Progress(progress.clone());
             let written = line.write(&entry, &told, means);
@@ -184,7 +184,7 @@ fn attempt(
     Ok(())
 }
 
-/// Rows that are on their way.
+/// Rows in flight.
 struct Window {
     after: Progress,
     accepted: u64,
@@ -243,7 +243,7 @@ impl Window {
             }),
         };
         let cancelled = || means.cancel.is_cancelled();
-        // A trace of millions of rows is none that anybody reads: only what comes of them is kept.
+        // A trace of millions of rows is of no use: only what follows from a row is kept.
         let trace = request
             .traceparent
             .as_deref()
@@ -283,7 +283,7 @@ impl Window {
         sent.map_err(|error| Stopped::Log(error.to_string()))
     }
 
-    /// Waits until the log has them all.
+    /// Waits until all of them are acknowledged.
     fn close(self, means: &Means) -> Result<Progress, Stopped> {
         self.acks.seal();
         wait(&self.acknowledged, means)?;

@@ -5,20 +5,14 @@
 
 use std::collections::{HashMap, HashSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError, mpsc};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 use metrics::{counter, gauge};
-use rdkafka::Message as _;
-use rdkafka::client::ClientContext;
-use rdkafka::config::RDKafkaLogLevel;
-use rdkafka::consumer::{BaseConsumer, Consumer as _, ConsumerContext, Rebalance};
-use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::message::BorrowedMessage;
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
-use tollgate_log::{Kafka, Profile, reports};
+use tollgate_log::{Log, LogError, RawRecord, ReaderEvent, TopicReader};
 use tollgate_service::Shutdown;
 use tollgate_service::health::Health;
 
@@ -34,13 +28,13 @@ const POLL: Duration = Duration::from_millis(100);
 
 /// A partition of the topic, as long as it is this instance's.
 struct Owned {
-    /// Tells one ownership from the next.
+    /// Distinguishes this ownership from the next.
     generation: u64,
     journal: Journal,
-    /// Everything that was there when it was taken is known.
+    /// Everything that was there when it was assigned is in the journal.
     caught_up: bool,
     cancel: CancellationToken,
-    /// Begun here; an import that has ended stays in it until the journal says so too.
+    /// Begun here; an import that has ended stays in it until the journal has its end too.
     begun: HashSet<String>,
 }
 
@@ -56,38 +50,35 @@ impl Owned {
     }
 }
 
-/// What the client library calls back into: partitions that go take their imports with them.
+/// The partitions of this instance. Those that are taken away cancel their imports.
 struct Partitions {
-    owned: Mutex<HashMap<i32, Owned>>,
-    generations: AtomicU64,
+    owned: HashMap<i32, Owned>,
+    generations: u64,
     stop: CancellationToken,
 }
 
 impl Partitions {
-    fn lock(&self) -> MutexGuard<'_, HashMap<i32, Owned>> {
-        self.owned.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl ClientContext for Partitions {
-    fn error(&self, error: KafkaError, reason: &str) {
-        reports::tell(&error, reason);
+    fn assign(&mut self, partition: i32) {
+        self.generations += 1;
+        let owned = Owned::new(&self.stop, self.generations);
+        if let Some(before) = self.owned.insert(partition, owned) {
+            before.cancel.cancel();
+        }
     }
 
-    fn log(&self, level: RDKafkaLogLevel, facility: &str, line: &str) {
-        reports::log(level, facility, line);
+    fn revoke(&mut self, partition: i32) {
+        if let Some(gone) = self.owned.remove(&partition) {
+            gone.cancel.cancel();
+        }
     }
-}
 
-impl ConsumerContext for Partitions {
-    fn pre_rebalance(&self, _: &BaseConsumer<Self>, rebalance: &Rebalance<'_>) {
-        if let Rebalance::Revoke(list) = rebalance {
-            let mut owned = self.lock();
-            for element in list.elements() {
-                if let Some(gone) = owned.remove(&element.partition()) {
-                    gone.cancel.cancel();
-                }
-            }
+    fn apply(&mut self, record: &RawRecord<'_>) {
+        let Some(owned) = self.owned.get_mut(&record.at.partition) else {
+            return;
+        };
+        if let Err(reason) = owned.journal.apply(record.payload) {
+            let (partition, offset) = (record.at.partition, record.offset);
+            tracing::warn!(partition, offset, %reason, "a record of imports is skipped");
         }
     }
 }
@@ -103,9 +94,9 @@ struct Ended {
 }
 
 pub(super) struct Worker {
-    consumer: BaseConsumer<Partitions>,
-    kafka: Kafka,
-    sources: std::sync::Arc<[Source]>,
+    reader: TopicReader,
+    partitions: Partitions,
+    sources: Arc<[Source]>,
     line: Line,
     /// Objects of one source that are read side by side.
     parallel: usize,
@@ -118,42 +109,20 @@ pub(super) struct Worker {
 
 impl Worker {
     pub(super) fn new(
-        kafka: &Kafka,
-        sources: std::sync::Arc<[Source]>,
+        log: &Log,
+        sources: Arc<[Source]>,
         line: Line,
         parallel: usize,
         health: &Health,
         shutdown: &Shutdown,
     ) -> anyhow::Result<Self> {
-        let mut config = kafka.consumer_config();
-        config
-            .set(
-                "group.id",
-                format!("{}tollgate-ingest-imports", kafka.config().topic_prefix),
-            )
-            .set("enable.auto.commit", "false")
-            .set("enable.auto.offset.store", "false")
-            .set("auto.offset.reset", "earliest")
-            .set("enable.partition.eof", "true")
-            .set("partition.assignment.strategy", "range,roundrobin");
-        let own = |name: &str| kafka.config().properties.contains_key(name);
-        if !own("session.timeout.ms") {
-            // An instance that was killed is noticed in seconds, and another goes on.
-            config.set("session.timeout.ms", "10000");
-        }
-        if kafka.config().profile() == Profile::Embedded && !own("fetch.wait.max.ms") {
-            config.set("fetch.wait.max.ms", "50");
-        }
-        let partitions = Partitions {
-            owned: Mutex::default(),
-            generations: AtomicU64::new(0),
-            stop: shutdown.token(),
-        };
-        let consumer: BaseConsumer<Partitions> = config.create_with_context(partitions)?;
-        consumer.subscribe(&[&kafka.topics().imports])?;
         Ok(Self {
-            consumer,
-            kafka: kafka.clone(),
+            reader: log.shared_reader("ingest-imports", &[&log.topics().imports])?,
+            partitions: Partitions {
+                owned: HashMap::new(),
+                generations: 0,
+                stop: shutdown.token(),
+            },
             sources,
             line,
             parallel,
@@ -182,62 +151,44 @@ impl Worker {
         }
     }
 
-    fn read(&self) {
-        match self.consumer.poll(POLL) {
-            None => {}
-            Some(Ok(message)) => {
-                self.health.warn(COMPONENT, None);
-                self.take(&message);
+    fn read(&mut self) {
+        let Self {
+            reader,
+            partitions,
+            health,
+            ..
+        } = self;
+        let polled = reader.poll(POLL, &mut |event| match event {
+            ReaderEvent::Record(record) => {
+                health.warn(COMPONENT, None);
+                partitions.apply(&record);
             }
-            Some(Err(KafkaError::PartitionEOF(partition))) => {
-                self.health.warn(COMPONENT, None);
-                self.with(partition, |owned| owned.caught_up = true);
-            }
-            Some(Err(error)) => match error.rdkafka_error_code() {
-                Some(
-                    RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic,
-                ) => {
-                    let topic = &self.kafka.topics().imports;
-                    let reason =
-                        format!("topic {topic} does not exist; `tollgate topics create` makes it");
-                    self.health.warn(COMPONENT, Some(reason));
+            ReaderEvent::CaughtUp(at) => {
+                health.warn(COMPONENT, None);
+                if let Some(owned) = partitions.owned.get_mut(&at.partition) {
+                    owned.caught_up = true;
                 }
-                _ => reports::tell(&error, "imports are read"),
-            },
-        }
-    }
-
-    fn take(&self, message: &BorrowedMessage<'_>) {
-        let payload = message.payload().unwrap_or_default();
-        if let Some(log) = self.kafka.embedded() {
-            log.release(
-                message.topic(),
-                message.partition(),
-                message.key_len() + payload.len(),
-            );
-        }
-        self.with(message.partition(), |owned| {
-            if let Err(reason) = owned.journal.apply(payload) {
-                let (partition, offset) = (message.partition(), message.offset());
-                tracing::warn!(partition, offset, %reason, "a record of imports is passed over");
+            }
+            ReaderEvent::Assigned(given) => {
+                given.iter().for_each(|at| partitions.assign(at.partition));
+            }
+            ReaderEvent::Revoked(taken) => {
+                taken.iter().for_each(|at| partitions.revoke(at.partition));
             }
         });
-    }
-
-    fn with(&self, partition: i32, change: impl FnOnce(&mut Owned)) {
-        let partitions = self.consumer.context();
-        let mut owned = partitions.lock();
-        change(owned.entry(partition).or_insert_with(|| {
-            let generation = partitions.generations.fetch_add(1, Ordering::Relaxed);
-            Owned::new(&partitions.stop, generation)
-        }));
+        match polled {
+            // The client recovers by itself, and has reported it.
+            Ok(()) | Err(LogError::Client { .. }) => {}
+            Err(error @ (LogError::NoTopic(_) | LogError::Refused(_))) => {
+                health.warn(COMPONENT, Some(error.to_string()));
+            }
+        }
     }
 
     /// Starts what is to be done, oldest first, as far as there is room.
     fn begin(&mut self) {
-        let partitions = self.consumer.context().clone();
-        let mut all = partitions.lock();
-        for (partition, owned) in all.iter_mut().filter(|(_, owned)| owned.caught_up) {
+        let all = self.partitions.owned.iter_mut();
+        for (partition, owned) in all.filter(|(_, owned)| owned.caught_up) {
             let Owned {
                 generation,
                 journal,
@@ -324,8 +275,7 @@ impl Worker {
             }
             // Where the partition came back meanwhile, it has begun anew already.
             End::Cancelled => {
-                let partitions = self.consumer.context();
-                if let Some(owned) = partitions.lock().get_mut(&ended.partition)
+                if let Some(owned) = self.partitions.owned.get_mut(&ended.partition)
                     && owned.generation == ended.generation
                 {
                     owned.begun.remove(&id);

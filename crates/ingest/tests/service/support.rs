@@ -4,15 +4,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use rdkafka::consumer::{BaseConsumer, Consumer as _};
-use rdkafka::message::Headers as _;
-use rdkafka::{Message as _, Offset, TopicPartitionList};
 use reqwest::{Client, RequestBuilder, Response};
 use serde_json::Value;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tollgate_ingest::IngestConfig;
-use tollgate_log::{Acks, Kafka, KafkaConfig, LogRecord, ProducerRecord};
+use tollgate_log::{Acks, Kafka, KafkaConfig, LogRecord, ProducerRecord, TopicReader};
 use tollgate_service::Shutdown;
 use tollgate_service::supervisor::RunningService;
 
@@ -150,7 +147,7 @@ impl Service {
         let mut reader = self.kafka.reader(&[topic]).unwrap();
         let read = reader.read_all(|record| {
             found.push(record);
-            Ok::<(), tollgate_log::KafkaError>(())
+            Ok::<(), tollgate_log::LogError>(())
         });
         read.unwrap();
         found
@@ -272,40 +269,24 @@ impl Record {
 }
 
 /// Reads all partitions of a topic from their beginning.
-pub(crate) struct Reader(BaseConsumer);
+pub(crate) struct Reader(TopicReader);
 
 impl Reader {
     pub(crate) fn new(kafka: &Kafka, topic: &str) -> Self {
-        let mut config = kafka.client_config();
-        config
-            .set("group.id", "test")
-            .set("enable.auto.commit", "false")
-            .set("fetch.wait.max.ms", "5");
-        let consumer: BaseConsumer = config.create().unwrap();
-        let mut assignment = TopicPartitionList::new();
-        for partition in 0..kafka.partition_counts(&[topic]).unwrap()[topic] {
-            assignment
-                .add_partition_offset(topic, partition, Offset::Beginning)
-                .unwrap();
-        }
-        consumer.assign(&assignment).unwrap();
-        Self(consumer)
+        Self(kafka.reader(&[topic]).unwrap())
     }
 
     pub(crate) fn next(&mut self) -> Option<Record> {
-        let message = self.0.poll(Duration::from_millis(50))?.unwrap();
-        let text = |bytes: Option<&[u8]>| String::from_utf8(bytes.unwrap().to_vec()).unwrap();
-        let headers = message.headers().map(|headers| {
-            let pairs = headers.iter();
-            pairs
-                .map(|header| (header.key.to_owned(), text(header.value)))
-                .collect()
-        });
+        let record = self.0.next(Duration::from_millis(50)).unwrap()?;
+        let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+        let headers = record.headers.into_iter();
         Some(Record {
-            partition: message.partition(),
-            key: text(message.key()),
-            payload: text(message.payload()),
-            headers: headers.unwrap_or_default(),
+            partition: record.partition,
+            key: text(record.key.unwrap()),
+            payload: text(record.payload),
+            headers: headers
+                .map(|(name, value)| (name, text(value.unwrap())))
+                .collect(),
         })
     }
 }

@@ -42,8 +42,9 @@ impl Pipeline {
         let health = Health::default();
         let options = ConsumerOptions {
             stage: Stage::Notifier,
+            topics: Vec::new(),
             start: StartingPosition::TrimHorizon,
-            lanes: Distribution::ByPartition(1),
+            distribution: Distribution::ByPartition(1),
             batching: Batching {
                 max_records: 1,
                 max_bytes: 1 << 20,
@@ -176,7 +177,11 @@ impl Pipeline {
     }
 
     fn revoke(&self) {
-        self.to_dispatcher.send(Event::Revoked(vec![0])).unwrap();
+        self.to_dispatcher
+            .send(Event::Revoked(vec![tollgate_log::TopicPartition::new(
+                0, 0,
+            )]))
+            .unwrap();
     }
 
     async fn until(&self, what: &str, condition: impl Fn(&Self) -> bool) {

@@ -285,7 +285,7 @@ impl Snapshots {
 pub(crate) struct Kept(pub(crate) Arc<Snapshots>);
 
 impl Histories for Kept {
-    fn lane(&self, key: &[u8]) -> u64 {
+    fn worker_hash(&self, key: &[u8]) -> u64 {
         self.0.hasher.key(key).spread()
     }
 
@@ -337,7 +337,7 @@ impl Histories for Kept {
         self.0.write_what_is_due();
     }
 
-    fn settle(&self, timeout: Duration) {
+    fn wait_until_written(&self, timeout: Duration) {
         let deadline = Instant::now() + timeout;
         let mut state = self.0.lock();
         while !state.pending.is_empty() {

@@ -1,4 +1,4 @@
-//! Load straight onto the topic, as a producer that does not know ingest.
+//! Load written to the topic directly, as by a producer that does not use ingest.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -9,8 +9,8 @@ use tollgate_types::Transaction;
 use super::Target;
 use super::report::{Outcome, Tally};
 
-/// How long a full queue may hold a transaction up before the run ends.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// How long a transaction may wait for room in the queue before the run ends.
+const SEND_TIMEOUT: Duration = Duration::from_secs(30);
 
 pub(crate) struct KafkaTarget {
     producer: Producer,
@@ -50,7 +50,7 @@ impl Target for KafkaTarget {
         tally: &Arc<Tally>,
     ) -> anyhow::Result<()> {
         for text in batch {
-            // A line that is no transaction is written all the same, without a key: the scorer must cope.
+            // A line that is no transaction is written too, without a key: the scorer dead-letters it.
             let user = Transaction::parse(text.as_bytes())
                 .map(|transaction| transaction.user_id.into_owned())
                 .ok();
@@ -68,7 +68,7 @@ impl Target for KafkaTarget {
                 tally.ended(1, due.elapsed(), outcome);
             });
             self.producer
-                .send_until(&record, &acks, Instant::now() + PATIENCE)
+                .send_until(&record, &acks, Instant::now() + SEND_TIMEOUT)
                 .await?;
             acks.seal();
         }

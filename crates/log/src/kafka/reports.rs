@@ -1,7 +1,7 @@
-//! What a Kafka client reports of its connections: told once, then counted.
+//! What a Kafka client reports of its connections: logged once, then counted.
 //!
-//! Brokers come and go, OCI Streaming closes connections now and then to spread them anew, and the client mends it by
-//! itself. A line for each would be a storm that hides everything else.
+//! Brokers restart, OCI Streaming closes connections from time to time to spread them anew, and the client reconnects
+//! by itself. One log line for each would hide everything else.
 
 use std::collections::HashMap;
 use std::sync::{LazyLock, Mutex, PoisonError};
@@ -13,15 +13,15 @@ use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::ConsumerContext;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 
-/// The same is told again after so long, with how often it came meanwhile.
-const TOLD_AGAIN: Duration = Duration::from_secs(60);
+/// The same report is logged again after this time, with how often it came in between.
+const INTERVAL: Duration = Duration::from_secs(60);
 
-/// What the clients of this process have told, which are all of one log.
+/// The reports of all clients of this process.
 static REPORTS: LazyLock<Reports> = LazyLock::new(Reports::default);
 
-/// A client has an error that it mends by itself.
-pub fn tell(error: &KafkaError, reason: &str) {
-    // The end of a partition is no error, and told by the poll to whoever asked for it.
+/// A client has an error from which it recovers by itself.
+pub(super) fn client_error(error: &KafkaError, reason: &str) {
+    // The end of a partition is no error, and the poll returns it.
     if error.rdkafka_error_code() == Some(RDKafkaErrorCode::PartitionEOF) {
         return;
     }
@@ -35,14 +35,14 @@ pub fn tell(error: &KafkaError, reason: &str) {
 }
 
 /// A line of the client library's own log.
-pub fn log(level: RDKafkaLogLevel, facility: &str, line: &str) {
+pub(super) fn log(level: RDKafkaLogLevel, facility: &str, line: &str) {
     match level {
         RDKafkaLogLevel::Notice | RDKafkaLogLevel::Info | RDKafkaLogLevel::Debug => {
-            tracing::debug!(facility, line, "the log's client says");
+            tracing::debug!(facility, line, "the log's client logs");
         }
         _ => {
             if let Some(suppressed) = REPORTS.due(facility.to_owned(), Instant::now()) {
-                tracing::warn!(facility, line, suppressed, "the log's client says");
+                tracing::warn!(facility, line, suppressed, "the log's client logs");
             }
         }
     }
@@ -50,11 +50,11 @@ pub fn log(level: RDKafkaLogLevel, facility: &str, line: &str) {
 
 /// The callbacks of a client that needs no others.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Quiet;
+pub(super) struct Quiet;
 
 impl ClientContext for Quiet {
     fn error(&self, error: KafkaError, reason: &str) {
-        tell(&error, reason);
+        client_error(&error, reason);
     }
 
     fn log(&self, level: RDKafkaLogLevel, facility: &str, line: &str) {
@@ -64,32 +64,32 @@ impl ClientContext for Quiet {
 
 impl ConsumerContext for Quiet {}
 
-/// What was told when, by its kind.
+/// When each kind was logged last.
 #[derive(Debug, Default)]
-struct Reports(Mutex<HashMap<String, Told>>);
+struct Reports(Mutex<HashMap<String, Logged>>);
 
 #[derive(Debug)]
-struct Told {
+struct Logged {
     at: Instant,
     since: u64,
 }
 
 impl Reports {
-    /// How many were kept back since the last, where one is to be told now.
+    /// How many were suppressed since the last, where one is to be logged now.
     fn due(&self, kind: String, now: Instant) -> Option<u64> {
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         match all.get_mut(&kind) {
-            Some(told) if now < told.at + TOLD_AGAIN => {
-                told.since += 1;
+            Some(logged) if now < logged.at + INTERVAL => {
+                logged.since += 1;
                 None
             }
-            Some(told) => {
-                let since = std::mem::take(&mut told.since);
-                told.at = now;
+            Some(logged) => {
+                let since = std::mem::take(&mut logged.since);
+                logged.at = now;
                 Some(since)
             }
             None => {
-                all.insert(kind, Told { at: now, since: 0 });
+                all.insert(kind, Logged { at: now, since: 0 });
                 Some(0)
             }
         }
@@ -101,17 +101,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_error_that_comes_again_and_again_is_told_once_a_minute_with_its_number() {
+    fn a_repeated_error_is_logged_once_a_minute_with_its_count() {
         let reports = Reports::default();
         let begin = Instant::now();
-        let told = |kind: &str, seconds| {
+        let logged = |kind: &str, seconds| {
             reports.due(kind.to_owned(), begin + Duration::from_secs(seconds))
         };
-        assert_eq!(told("transport", 0), Some(0));
-        assert_eq!(told("transport", 1), None);
-        assert_eq!(told("transport", 59), None);
-        assert_eq!(told("resolve", 59), Some(0));
-        assert_eq!(told("transport", 61), Some(2));
-        assert_eq!(told("transport", 62), None);
+        assert_eq!(logged("transport", 0), Some(0));
+        assert_eq!(logged("transport", 1), None);
+        assert_eq!(logged("transport", 59), None);
+        assert_eq!(logged("resolve", 59), Some(0));
+        assert_eq!(logged("transport", 61), Some(2));
+        assert_eq!(logged("transport", 62), None);
     }
 }

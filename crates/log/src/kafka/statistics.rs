@@ -3,11 +3,11 @@
 use metrics::{counter, gauge};
 use rdkafka::statistics::Statistics;
 
-/// How often the library tells.
+/// How often the library reports.
 pub(super) const INTERVAL_MS: &str = "5000";
 
-/// Tells the statistics of one client; `client` says whose it is, such as `scorer`, and `role` which of its clients.
-pub(super) fn tell(client: &'static str, role: &'static str, statistics: &Statistics) {
+/// Records the statistics of one client. `client` names its owner, such as `scorer`, and `role` which of its clients it is.
+pub(super) fn record(client: &'static str, role: &'static str, statistics: &Statistics) {
     let labels = [("client", client), ("role", role)];
     gauge!("tollgate_log_queue_records", &labels).set(float(statistics.msg_cnt));
     gauge!("tollgate_log_queue_bytes", &labels).set(float(statistics.msg_size));

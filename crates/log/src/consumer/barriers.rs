@@ -1,0 +1,114 @@
+//! When a barrier is due in a partition: the place at which all workers write their part of its history.
+//!
+//! The partitions take turns, one within each share of the interval; one that has moved far gets a barrier before its
+//! turn. A partition that has not moved since its last barrier gets none.
+
+use std::collections::{BTreeMap, HashMap};
+use std::time::Instant;
+
+use crate::histories::BarrierInterval;
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct Barriers {
+    interval: BarrierInterval,
+    /// Offset of the last barrier, by partition.
+    offsets: HashMap<i32, i64>,
+    /// The partition that had its turn last.
+    last: i32,
+    next_turn: Instant,
+}
+
+impl Barriers {
+    pub(super) fn new(interval: BarrierInterval, now: Instant) -> Self {
+        Self {
+            interval,
+            offsets: HashMap::new(),
+            last: 0,
+            next_turn: now,
+        }
+    }
+
+    /// A new assignment, with the offsets at which histories were restored: those need no barrier before they move.
+    pub(super) fn reset(&mut self, restored: impl Iterator<Item = (i32, i64)>) {
+        self.offsets = restored.collect();
+    }
+
+    /// The partitions in which a barrier is due, of those that are read up to these positions.
+    pub(super) fn due(&mut self, now: Instant, positions: &BTreeMap<i32, i64>) -> Vec<i32> {
+        let moved: Vec<(i32, i64)> = positions
+            .iter()
+            .filter_map(|(partition, next)| {
+                let last = self.offsets.get(partition).copied().unwrap_or_default();
+                (*next > last).then_some((*partition, next - last))
+            })
+            .collect();
+        let mut due: Vec<i32> = moved
+            .iter()
+            .filter(|(_, since)| *since >= self.interval.offsets)
+            .map(|(partition, _)| *partition)
+            .collect();
+        if now >= self.next_turn {
+            let after_last = moved.iter().find(|(partition, _)| *partition > self.last);
+            if let Some((partition, _)) = after_last.or(moved.first()) {
+                self.last = *partition;
+                due.push(*partition);
+            }
+            let share = u32::try_from(positions.len().max(1)).unwrap_or(u32::MAX);
+            self.next_turn = now + self.interval.interval / share;
+        }
+        due
+    }
+
+    /// Whether a partition has moved since its last barrier.
+    pub(super) fn is_behind(&self, partition: i32, offset: i64) -> bool {
+        self.offsets.get(&partition) != Some(&offset)
+    }
+
+    /// A barrier was set at this offset.
+    pub(super) fn set(&mut self, partition: i32, offset: i64) {
+        self.offsets.insert(partition, offset);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    fn barriers(now: Instant) -> Barriers {
+        let interval = BarrierInterval {
+            interval: Duration::from_secs(30),
+            offsets: 100,
+        };
+        Barriers::new(interval, now)
+    }
+
+    #[test]
+    fn partitions_that_have_moved_take_turns_within_the_interval() {
+        let begin = Instant::now();
+        let mut barriers = barriers(begin);
+        let positions = BTreeMap::from([(1, 10), (2, 0), (3, 20)]);
+        let mut due = |seconds| barriers.due(begin + Duration::from_secs(seconds), &positions);
+        assert_eq!(due(0), [1]);
+        assert_eq!(due(9), [0; 0]);
+        assert_eq!(due(10), [3]);
+        assert_eq!(due(20), [1]);
+    }
+
+    #[test]
+    fn a_partition_that_has_moved_far_does_not_wait_for_its_turn() {
+        let begin = Instant::now();
+        let mut barriers = barriers(begin);
+        barriers.reset([(1, 50)].into_iter());
+        let positions = BTreeMap::from([(1, 149)]);
+        assert_eq!(barriers.due(begin, &positions), [1]);
+        barriers.set(1, 149);
+        assert!(!barriers.is_behind(1, 149));
+        let far = BTreeMap::from([(1, 249)]);
+        assert_eq!(barriers.due(begin, &far), [1]);
+        barriers.set(1, 249);
+        assert_eq!(barriers.due(begin, &far), [0; 0]);
+    }
+}

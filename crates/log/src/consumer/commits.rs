@@ -1,0 +1,147 @@
+//! Commits beside the loop, on a thread of their own: the loop must not wait for the answer while it reads.
+//!
+//! Invariant: one commit at a time, so that an older frontier never arrives behind a newer one, and an offset counts as
+//! committed only when its commit has succeeded. What a failed commit held is offered again by the ledgers.
+
+use std::collections::HashMap;
+use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
+use std::thread::JoinHandle;
+use std::time::SystemTime;
+
+use super::feed::{CommitOffset, OffsetCommitter};
+use crate::error::LogError;
+use crate::in_flight::Committable;
+use crate::record::TopicPartition;
+
+/// A commit whose answer has not come.
+#[derive(Debug)]
+struct Requested {
+    offsets: Committable,
+    began: SystemTime,
+}
+
+/// What became of a commit.
+#[derive(Debug)]
+pub(super) struct CommitEnd {
+    pub(super) offsets: Committable,
+    pub(super) began: SystemTime,
+    pub(super) result: Result<(), LogError>,
+}
+
+/// The committing thread, and the one commit that it may be at.
+#[derive(Debug)]
+pub(super) struct Commits {
+    requests: Option<Sender<Vec<CommitOffset>>>,
+    answers: Receiver<Result<(), LogError>>,
+    thread: Option<JoinHandle<()>>,
+    requested: Option<Requested>,
+}
+
+impl Commits {
+    /// Starts the thread.
+    pub(super) fn start(
+        name: &str,
+        mut committer: Box<dyn OffsetCommitter>,
+    ) -> Result<Self, LogError> {
+        let (requests, requested) = channel::<Vec<CommitOffset>>();
+        let (answer, answers) = channel();
+        let thread = std::thread::Builder::new()
+            .name(format!("{name}-committer"))
+            .spawn(move || {
+                while let Ok(offsets) = requested.recv() {
+                    // The receiver is there as long as the sender of requests.
+                    let _ = answer.send(committer.commit(&offsets));
+                }
+            })
+            .map_err(|error| LogError::Refused(format!("cannot start a thread: {error}")))?;
+        Ok(Self {
+            requests: Some(requests),
+            answers,
+            thread: Some(thread),
+            requested: None,
+        })
+    }
+
+    /// Whether a commit has begun whose answer was not taken.
+    pub(super) const fn is_busy(&self) -> bool {
+        self.requested.is_some()
+    }
+
+    /// Begins to commit these offsets, each with its note, unless there are none. Not while another commit is busy.
+    pub(super) fn begin(
+        &mut self,
+        offsets: Committable,
+        note: impl Fn(TopicPartition) -> Option<String>,
+    ) -> Result<(), LogError> {
+        if offsets.offsets.is_empty() || self.is_busy() {
+            return Ok(());
+        }
+        let list = offsets
+            .offsets
+            .iter()
+            .map(|(partition, offset)| CommitOffset {
+                partition: *partition,
+                offset: *offset,
+                note: note(*partition),
+            });
+        let sent = self
+            .requests
+            .as_ref()
+            .is_some_and(|requests| requests.send(list.collect()).is_ok());
+        if !sent {
+            return Err(panicked());
+        }
+        self.requested = Some(Requested {
+            offsets,
+            began: SystemTime::now(),
+        });
+        Ok(())
+    }
+
+    /// How the commit has ended, if it has.
+    pub(super) fn take_end(&mut self) -> Option<CommitEnd> {
+        self.requested.as_ref()?;
+        let result = match self.answers.try_recv() {
+            Ok(result) => result,
+            Err(TryRecvError::Empty) => return None,
+            Err(TryRecvError::Disconnected) => Err(panicked()),
+        };
+        self.end(result)
+    }
+
+    /// Waits for the end of the commit, if one has begun.
+    pub(super) fn wait(&mut self) -> Option<CommitEnd> {
+        self.requested.as_ref()?;
+        let result = self.answers.recv().unwrap_or_else(|_| Err(panicked()));
+        self.end(result)
+    }
+
+    fn end(&mut self, result: Result<(), LogError>) -> Option<CommitEnd> {
+        let Requested { offsets, began } = self.requested.take()?;
+        Some(CommitEnd {
+            offsets,
+            began,
+            result,
+        })
+    }
+}
+
+impl Drop for Commits {
+    /// Waits for the thread, which holds the client: whoever drops the client last leaves the group.
+    fn drop(&mut self) {
+        drop(self.requests.take());
+        if let Some(thread) = self.thread.take() {
+            // If it has panicked, what it did not commit is read again.
+            let _ = thread.join();
+        }
+    }
+}
+
+fn panicked() -> LogError {
+    LogError::Refused("the thread that commits has panicked".to_owned())
+}
+
+/// The committed offsets by partition.
+pub(super) fn by_partition(committed: &Committable) -> HashMap<TopicPartition, i64> {
+    committed.offsets.iter().copied().collect()
+}

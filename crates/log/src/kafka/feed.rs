@@ -1,0 +1,531 @@
+//! Reading from Kafka: the client library behind the seam [`Feed`].
+//!
+//! The rebalance callback runs inside a poll and only sends an event; the poll returns it. Invariant: every event is
+//! answered once, by `assign` or `unassign`. The group waits for the answer, and so does leaving the group: a feed that
+//! is dropped answers what is open.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::time::Duration;
+
+use rdkafka::client::ClientContext;
+use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _, ConsumerContext};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::message::{BorrowedHeaders, Headers as _, Message as _};
+use rdkafka::statistics::Statistics;
+use rdkafka::topic_partition_list::TopicPartitionListElem;
+use rdkafka::types::RDKafkaRespErr;
+use rdkafka::{Offset, TopicPartitionList};
+
+use super::{REQUEST_TIMEOUT, reports, settings, statistics};
+use crate::config::KafkaConfig;
+use crate::consumer::feed::{
+    CommitOffset, CommittedOffset, Feed, FeedEvent, FeedOptions, Membership, OffsetCommitter,
+    OutOfRange, Polled, StartOffset,
+};
+use crate::error::LogError;
+use crate::record::{HeaderList, RawRecord, TopicPartition};
+
+/// Callbacks of the client.
+struct Callbacks {
+    topics: Arc<[String]>,
+    /// The stage in whose metrics the client appears.
+    stage: Option<&'static str>,
+    rebalances: Sender<FeedEvent>,
+    /// The feed is being dropped: nobody is left to answer an event.
+    closing: Arc<AtomicBool>,
+}
+
+impl Callbacks {
+    fn partitions(&self, list: &TopicPartitionList) -> Vec<TopicPartition> {
+        let elements = list.elements();
+        elements
+            .iter()
+            .filter_map(|element| partition_of(&self.topics, element))
+            .collect()
+    }
+
+    fn lag(&self, topic: usize, partition: i32) -> Option<metrics::Gauge> {
+        let topic = self.topics.get(topic)?;
+        let labels = [
+            ("topic", topic.clone()),
+            ("partition", partition.to_string()),
+        ];
+        Some(metrics::gauge!(
+            "tollgate_log_consumer_lag_records",
+            &labels
+        ))
+    }
+}
+
+impl ClientContext for Callbacks {
+    fn stats(&self, statistics: Statistics) {
+        let Some(stage) = self.stage else { return };
+        statistics::record(stage, "consumer", &statistics);
+        for (index, name) in self.topics.iter().enumerate() {
+            let topic = statistics.topics.get(name);
+            let partitions = topic.into_iter().flat_map(|topic| &topic.partitions);
+            for (partition, of) in
+                partitions.filter(|(partition, of)| **partition >= 0 && of.consumer_lag >= 0)
+            {
+                if let Some(lag) = self.lag(index, *partition) {
+                    lag.set(statistics::float(of.consumer_lag.unsigned_abs()));
+                }
+            }
+        }
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        reports::client_error(&error, reason);
+    }
+
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, line: &str) {
+        reports::log(level, facility, line);
+    }
+}
+
+impl ConsumerContext for Callbacks {
+    fn rebalance(
+        &self,
+        consumer: &BaseConsumer<Self>,
+        kind: RDKafkaRespErr,
+        list: &mut TopicPartitionList,
+    ) {
+        if let Some(stage) = self.stage {
+            metrics::counter!("tollgate_log_rebalances_total", "stage" => stage).increment(1);
+        }
+        let partitions = self.partitions(list);
+        let assigned = kind == RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS;
+        if !assigned && self.stage.is_some() {
+            // The next owner reports how far behind they are.
+            partitions
+                .iter()
+                .filter_map(|at| self.lag(at.topic, at.partition))
+                .for_each(|lag| lag.set(0.0));
+        }
+        if self.closing.load(Ordering::Acquire) {
+            unassign(consumer);
+            return;
+        }
+        let event = if assigned {
+            FeedEvent::Assigned(partitions)
+        } else {
+            FeedEvent::Revoked {
+                partitions,
+                lost: consumer.assignment_lost(),
+            }
+        };
+        // The receiver is dropped after `closing` is set.
+        let _ = self.rebalances.send(event);
+    }
+}
+
+fn unassign(consumer: &BaseConsumer<Callbacks>) {
+    if let Err(error) = consumer.unassign() {
+        tracing::warn!(%error, "partitions could not be given back");
+    }
+}
+
+/// A partition of one of these topics.
+fn partition_of(topics: &[String], element: &TopicPartitionListElem<'_>) -> Option<TopicPartition> {
+    let topic = index_of(topics, element.topic())?;
+    Some(TopicPartition::new(topic, element.partition()))
+}
+
+fn index_of(topics: &[String], name: &str) -> Option<usize> {
+    topics.iter().position(|topic| topic == name)
+}
+
+/// A consumer.
+pub(crate) struct KafkaFeed {
+    consumer: Arc<BaseConsumer<Callbacks>>,
+    brokers: String,
+    topics: Arc<[String]>,
+    group: String,
+    rebalances: Receiver<FeedEvent>,
+    /// An event was returned by a poll and not answered.
+    unanswered: bool,
+    closing: Arc<AtomicBool>,
+    /// Partitions whose end was not reported since they were assigned.
+    open: Vec<TopicPartition>,
+    /// Ends that were found together and are still to be reported.
+    ends: Vec<TopicPartition>,
+}
+
+impl KafkaFeed {
+    /// `defaults` are client settings that the configured properties override.
+    pub(crate) fn new(
+        config: &KafkaConfig,
+        brokers: &str,
+        options: FeedOptions,
+        defaults: &[(&str, &str)],
+    ) -> Result<Self, LogError> {
+        let mut client = settings::consumer_config(config, brokers);
+        client
+            // A reader outside a group commits nothing, but the client library requires a name.
+            .set("group.id", &options.group)
+            .set("enable.auto.commit", "false")
+            .set("enable.auto.offset.store", "false")
+            .set(
+                "auto.offset.reset",
+                match options.out_of_range {
+                    OutOfRange::Fail => "error",
+                    OutOfRange::Oldest => "earliest",
+                    OutOfRange::Newest => "latest",
+                },
+            )
+            .set("enable.partition.eof", "true");
+        if options.stage.is_some() {
+            client.set("statistics.interval.ms", statistics::INTERVAL_MS);
+        }
+        let mut defaults = defaults.to_vec();
+        if options.membership == Membership::Member {
+            client.set("partition.assignment.strategy", "range,roundrobin");
+            // A member that was killed is noticed in seconds, and its partitions go to another.
+            defaults.push(("session.timeout.ms", "10000"));
+        }
+        for (name, value) in defaults {
+            if !config.properties.contains_key(name) {
+                client.set(name, value);
+            }
+        }
+        let topics: Arc<[String]> = options.topics.into();
+        let (sender, rebalances) = channel();
+        let closing = Arc::new(AtomicBool::new(false));
+        let callbacks = Callbacks {
+            topics: Arc::clone(&topics),
+            stage: options.stage,
+            rebalances: sender,
+            closing: Arc::clone(&closing),
+        };
+        let consumer = client
+            .create_with_context(callbacks)
+            .map_err(LogError::client("cannot make a consumer"))?;
+        Ok(Self {
+            consumer: Arc::new(consumer),
+            brokers: brokers.to_owned(),
+            topics,
+            group: options.group,
+            rebalances,
+            unanswered: false,
+            closing,
+            open: Vec::new(),
+            ends: Vec::new(),
+        })
+    }
+
+    /// Names of the topics, for messages.
+    fn names(&self) -> String {
+        self.topics.join(", ")
+    }
+
+    fn topic(&self, index: usize) -> Result<&str, LogError> {
+        let topic = self.topics.get(index).map(String::as_str);
+        topic.ok_or_else(|| LogError::Refused(format!("no topic has the index {index}")))
+    }
+
+    fn list(
+        &self,
+        partitions: impl Iterator<Item = (TopicPartition, Offset)>,
+    ) -> Result<TopicPartitionList, LogError> {
+        let mut list = TopicPartitionList::new();
+        for (at, offset) in partitions {
+            list.add_partition_offset(self.topic(at.topic)?, at.partition, offset)
+                .map_err(LogError::client("an offset is out of range"))?;
+        }
+        Ok(list)
+    }
+
+    /// The event that the callback has sent, if any.
+    fn take_rebalance(&mut self) -> Option<Polled<'static>> {
+        let event = self.rebalances.try_recv().ok()?;
+        self.unanswered = true;
+        Some(Polled::Event(event))
+    }
+
+    /// Finds which partitions of this number have ended: the library does not report of which topic one is.
+    fn note_end(&mut self, partition: i32) {
+        let open = self.open.iter().copied();
+        let candidates: Vec<TopicPartition> = open.filter(|at| at.partition == partition).collect();
+        let ended: Vec<TopicPartition> = if self.topics.len() == 1 {
+            candidates
+        } else {
+            candidates
+                .into_iter()
+                .filter(|at| self.is_at_end(*at).unwrap_or(false))
+                .collect()
+        };
+        self.open.retain(|at| !ended.contains(at));
+        self.ends.extend(ended);
+    }
+
+    fn is_at_end(&mut self, at: TopicPartition) -> Result<bool, LogError> {
+        let (oldest, end) = self.watermarks(at)?;
+        let positions = self
+            .consumer
+            .position()
+            .map_err(LogError::client("cannot look up positions"))?;
+        let position = positions.elements().iter().find_map(|element| {
+            (partition_of(&self.topics, element) == Some(at)).then(|| element.offset())
+        });
+        Ok(match position {
+            Some(Offset::Offset(position)) => position >= end,
+            // Nothing of it was read.
+            _ => oldest == end,
+        })
+    }
+
+    fn error(&self, error: KafkaError) -> LogError {
+        match error.rdkafka_error_code() {
+            Some(RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange) => {
+                self.refused(&error)
+            }
+            Some(RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic) => {
+                LogError::NoTopic(self.names())
+            }
+            _ if matches!(error, KafkaError::MessageConsumptionFatal(_)) => self.refused(&error),
+            // The client recovers by itself: it reconnects and rejoins. It has reported it to its callback too.
+            _ => LogError::client("cannot read the log")(error),
+        }
+    }
+
+    fn refused(&self, error: &KafkaError) -> LogError {
+        LogError::Refused(format!(
+            "topic {} no longer holds the records to go on with: they were deleted before this stage had read them. \
+             Raise the topic's retention; to go on with what is left, reset the offsets of group {}: {error}",
+            self.names(),
+            self.group
+        ))
+    }
+}
+
+impl Feed for KafkaFeed {
+    fn subscribe(&mut self) -> Result<(), LogError> {
+        let topics: Vec<&str> = self.topics.iter().map(String::as_str).collect();
+        self.consumer
+            .subscribe(&topics)
+            .map_err(LogError::client(format!(
+                "cannot subscribe to {}",
+                self.names()
+            )))
+    }
+
+    fn poll(&mut self, timeout: Duration, take: &mut dyn FnMut(Polled<'_>)) {
+        if let Some(end) = self.ends.pop() {
+            return take(Polled::Event(FeedEvent::EndOfPartition(end)));
+        }
+        if let Some(event) = self.take_rebalance() {
+            return take(event);
+        }
+        let mut timeout = timeout;
+        loop {
+            let error = match self.consumer.poll(timeout) {
+                Some(Ok(message)) => {
+                    let topic = match &*self.topics {
+                        [_] => 0,
+                        topics => index_of(topics, message.topic()).unwrap_or_default(),
+                    };
+                    return take(Polled::Record(RawRecord {
+                        at: TopicPartition::new(topic, message.partition()),
+                        offset: message.offset(),
+                        timestamp_ms: message.timestamp().to_millis(),
+                        key: message.key(),
+                        payload: message.payload().unwrap_or_default(),
+                        headers: &KafkaHeaders(message.headers()),
+                    }));
+                }
+                Some(Err(error)) => error,
+                // The poll returns without a record where it has called the callback.
+                None => return take(self.take_rebalance().unwrap_or(Polled::Nothing)),
+            };
+            let KafkaError::PartitionEOF(partition) = error else {
+                return take(Polled::Event(FeedEvent::Error(self.error(error))));
+            };
+            self.note_end(partition);
+            if let Some(end) = self.ends.pop() {
+                return take(Polled::Event(FeedEvent::EndOfPartition(end)));
+            }
+            // An end that was reported before: other partitions may have records.
+            timeout = Duration::ZERO;
+        }
+    }
+
+    fn assign(&mut self, starts: &[(TopicPartition, StartOffset)]) -> Result<(), LogError> {
+        let list = self.list(starts.iter().map(|(at, start)| {
+            let offset = match start {
+                StartOffset::Oldest => Offset::Beginning,
+                StartOffset::At(offset) => Offset::Offset(*offset),
+            };
+            (*at, offset)
+        }))?;
+        self.consumer
+            .assign(&list)
+            .map_err(LogError::client(format!(
+                "cannot take partitions of {}",
+                self.names()
+            )))?;
+        self.unanswered = false;
+        self.open = starts.iter().map(|(at, _)| *at).collect();
+        self.ends.clear();
+        Ok(())
+    }
+
+    fn unassign(&mut self) -> Result<(), LogError> {
+        self.unanswered = false;
+        self.open.clear();
+        self.ends.clear();
+        self.consumer
+            .unassign()
+            .map_err(LogError::client("cannot give partitions back"))
+    }
+
+    fn pause(&mut self) -> Result<(), LogError> {
+        let assigned = self.consumer.assignment();
+        assigned
+            .and_then(|assigned| self.consumer.pause(&assigned))
+            .map_err(LogError::client("cannot pause"))
+    }
+
+    fn resume(&mut self) -> Result<(), LogError> {
+        let assigned = self.consumer.assignment();
+        assigned
+            .and_then(|assigned| self.consumer.resume(&assigned))
+            .map_err(LogError::client("cannot resume"))
+    }
+
+    fn partition_count(&mut self, topic: usize) -> Result<i32, LogError> {
+        let topic = self.topic(topic)?;
+        let metadata = self
+            .consumer
+            .fetch_metadata(Some(topic), REQUEST_TIMEOUT)
+            .map_err(LogError::client(format!(
+                "no broker at {} answers",
+                self.brokers
+            )))?;
+        let found = metadata.topics().iter().find(|found| {
+            found.name() == topic && found.error().is_none() && !found.partitions().is_empty()
+        });
+        let count = found.map(|found| found.partitions().len());
+        let count = count.ok_or_else(|| LogError::NoTopic(topic.to_owned()))?;
+        Ok(i32::try_from(count).unwrap_or(i32::MAX))
+    }
+
+    fn committed(
+        &mut self,
+        partitions: &[TopicPartition],
+    ) -> Result<Vec<CommittedOffset>, LogError> {
+        let list = self.list(partitions.iter().map(|at| (*at, Offset::Invalid)))?;
+        let committed = self
+            .consumer
+            .committed_offsets(list, REQUEST_TIMEOUT)
+            .map_err(LogError::client(format!(
+                "cannot read the committed offsets of {}",
+                self.names()
+            )))?;
+        let elements = committed.elements();
+        let found = elements.iter().filter_map(|element| {
+            Some(CommittedOffset {
+                partition: partition_of(&self.topics, element)?,
+                offset: match element.offset() {
+                    Offset::Offset(offset) => Some(offset),
+                    _ => None,
+                },
+                note: element.metadata().to_owned(),
+            })
+        });
+        Ok(found.collect())
+    }
+
+    fn watermarks(&mut self, at: TopicPartition) -> Result<(i64, i64), LogError> {
+        let topic = self.topic(at.topic)?;
+        self.consumer
+            .fetch_watermarks(topic, at.partition, REQUEST_TIMEOUT)
+            .map_err(LogError::client(format!("cannot read the ends of {topic}")))
+    }
+
+    fn offsets_for_time(
+        &mut self,
+        partitions: &[TopicPartition],
+        since_ms: i64,
+    ) -> Result<Vec<Option<i64>>, LogError> {
+        let list = self.list(partitions.iter().map(|at| (*at, Offset::Offset(since_ms))))?;
+        let found = self
+            .consumer
+            .offsets_for_times(list, REQUEST_TIMEOUT)
+            .map_err(LogError::client(format!(
+                "cannot find where the history of {} begins",
+                self.names()
+            )))?;
+        let elements = found.elements();
+        let offset_of = |at: &TopicPartition| {
+            let element = elements
+                .iter()
+                .find(|element| partition_of(&self.topics, element) == Some(*at))?;
+            match element.offset() {
+                Offset::Offset(offset) => Some(offset),
+                _ => None,
+            }
+        };
+        Ok(partitions.iter().map(offset_of).collect())
+    }
+
+    fn committer(&self) -> Box<dyn OffsetCommitter> {
+        Box::new(KafkaCommitter {
+            consumer: Arc::clone(&self.consumer),
+            topics: Arc::clone(&self.topics),
+        })
+    }
+}
+
+impl Drop for KafkaFeed {
+    fn drop(&mut self) {
+        self.closing.store(true, Ordering::Release);
+        if self.unanswered || self.rebalances.try_recv().is_ok() {
+            unassign(&self.consumer);
+        }
+    }
+}
+
+struct KafkaCommitter {
+    consumer: Arc<BaseConsumer<Callbacks>>,
+    topics: Arc<[String]>,
+}
+
+impl OffsetCommitter for KafkaCommitter {
+    /// Synchronous: the client library does not report how a commit in the background has ended.
+    fn commit(&mut self, offsets: &[CommitOffset]) -> Result<(), LogError> {
+        let mut list = TopicPartitionList::new();
+        for commit in offsets {
+            let Some(topic) = self.topics.get(commit.partition.topic) else {
+                continue;
+            };
+            let mut element = list.add_partition(topic, commit.partition.partition);
+            element
+                .set_offset(Offset::Offset(commit.offset))
+                .map_err(LogError::client("an offset is out of range"))?;
+            if let Some(note) = &commit.note {
+                element.set_metadata(note);
+            }
+        }
+        self.consumer
+            .commit(&list, CommitMode::Sync)
+            .and_then(|()| {
+                let elements = list.elements();
+                elements.iter().try_for_each(TopicPartitionListElem::error)
+            })
+            .map_err(LogError::client("cannot commit"))
+    }
+}
+
+/// Headers of a record that the client holds.
+struct KafkaHeaders<'a>(Option<&'a BorrowedHeaders>);
+
+impl HeaderList for KafkaHeaders<'_> {
+    fn for_each(&self, each: &mut dyn FnMut(&str, Option<&[u8]>)) {
+        for header in self.0.into_iter().flat_map(BorrowedHeaders::iter) {
+            each(header.key, header.value);
+        }
+    }
+}

@@ -1,0 +1,126 @@
+//! Settings of the Kafka client that follow from the configuration.
+
+use rdkafka::ClientConfig;
+
+use crate::config::{KafkaConfig, OCI_REQUEST_BYTES, Profile};
+
+/// How OCI Streaming is read: at most 5 requests a second for each partition and group. A request waits for a quarter of
+/// a second unless 1 MB is there, and after one that brought something the next one is held back as long. That is
+/// 4 MB/s a partition, four times what may be written to it, and it is the time by which a record may be read later.
+const OCI_READING: &[(&str, &str)] = &[
+    ("fetch.wait.max.ms", "250"),
+    ("fetch.min.bytes", "1000000"),
+    ("max.partition.fetch.bytes", "1048576"),
+    ("queued.min.messages", "1"),
+    ("fetch.queue.backoff.ms", "334"),
+];
+
+/// Settings of every client.
+pub(super) fn client_config(config: &KafkaConfig, brokers: &str) -> ClientConfig {
+    let mut client = ClientConfig::new();
+    client
+        .set("bootstrap.servers", brokers)
+        .set("client.id", "tollgate")
+        .set("socket.keepalive.enable", "true")
+        .set("reconnect.backoff.max.ms", "2000")
+        .set("allow.auto.create.topics", "false")
+        .set("log.connection.close", "false");
+    if config.profile() == Profile::OciStreaming {
+        let oci = &config.oci;
+        let names = [&oci.tenancy, &oci.domain, &oci.user, &oci.stream_pool];
+        let user: Vec<&str> = names
+            .into_iter()
+            .map(String::as_str)
+            .filter(|name| !name.is_empty())
+            .collect();
+        client
+            .set("security.protocol", "SASL_SSL")
+            .set("sasl.mechanism", "PLAIN")
+            .set("sasl.username", user.join("/"))
+            .set("sasl.password", oci.auth_token.expose())
+            // The system's certificates: the OpenSSL in here has none of its own.
+            .set("ssl.ca.location", "probe")
+            .set("message.max.bytes", OCI_REQUEST_BYTES.to_string())
+            // Connections are closed from time to time to spread them anew: a waiting caller cannot wait long.
+            .set("reconnect.backoff.max.ms", "1000");
+    }
+    for (name, value) in &config.properties {
+        client.set(name, value);
+    }
+    client
+}
+
+/// As [`client_config`], for a client that reads.
+pub(super) fn consumer_config(config: &KafkaConfig, brokers: &str) -> ClientConfig {
+    let mut client = client_config(config, brokers);
+    if config.profile() == Profile::OciStreaming {
+        for (name, value) in OCI_READING {
+            if !config.properties.contains_key(*name) {
+                client.set(*name, *value);
+            }
+        }
+    }
+    client
+}
+
+/// Whether the client library accepts the configured properties; if not, why.
+pub(crate) fn check_properties(config: &KafkaConfig) -> Result<(), String> {
+    client_config(config, "127.0.0.1:9")
+        .create_native_config()
+        .map(drop)
+        .map_err(|error| error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use tollgate_service::Secret;
+
+    use super::*;
+    use crate::OciStreamingConfig;
+
+    fn oci_streaming(change: impl FnOnce(&mut KafkaConfig)) -> KafkaConfig {
+        let mut config = KafkaConfig {
+            profile: Some(Profile::OciStreaming),
+            brokers: "cell-1.streaming.eu-frankfurt-1.oci.oraclecloud.com:9092".into(),
+            oci: OciStreamingConfig {
+                tenancy: "acme".into(),
+                user: "payments".into(),
+                stream_pool: "ocid1.streampool.oc1..x".into(),
+                auth_token: Secret::new("token"),
+                ..OciStreamingConfig::default()
+            },
+            ..KafkaConfig::default()
+        };
+        change(&mut config);
+        config
+    }
+
+    #[test]
+    fn the_user_name_of_oci_streaming_has_three_parts_or_with_a_domain_four() {
+        let user = |config: &KafkaConfig| {
+            let client = client_config(config, "b:1");
+            client.get("sasl.username").unwrap().to_owned()
+        };
+        let plain = oci_streaming(|_| {});
+        assert!(plain.validate().is_ok());
+        assert_eq!(user(&plain), "acme/payments/ocid1.streampool.oc1..x");
+        let domain = oci_streaming(|config| config.oci.domain = "Default".into());
+        assert_eq!(
+            user(&domain),
+            "acme/Default/payments/ocid1.streampool.oc1..x"
+        );
+    }
+
+    #[test]
+    fn oci_streaming_is_read_seldom_unless_a_property_says_otherwise() {
+        let config = oci_streaming(|config| {
+            config
+                .properties
+                .insert("fetch.wait.max.ms".into(), "500".into());
+        });
+        let reading = consumer_config(&config, "b:1");
+        assert_eq!(reading.get("fetch.wait.max.ms"), Some("500"));
+        assert_eq!(reading.get("fetch.min.bytes"), Some("1000000"));
+        assert_eq!(client_config(&config, "b:1").get("fetch.min.bytes"), None);
+    }
+}
