@@ -15,6 +15,7 @@ mod items;
 mod openapi;
 mod pending_replies;
 mod prefer;
+mod process;
 mod publish;
 mod replies;
 mod report;
@@ -23,5 +24,6 @@ mod service;
 mod transactions;
 
 pub use config::{IngestConfig, RateLimitConfig};
-pub use imports::{FormatSetting, SourceConfig};
+pub use imports::{FormatSetting, ImportState, ImportStatus, SourceConfig, list_imports};
+pub use process::run_process;
 pub use service::{run, start};

@@ -11,6 +11,8 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use tollgate_types::JsonError;
 
+use super::status::{ImportState, ImportStatus};
+
 /// A record of the topic. Its key is the id of the import.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "import", rename_all = "lowercase")]
@@ -103,9 +105,18 @@ pub(super) struct Journal {
 #[derive(Debug)]
 enum State {
     Open(Request, Progress),
-    Done,
-    /// The event that had requested it, and its progress.
-    Failed(String, Progress),
+    /// Without the request if retention has deleted it.
+    Done(Option<Request>, Progress),
+    Failed(Option<Request>, Failure),
+}
+
+impl State {
+    fn request(self) -> Option<Request> {
+        match self {
+            Self::Open(request, _) => Some(request),
+            Self::Done(request, _) | Self::Failed(request, _) => request,
+        }
+    }
 }
 
 impl Journal {
@@ -128,11 +139,13 @@ impl Journal {
                 State::Open(request, progress)
             }
             // A new event: the cause may have been repaired. The same event may just be a repetition.
-            (Entry::Requested(request), Some(State::Failed(event, progress)))
-                if request.event_id != event =>
+            (Entry::Requested(request), Some(State::Failed(before, failure)))
+                if before
+                    .as_ref()
+                    .is_none_or(|before| request.event_id != before.event_id) =>
             {
                 self.open.push(id.clone());
-                State::Open(request, progress)
+                State::Open(request, failure.progress)
             }
             // A previous owner that has not yet noticed the reassignment may be behind.
             (Entry::Progress(new), Some(State::Open(request, progress)))
@@ -140,19 +153,16 @@ impl Journal {
             {
                 State::Open(request, new)
             }
-            (Entry::Done(_), _) => {
+            (Entry::Done(progress), known) => {
                 self.open.retain(|open| *open != id);
-                State::Done
+                State::Done(known.and_then(State::request), progress)
             }
-            (Entry::Failed(_), Some(State::Done)) => State::Done,
+            (Entry::Failed(_), Some(State::Done(request, progress))) => {
+                State::Done(request, progress)
+            }
             (Entry::Failed(failure), known) => {
                 self.open.retain(|open| *open != id);
-                let event = match known {
-                    Some(State::Open(request, _)) => request.event_id,
-                    Some(State::Failed(event, _)) => event,
-                    Some(State::Done) | None => String::new(),
-                };
-                State::Failed(event, failure.progress)
+                State::Failed(known.and_then(State::request), failure)
             }
             (Entry::Requested(_) | Entry::Progress(_), Some(known)) => known,
             // The request of this import was deleted by retention.
@@ -172,8 +182,33 @@ impl Journal {
             .iter()
             .filter_map(|id| match self.imports.get(id)? {
                 State::Open(request, progress) => Some((request, progress)),
-                State::Done | State::Failed(..) => None,
+                State::Done(..) | State::Failed(..) => None,
             })
+    }
+
+    /// Every import with its request, as far as the log has it, and its progress, by its id.
+    pub(super) fn status(self) -> Vec<ImportStatus> {
+        let mut all: Vec<ImportStatus> = self
+            .imports
+            .into_iter()
+            .map(|(id, state)| match state {
+                State::Open(request, progress) => {
+                    ImportStatus::new(id, ImportState::Open, Some(request), progress, None)
+                }
+                State::Done(request, progress) => {
+                    ImportStatus::new(id, ImportState::Done, request, progress, None)
+                }
+                State::Failed(request, failure) => ImportStatus::new(
+                    id,
+                    ImportState::Failed,
+                    request,
+                    failure.progress,
+                    Some(failure.reason),
+                ),
+            })
+            .collect();
+        all.sort_by(|a, b| (&a.bucket, &a.object, &a.id).cmp(&(&b.bucket, &b.object, &b.id)));
+        all
     }
 }
 
@@ -241,6 +276,37 @@ mod tests {
         again.event_id = "another".to_owned();
         entries.push(Entry::Requested(again));
         assert_eq!(open(&journal(&entries)), [("a".to_owned(), 700)]);
+    }
+
+    #[test]
+    fn the_status_of_an_import_has_its_request_its_rows_and_why_it_failed() {
+        let failed = Entry::Failed(Failure {
+            reason: "r".to_owned(),
+            progress: progress("a", 700),
+        });
+        let entries = [
+            Entry::Requested(request("a")),
+            Entry::Requested(request("b")),
+            Entry::Requested(request("c")),
+            failed,
+            Entry::Done(progress("b", 1_500)),
+            Entry::Done(progress("of a request that is gone", 1)),
+        ];
+        let status = journal(&entries).status();
+        let shown: Vec<_> = status
+            .iter()
+            .map(|import| (&*import.object, import.state, import.rows))
+            .collect();
+        assert_eq!(
+            shown,
+            [
+                ("", ImportState::Done, 1),
+                ("a", ImportState::Failed, 700),
+                ("b", ImportState::Done, 1_500),
+                ("c", ImportState::Open, 0),
+            ]
+        );
+        assert_eq!(status[1].reason.as_deref(), Some("r"));
     }
 
     #[test]

@@ -7,6 +7,7 @@ mod journal;
 mod object;
 mod rows;
 mod source;
+mod status;
 mod worker;
 
 use std::sync::Arc;
@@ -21,6 +22,8 @@ use crate::IngestConfig;
 pub(crate) use journal::{Entry, Request};
 pub use source::{FormatSetting, SourceConfig};
 pub(crate) use source::{Source, SourceError};
+pub(crate) use status::admin_routes;
+pub use status::{ImportState, ImportStatus, list_imports};
 
 /// The configured sources of objects.
 #[derive(Debug, Clone)]
