@@ -14,7 +14,7 @@ use crate::process;
 pub type Key = (String, String);
 
 /// What of a decision does not depend on when it was made.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Scored {
     /// The score's bits: equal means equal.
     pub score_bits: u64,
@@ -40,7 +40,7 @@ impl Scored {
         let indicators: Option<Indicators> = fraud_indicators
             .split(',')
             .filter(|name| !name.is_empty())
-            .map(Indicator::from_name)
+            .map(|name| Indicator::intern(name).ok())
             .collect();
         Ok(Self {
             score_bits: fraud_score.to_bits(),
@@ -53,10 +53,10 @@ impl Scored {
 
     /// That part of a decision.
     #[must_use]
-    pub const fn of(decision: &Decision<'_>) -> Self {
+    pub fn of(decision: &Decision<'_>) -> Self {
         Self {
             score_bits: decision.fraud_score.to_bits(),
-            indicators: decision.fraud_indicators,
+            indicators: decision.fraud_indicators.clone(),
             status: decision.status,
             late: decision.late,
         }
@@ -88,7 +88,7 @@ pub fn score(log: &[LogRecord], partitions: i32) -> anyhow::Result<HashMap<Key, 
     let every = score_every(log, partitions)?;
     Ok(every
         .into_iter()
-        .filter_map(|(key, all)| Some((key, *all.first()?)))
+        .filter_map(|(key, all)| Some((key, all.into_iter().next()?)))
         .collect())
 }
 
@@ -199,9 +199,11 @@ pub fn every_decision(log: &TestLog) -> anyhow::Result<HashMap<Key, Scored>> {
     for record in log.read(&log.topics().decisions)? {
         let decision = Decision::parse(&record.payload)?;
         let scored = Scored::of(&decision);
-        let first = *all.entry(key_of(&decision)).or_insert(scored);
+        let first = all
+            .entry(key_of(&decision))
+            .or_insert_with(|| scored.clone());
         anyhow::ensure!(
-            first == scored,
+            *first == scored,
             "{:?} was decided as {first:?} and as {scored:?}",
             key_of(&decision)
         );

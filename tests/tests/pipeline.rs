@@ -136,7 +136,7 @@ fn texts(day: &[Generated]) -> HashMap<Key, String> {
 
 /// Every indicator and status occurs often enough for the comparison to say something.
 fn ensure_worth_comparing(decisions: &HashMap<Key, Scored>) {
-    for indicator in Indicator::ALL {
+    for indicator in Indicator::BUILT_IN {
         let with = decisions
             .values()
             .filter(|scored| scored.indicators.contains(indicator));

@@ -32,7 +32,7 @@ async fn a_scorer_restarted_in_the_middle_of_a_burst_decides_as_if_it_had_never_
 
     let found = offline::every_decision(log)?;
     assert_eq!(log.count(decisions)?, 300);
-    let velocity = |key: &Key| found[key].indicators.contains(Indicator::HighVelocity);
+    let velocity = |key: &Key| found[key].indicators.contains(Indicator::HIGH_VELOCITY);
     for user in 0..50 {
         let fired: Vec<bool> = (0..6)
             .map(|turn| velocity(&(format!("burst-{user}"), format!("b-{turn}"))))

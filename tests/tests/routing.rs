@@ -96,7 +96,7 @@ async fn a_burst_spread_over_four_kinds_of_writers_is_seen_as_one_burst() -> any
         let velocity = decision
             .contributions
             .iter()
-            .find(|each| each.indicator == Indicator::HighVelocity);
+            .find(|each| each.indicator == Indicator::HIGH_VELOCITY);
         let of_user = counts.entry(decision.user_id.to_string()).or_default();
         of_user.extend(velocity.and_then(|each| each.count));
         found.insert(key_of(&decision), Scored::of(&decision));

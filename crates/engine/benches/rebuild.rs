@@ -1,4 +1,4 @@
-//! How fast a history is there again: from a snapshot, and from the log without one.
+//! How long a history takes to restore: from a snapshot, and from the log without one.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 

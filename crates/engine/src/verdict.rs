@@ -1,4 +1,4 @@
-//! What the engine says about one transaction.
+//! The engine's result for one transaction, and how it becomes a decision.
 
 use std::borrow::Cow;
 
@@ -7,10 +7,10 @@ use tollgate_types::{
     Contributions, Decision, Indicators, Status, Timestamp, TraceContext, Transaction,
 };
 
-use super::history::Remembered;
+use crate::state::Remembered;
 
-/// Score, reasons and status. It owns everything, so that the history may move on.
-#[derive(Debug, Clone, Copy, PartialEq)]
+/// Score, reasons and status. It borrows nothing from the history.
+#[derive(Debug, Clone, PartialEq)]
 pub struct Verdict {
     /// The sum of the contributions' points.
     pub score: f64,
@@ -20,14 +20,14 @@ pub struct Verdict {
     pub status: Status,
     /// Points and measured values; empty for a duplicate.
     pub contributions: Contributions,
-    /// Older than the history that was there to judge it.
+    /// The transaction was older than the history that it was scored against.
     pub late: bool,
-    /// Decided on before; score, indicators and status are those of then.
+    /// The transaction was decided on before; score, indicators and status are those of the first decision.
     pub duplicate: bool,
 }
 
 impl Verdict {
-    pub(super) fn again(first: Remembered) -> Self {
+    pub(crate) fn duplicate_of(first: Remembered) -> Self {
         Self {
             score: first.score,
             indicators: first.indicators,
@@ -38,7 +38,7 @@ impl Verdict {
         }
     }
 
-    /// Appends the event that tells this verdict on `transaction`, as JSON on one line; `trace` is where it was reached.
+    /// Appends the decision on `transaction` as JSON on one line. `trace` is the span in which it was made.
     pub fn write_decision(
         &self,
         transaction: &Transaction<'_>,
@@ -52,10 +52,10 @@ impl Verdict {
             transaction_id: Cow::Borrowed(&transaction.transaction_id),
             user_id: Cow::Borrowed(&transaction.user_id),
             fraud_score: self.score,
-            fraud_indicators: self.indicators,
+            fraud_indicators: self.indicators.clone(),
             status: self.status,
             processed_at,
-            contributions: self.contributions,
+            contributions: self.contributions.clone(),
             ruleset_version: Cow::Borrowed(ruleset_version),
             late: self.late,
             duplicate: self.duplicate,

@@ -65,10 +65,10 @@ fn measure(case: &Case) -> f64 {
     let (users, transactions) = (engine.users(), engine.transactions());
     assert_eq!(u64::try_from(users).unwrap(), case.users);
     assert_eq!(transactions, users * usize::try_from(case.each).unwrap());
-    let told = engine.memory_bytes();
+    let reported = engine.memory_bytes();
     assert!(
-        told.abs_diff(used) <= used / 50,
-        "the engine tells {told} bytes, counted were {used}"
+        reported.abs_diff(used) <= used / 50,
+        "the engine reports {reported} bytes, the allocator {used}"
     );
     let each = (used as f64 - 200.0 * users as f64) / transactions as f64;
     println!(
@@ -151,7 +151,7 @@ fn a_year_of_a_steady_user_takes_no_more_memory_than_a_month() {
 }
 
 #[test]
-fn memory_goes_back_when_a_busy_user_falls_silent_and_returns() {
+fn memory_is_freed_when_a_busy_user_returns_after_a_long_pause() {
     let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     let mut engine = engine();
     let mut random = Random(3);

@@ -8,7 +8,9 @@ use std::sync::Arc;
 use proptest::prelude::*;
 use proptest::sample::select;
 use tollgate_engine::{Engine, Rules, Verdict};
-use tollgate_types::{Amount, Contribution, Indicator, Location, Status, Timestamp, Transaction};
+use tollgate_types::{
+    Amount, Contribution, Indicator, Location, Members, Status, Timestamp, Transaction,
+};
 
 const SECOND: i64 = 1_000_000;
 const YEAR: i64 = 365 * 86_400 * SECOND;
@@ -88,14 +90,6 @@ impl Model {
             .is_some_and(|newest| time < newest - self.lookback());
         let window =
             |seconds: u64, t: i64| t > time - i64::try_from(seconds).unwrap() * SECOND && t <= time;
-        let blank = |indicator, points| Contribution {
-            indicator,
-            points,
-            count: None,
-            amount: None,
-            speed_kmh: None,
-            distance_km: None,
-        };
         let mut contributions = Vec::new();
 
         let rule = &self.rules.high_velocity;
@@ -108,7 +102,7 @@ impl Model {
             let points = f64::min(rule.points_per_transaction * f64::from(n), rule.cap);
             contributions.push(Contribution {
                 count: Some(n),
-                ..blank(Indicator::HighVelocity, points)
+                ..Contribution::new(Indicator::HIGH_VELOCITY, points)
             });
         }
 
@@ -118,7 +112,7 @@ impl Model {
             let points = f64::min(share * rule.points_per_threshold, rule.cap);
             contributions.push(Contribution {
                 amount: Some(transaction.amount),
-                ..blank(Indicator::HighAmount, points)
+                ..Contribution::new(Indicator::HIGH_AMOUNT, points)
             });
         }
 
@@ -136,8 +130,8 @@ impl Model {
                 contributions.push(Contribution {
                     speed_kmh: Some(speed),
                     distance_km: Some(distance),
-                    ..blank(
-                        Indicator::GeographicAnomaly,
+                    ..Contribution::new(
+                        Indicator::GEOGRAPHIC_ANOMALY,
                         f64::min(speed / rule.kmh_per_point, rule.cap),
                     )
                 });
@@ -155,14 +149,14 @@ impl Model {
         {
             contributions.push(Contribution {
                 amount: Some(transaction.amount),
-                ..blank(Indicator::SuspiciousPattern, rule.round_points)
+                ..Contribution::new(Indicator::SUSPICIOUS_PATTERN, rule.round_points)
             });
         } else if n >= rule.repeat_minimum_count {
             let points = f64::min(rule.points_per_repeat * f64::from(n), rule.repeat_cap);
             contributions.push(Contribution {
                 count: Some(n),
                 amount: Some(transaction.amount),
-                ..blank(Indicator::SuspiciousPattern, points)
+                ..Contribution::new(Indicator::SUSPICIOUS_PATTERN, points)
             });
         }
 
@@ -407,6 +401,7 @@ fn agrees_with_the_model(rules: Rules, steps: &[Step]) -> Result<(), TestCaseErr
             amount: Amount::from_ten_thousandths(step.amount).unwrap(),
             location: step.location,
             traceparent: None,
+            members: Members::default(),
             json: "",
         };
         let expected = model.score(&transaction);
@@ -482,6 +477,7 @@ fn transaction<'a>(id: &'a str, user: &'a str, seconds: i64, amount: i64) -> Tra
         timestamp: Timestamp::from_micros(seconds * SECOND).unwrap(),
         location: None,
         traceparent: None,
+        members: Members::default(),
         json: "",
     }
 }

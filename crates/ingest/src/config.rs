@@ -150,7 +150,7 @@ impl IngestConfig {
                 );
             }
         }
-        ApiKeys::new("ingest", &self.api_keys, self.listen)
+        ApiKeys::new("ingest", &self.api_keys, self.listen, &[])
     }
 
     /// What is accepted must fit into a record, or it would fail again at every attempt.

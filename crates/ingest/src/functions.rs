@@ -295,7 +295,7 @@ mod tests {
         assert_eq!(split(b"[1,2]", 1).unwrap_err(), Unreadable::TooMany(1));
         assert!(matches!(
             split(b"[", 1).unwrap_err(),
-            Unreadable::NotJson { .. }
+            Unreadable::NotJson(_)
         ));
     }
 

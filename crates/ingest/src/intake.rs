@@ -10,7 +10,7 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::value::RawValue;
 use tokio::sync::OwnedSemaphorePermit;
-use tollgate_service::http::{Caller, Denied, Problem, RequestTrace, Scope};
+use tollgate_service::http::{Caller, Problem, RequestTrace, Scope};
 use tollgate_types::Status;
 
 use crate::api::App;
@@ -46,20 +46,8 @@ pub(crate) fn trace(parts: &Parts) -> Arc<RequestTrace> {
 }
 
 pub(crate) fn identify(app: &App, parts: &Parts) -> Result<Caller, Problem> {
-    let identified = app.keys.identify(&parts.headers, Scope::TransactionsWrite);
-    identified.map_err(|denied| match denied {
-        Denied::Unknown => Problem::new(
-            StatusCode::UNAUTHORIZED,
-            "send a known API key as `Authorization: Bearer …` or `X-API-Key: …`",
-        ),
-        Denied::OutOfScope => Problem::new(
-            StatusCode::FORBIDDEN,
-            format!(
-                "this key lacks the scope {}",
-                Scope::TransactionsWrite.name()
-            ),
-        ),
-    })
+    app.keys
+        .authorize(&parts.headers, &Scope::TRANSACTIONS_WRITE)
 }
 
 /// A body that is compressed would read as damaged.

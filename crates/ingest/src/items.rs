@@ -7,7 +7,7 @@ use std::fmt;
 
 use serde::de::{DeserializeSeed, Deserializer, Error as _, SeqAccess, Visitor};
 use serde_json::value::RawValue;
-use tollgate_types::{Rejection, Timestamp, Transaction};
+use tollgate_types::{JsonError, Rejection, Timestamp, Transaction};
 
 /// A timestamp may lie so far ahead of the clock, in microseconds: clocks differ, the future does not happen.
 const MAX_AHEAD_MICROS: i64 = 5 * 60 * 1_000_000;
@@ -50,12 +50,8 @@ pub(crate) enum Unreadable {
     Empty,
     #[error("the body is not UTF-8, from byte {0} on")]
     NotUtf8(usize),
-    #[error("malformed JSON at line {line}, column {column}: {what}")]
-    NotJson {
-        line: usize,
-        column: usize,
-        what: String,
-    },
+    #[error("malformed JSON at line {}, column {}: {}", .0.line, .0.column, .0.reason)]
+    NotJson(JsonError),
     #[error("expected a transaction as a JSON object, or an array of them")]
     NoTransactions,
     #[error("expected an array of messages, or an object whose member `messages` is one")]
@@ -68,13 +64,7 @@ pub(crate) enum Unreadable {
 
 impl Unreadable {
     pub(crate) fn not_json(error: &serde_json::Error) -> Self {
-        let text = error.to_string();
-        let what = text.split(" at line ").next().unwrap_or_default();
-        Self::NotJson {
-            line: error.line(),
-            column: error.column(),
-            what: what.to_owned(),
-        }
+        Self::NotJson(JsonError::from(error))
     }
 }
 
@@ -297,7 +287,7 @@ mod tests {
         );
         for body in ["[{}, NaN]", "[{}", "{} {}", "[] x", "nonsense"] {
             let error = texts(Format::Json, body);
-            assert!(matches!(error, Err(Unreadable::NotJson { .. })), "{body}");
+            assert!(matches!(error, Err(Unreadable::NotJson(_))), "{body}");
         }
         for body in ["1", "\"x\"", "null"] {
             assert_eq!(texts(Format::Json, body), Err(Unreadable::NoTransactions));

@@ -24,4 +24,4 @@ mod waiters;
 
 pub use config::{IngestConfig, RateLimitConfig};
 pub use imports::{FormatSetting, SourceConfig};
-pub use service::{Ingest, run, start};
+pub use service::{run, start};

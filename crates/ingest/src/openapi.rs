@@ -1,8 +1,9 @@
 //! What the OpenAPI document says beside its paths: shapes of bodies that pass through this service as text.
 
 use serde::Serialize;
-use utoipa::openapi::security::{ApiKey, ApiKeyValue, Http, HttpAuthScheme, SecurityScheme};
-use utoipa::{Modify, OpenApi, ToSchema};
+use tollgate_service::http::openapi::ApiKeySchemes;
+pub(crate) use tollgate_service::http::openapi::ProblemSchema as Problem;
+use utoipa::{OpenApi, ToSchema};
 
 use crate::report::ItemResult;
 
@@ -15,25 +16,10 @@ use crate::report::ItemResult;
         license(name = "Apache-2.0", identifier = "Apache-2.0"),
     ),
     tags((name = "transactions", description = "Transactions to be decided on")),
-    components(schemas(Status, Indicator)),
-    modifiers(&Keys),
+    components(schemas(Status)),
+    modifiers(&ApiKeySchemes),
 )]
 pub(crate) struct ApiDoc;
-
-struct Keys;
-
-impl Modify for Keys {
-    fn modify(&self, openapi: &mut utoipa::openapi::OpenApi) {
-        let components = openapi.components.get_or_insert_default();
-        let bearer = SecurityScheme::Http(Http::new(HttpAuthScheme::Bearer));
-        components.add_security_scheme("bearer", bearer);
-        // The key as the password; the user name says nothing.
-        let basic = SecurityScheme::Http(Http::new(HttpAuthScheme::Basic));
-        components.add_security_scheme("basic", basic);
-        let header = ApiKeyValue::new("X-API-Key");
-        components.add_security_scheme("api_key", SecurityScheme::ApiKey(ApiKey::Header(header)));
-    }
-}
 
 /// One transaction, or several.
 #[derive(Debug, Serialize, ToSchema)]
@@ -98,7 +84,10 @@ pub(crate) struct Decision {
     /// The sum of the contributions' points: 70 and more is blocked, 40 and more review, by default.
     #[schema(example = 12.505)]
     fraud_score: f64,
-    fraud_indicators: Vec<Indicator>,
+    /// Names: `high_velocity`, `high_amount`, `geographic_anomaly`, `suspicious_pattern`, in this order, then those of
+    /// other rules. The set is open; a reader must accept names that it does not know.
+    #[schema(example = json!(["high_velocity", "high_amount"]))]
+    fraud_indicators: Vec<String>,
     status: Status,
     /// When it was decided.
     #[schema(format = "date-time", example = "2026-03-01T12:30:00.012345Z")]
@@ -124,21 +113,11 @@ pub(crate) enum Status {
     Blocked,
 }
 
-/// A sign of fraud.
-#[derive(Debug, Serialize, ToSchema)]
-#[serde(rename_all = "snake_case")]
-#[expect(dead_code, reason = "only its schema is used")]
-pub(crate) enum Indicator {
-    HighVelocity,
-    HighAmount,
-    GeographicAnomaly,
-    SuspiciousPattern,
-}
-
 /// The share of one indicator in a score.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct Contribution {
-    indicator: Indicator,
+    #[schema(example = "high_amount")]
+    indicator: String,
     points: f64,
     /// Transactions counted.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -150,27 +129,6 @@ pub(crate) struct Contribution {
     speed_kmh: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     distance_km: Option<f64>,
-}
-
-/// A problem (RFC 9457).
-#[derive(Debug, Serialize, ToSchema)]
-pub(crate) struct Problem {
-    #[serde(rename = "type")]
-    #[schema(example = "about:blank")]
-    kind: String,
-    #[schema(example = "Bad Request")]
-    title: String,
-    #[schema(example = 400)]
-    status: u16,
-    /// What exactly was wrong, and what to do.
-    #[schema(example = "malformed JSON at line 1, column 5: EOF while parsing a value")]
-    detail: String,
-    /// Only for malformed JSON: where.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    line: Option<u64>,
-    /// Only for malformed JSON: where.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    column: Option<u64>,
 }
 
 /// A problem with the result of each item.

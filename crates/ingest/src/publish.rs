@@ -8,7 +8,7 @@ use tokio::sync::oneshot;
 use tollgate_log::spans::sending;
 use tollgate_log::{Acks, ProducerRecord, RejectedRow, SendError};
 use tollgate_service::http::{Problem, RequestTrace};
-use tollgate_service::resilience::{CallError, Limits, Patience, Unserved};
+use tollgate_service::resilience::{CallError, CallFailure, CallPolicy, DependencyConfig};
 use tollgate_service::telemetry::trace::begin;
 use tollgate_types::headers::{REPLY_TO, TRACESTATE};
 use tollgate_types::{TraceContext, Transaction};
@@ -83,8 +83,8 @@ impl From<SendError> for PublishError {
 
 /// How the log is called: the client itself sends again what was not acknowledged, until the deadline. A log that has
 /// let several requests in a row down gets no more of them until one of the next has come through.
-pub(crate) fn limits(config: &IngestConfig) -> Limits {
-    Limits::new(config.acknowledge_timeout(), config.max_in_flight)
+pub(crate) fn limits(config: &IngestConfig) -> DependencyConfig {
+    DependencyConfig::new(config.acknowledge_timeout(), config.max_in_flight)
 }
 
 /// Writes everything in its order. When this returns, the log has it all.
@@ -95,18 +95,18 @@ pub(crate) async fn publish(app: &App, batch: &Batch<'_>) -> Result<(), Problem>
     let deadline = Instant::now() + app.config.acknowledge_timeout();
     let call = app
         .log
-        .call(Patience::none(), || write(app, batch, deadline));
+        .call(CallPolicy::no_retry(), || write(app, batch, deadline));
     let (_, result) = call.await;
     result.map_err(|error| match error {
-        Unserved::Failed(error @ PublishError::TooLarge(_)) => {
+        CallFailure::Rejected(error @ PublishError::TooLarge(_)) => {
             Problem::new(StatusCode::PAYLOAD_TOO_LARGE, error.to_string())
         }
-        Unserved::Failed(error) | Unserved::GivenUp(Some(error)) => {
+        CallFailure::Rejected(error) | CallFailure::Unavailable(Some(error)) => {
             tracing::warn!(%error, "a request was not acknowledged by the log");
             let detail = "the log has not acknowledged the transactions, some of them may be on it; send them again with the same transaction_id, which keeps them from counting twice";
             Problem::new(StatusCode::SERVICE_UNAVAILABLE, detail).retry_after(RETRY)
         }
-        Unserved::GivenUp(None) => {
+        CallFailure::Unavailable(None) => {
             metrics::counter!("tollgate_ingest_shed_total", "reason" => "log").increment(1);
             let detail = "the log does not acknowledge what it is sent; nothing of this request was taken";
             Problem::new(StatusCode::SERVICE_UNAVAILABLE, detail).retry_after(RETRY)

@@ -11,6 +11,7 @@ use axum::http::{HeaderName, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::value::RawValue;
 use tollgate_service::http::Problem;
+use tollgate_types::JsonError;
 
 use crate::api::App;
 use crate::intake::{self, Waited};
@@ -118,9 +119,11 @@ pub(crate) fn unreadable(why: Unreadable) -> Problem {
     let detail = why.to_string();
     match why {
         Unreadable::TooMany(_) => Problem::new(StatusCode::PAYLOAD_TOO_LARGE, detail),
-        Unreadable::NotJson { line, column, .. } => Problem::new(StatusCode::BAD_REQUEST, detail)
-            .with("line", line)
-            .with("column", column),
+        Unreadable::NotJson(JsonError { line, column, .. }) => {
+            Problem::new(StatusCode::BAD_REQUEST, detail)
+                .with("line", line)
+                .with("column", column)
+        }
         Unreadable::Empty
         | Unreadable::NotUtf8(_)
         | Unreadable::NoTransactions

@@ -1,15 +1,16 @@
-//! An alert as the sinks get it: checked once, its own text kept.
+//! An alert as the sinks receive it: checked once, with its own text.
 
 use std::borrow::Cow;
 use std::fmt;
 
+use data_encoding::HEXLOWER;
 use sha2::{Digest, Sha256};
 use tollgate_log::Record;
 use tollgate_types::{
-    Decision, Indicators, MAX_ID_BYTES, Status, Timestamp, TraceContext, Transaction,
+    Decision, Indicators, JsonError, MAX_ID_BYTES, Status, Timestamp, TraceContext, Transaction,
 };
 
-/// What makes an alert the same alert: the delivery log's key, beside the sink.
+/// The identity of an alert: with the sink, the key of the delivery log.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct AlertKey {
     /// The transaction's user.
@@ -25,8 +26,8 @@ impl fmt::Debug for AlertKey {
 }
 
 impl AlertKey {
-    /// Names the alert to the outside: the same for every attempt and every redelivery, so that a receiver can tell
-    /// them. It holds no full stop, which Standard Webhooks' signed text is cut by.
+    /// The id of the message to a receiver. It is the same for every attempt and every redelivery, so that a receiver can
+    /// discard repetitions. It contains no full stop, which separates the parts of the signed text of Standard Webhooks.
     #[must_use]
     pub fn message_id(&self) -> String {
         let mut hash = Sha256::new();
@@ -34,32 +35,28 @@ impl AlertKey {
         hash.update((self.user_id.len() as u64).to_le_bytes());
         hash.update(&self.user_id);
         hash.update(&self.transaction_id);
-        format!("alert_{}", hex(&hash.finalize()[..16]))
+        format!("alert_{}", HEXLOWER.encode(&hash.finalize()[..16]))
     }
 }
 
-pub(crate) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-/// A decision that somebody must be told of.
+/// A decision whose status is `review` or `blocked`.
 #[derive(Debug, Clone)]
 pub struct Alert {
-    /// Whose transaction, and which.
+    /// The user and the transaction.
     pub key: AlertKey,
     /// `review` or `blocked`.
     pub status: Status,
     /// The score.
     pub fraud_score: f64,
-    /// Why.
+    /// The indicators behind the score.
     pub fraud_indicators: Indicators,
-    /// When the scorer decided.
+    /// The time of the decision.
     pub processed_at: Timestamp,
     /// The decision as the scorer wrote it, on one line.
     pub json: Box<str>,
-    /// When the payment was made.
+    /// The time of the payment.
     pub event_time: Timestamp,
-    /// The trace that the record is part of, passed on to receivers.
+    /// The trace of the record, propagated to receivers.
     pub trace: Option<TraceContext>,
 }
 
@@ -67,17 +64,17 @@ impl Alert {
     /// Reads a record of the topic `alerts`.
     ///
     /// # Errors
-    /// Why it is no alert, without any of its values.
+    /// Why it is no alert. The text holds none of its values.
     pub(crate) fn parse(record: &Record<'_>) -> Result<Self, String> {
         let text = std::str::from_utf8(record.payload)
             .map_err(|_| "the record is not UTF-8".to_owned())?;
         let decision = Decision::parse(text.as_bytes())
-            .map_err(|error| format!("the record is no decision: {}", without_values(&error)))?;
+            .map_err(|error| format!("the record is no decision: {}", JsonError::from(&error)))?;
         if !decision.status.is_alert() {
             return Err("a decision of status approved is no alert".to_owned());
         }
         let id = |name: &str, value: Cow<'_, str>| {
-            // What the scorer writes keeps to this; the delivery log relies on it.
+            // The scorer writes no other ids; the delivery log relies on it.
             if value.is_empty() || value.len() > MAX_ID_BYTES || value.contains('\0') {
                 return Err(format!(
                     "{name}: must be 1 to {MAX_ID_BYTES} bytes without U+0000"
@@ -85,7 +82,7 @@ impl Alert {
             }
             Ok(value.into_owned())
         };
-        // One that is no transaction any more is told all the same, and counts as made when it was decided on.
+        // An alert whose transaction cannot be read is delivered regardless; its event time is that of the decision.
         let transaction = Transaction::parse(decision.transaction.get().as_bytes());
         let (event_time, first) = transaction.map_or((decision.processed_at, None), |made| {
             (made.timestamp, made.trace())
@@ -100,30 +97,12 @@ impl Alert {
             fraud_score: decision.fraud_score,
             fraud_indicators: decision.fraud_indicators,
             processed_at: decision.processed_at,
-            // Strings cannot hold these raw, so all of them are white space.
+            // JSON strings cannot contain these unescaped, so that all of them are white space.
             json: text.trim().replace(['\n', '\r'], "").into(),
             event_time,
             trace,
         })
     }
-}
-
-/// The place and kind of a JSON error; its text may quote a value, which may be card data.
-fn without_values(error: &serde_json::Error) -> String {
-    let text = error.to_string();
-    let kind = match error.classify() {
-        serde_json::error::Category::Data if text.starts_with("missing field") => text
-            .split(" at line ")
-            .next()
-            .unwrap_or("a member is missing")
-            .to_owned(),
-        serde_json::error::Category::Data => "a member does not fit".to_owned(),
-        serde_json::error::Category::Eof => "the JSON ends too early".to_owned(),
-        serde_json::error::Category::Syntax | serde_json::error::Category::Io => {
-            "malformed JSON".to_owned()
-        }
-    };
-    format!("{kind} at line {} column {}", error.line(), error.column())
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
-//! Records that are given up, on their way to the topic `alerts.dlq`.
+//! Writes records to the dead-letter topic `alerts.dlq`.
 //!
-//! Invariant: a letter's ticket is resolved only when the log has acknowledged it. One that the log does not take is
-//! written again until the shutdown.
+//! Invariant: the guard of a dead letter is resolved only after the log has acknowledged it. A dead letter that could not
+//! be written is retried until the shutdown.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,34 +13,34 @@ use tollgate_types::Stage;
 
 use crate::in_flight_batch::DeliveryGuard;
 
-/// Letters that wait for the writer; whoever has more waits too.
+/// Dead letters that wait for the writer; senders of further ones wait.
 const QUEUE: usize = 256;
-/// Wait before letters are written again.
-const PAUSE: Duration = Duration::from_secs(1);
+/// Wait before dead letters are retried.
+const RETRY_WAIT: Duration = Duration::from_secs(1);
 
-/// A record to give up, and why.
+/// A record to dead-letter, and the reason.
 #[derive(Debug)]
 pub(crate) struct Letter {
-    pub(crate) ticket: DeliveryGuard,
+    pub(crate) guard: DeliveryGuard,
     /// `malformed` or `refused`.
     pub(crate) kind: &'static str,
-    /// For a person; it names the sink where one refused.
+    /// For a person. It names the sink that rejected the alert.
     pub(crate) reason: String,
     pub(crate) attempts: u32,
 }
 
-/// Takes letters for the writer. Clones share it.
+/// Sends dead letters to the writer. Clones share it.
 #[derive(Debug, Clone)]
 pub(crate) struct DeadLetters(mpsc::Sender<Letter>);
 
 impl DeadLetters {
     pub(crate) async fn send(&self, letter: Letter) {
-        // The writer is gone only where it has died, and the service with it; the ticket stays unresolved then.
+        // It fails only if the writer has ended, and the service stops with it: the guard stays unresolved.
         let _ = self.0.send(letter).await;
     }
 }
 
-/// Writes letters, many at a time.
+/// Writes dead letters, in groups.
 pub(crate) struct LetterWriter {
     kafka: Kafka,
     producer: Producer,
@@ -62,32 +62,32 @@ impl LetterWriter {
         (DeadLetters(sender), writer)
     }
 
-    /// Works until every sender is gone.
+    /// Works until every sender is dropped.
     pub(crate) async fn run(mut self) -> anyhow::Result<()> {
         let mut open = Vec::new();
         loop {
             if open.is_empty() && self.letters.recv_many(&mut open, QUEUE).await == 0 {
                 return Ok(());
             }
-            // A partition that went takes its letters along: whoever has it now writes them.
-            open.retain(|letter: &Letter| !letter.ticket.revoked().is_cancelled());
+            // The next owner of a revoked partition writes its dead letters.
+            open.retain(|letter: &Letter| !letter.guard.revoked().is_cancelled());
             open = self.write(open).await?;
             if open.is_empty() {
                 continue;
             }
             if self.stop.is_begun() {
-                // Their tickets stay unresolved, and the records are read again.
+                // The guards stay unresolved, and the records are read again.
                 return Ok(());
             }
-            tokio::time::sleep(PAUSE).await;
+            tokio::time::sleep(RETRY_WAIT).await;
         }
     }
 
-    /// Gives back the letters that the log has not taken.
+    /// Returns the dead letters that could not be written.
     async fn write(&self, letters: Vec<Letter>) -> anyhow::Result<Vec<Letter>> {
         let (kafka, producer, stop) =
             (self.kafka.clone(), self.producer.clone(), self.stop.clone());
-        // Sending waits on its thread while the log has no room.
+        // Sending blocks while the queue of the producer is full.
         let sent = tokio::task::spawn_blocking(move || {
             let send = |letter: Letter| {
                 let sent = send(&kafka, &producer, &stop, &letter);
@@ -100,15 +100,15 @@ impl LetterWriter {
             let failure = match sent {
                 Ok(acknowledged) => match acknowledged.await {
                     Ok(Ok(())) => {
-                        letter.ticket.resolve();
+                        letter.guard.resolve();
                         continue;
                     }
                     Ok(Err(failure)) => failure.to_string(),
-                    Err(_) => "the producer has given no answer".to_owned(),
+                    Err(_) => "the producer gave no answer".to_owned(),
                 },
                 Err(error @ (SendError::Full | SendError::Failed(_))) => error.to_string(),
                 Err(error @ SendError::TooLarge) => {
-                    let at = letter.ticket.record();
+                    let at = letter.guard.record();
                     let at = at.map(|record: Record<'_>| (record.partition, record.offset));
                     anyhow::bail!(
                         "the record at {at:?} (partition, offset) cannot be dead-lettered: {error}"
@@ -118,7 +118,7 @@ impl LetterWriter {
             tracing::warn!(
                 failure,
                 kind = letter.kind,
-                "a dead letter was not written; it is tried again"
+                "a dead letter was not written; it is retried"
             );
             back.push(letter);
         }
@@ -132,12 +132,12 @@ fn send(
     stop: &Shutdown,
     letter: &Letter,
 ) -> Result<Acknowledged, SendError> {
-    let (tell, acknowledged) = oneshot::channel();
+    let (done, acknowledged) = oneshot::channel();
     let acks: Arc<Acks> = Acks::new(move |result| {
-        // Nobody waits any more only where the service has been cut off.
-        let _ = tell.send(result);
+        // The receiver is gone only if the writer was aborted.
+        let _ = done.send(result);
     });
-    let Some(record) = letter.ticket.record() else {
+    let Some(record) = letter.guard.record() else {
         return Err(SendError::Failed("the record is gone".to_owned()));
     };
     let dead = DeadLetter {
@@ -146,7 +146,7 @@ fn send(
         reason: &letter.reason,
         attempts: letter.attempts,
         record: &record,
-        under: letter.ticket.trace().map(|trace| trace.context),
+        under: letter.guard.trace().map(|trace| trace.context),
     };
     let sent = dead.send(kafka, producer, &acks, || stop.is_begun());
     acks.seal();

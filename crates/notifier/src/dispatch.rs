@@ -1,8 +1,8 @@
 //! From the log to the sinks: every alert of a batch goes into the queue of every sink.
 //!
-//! The queues hold more than the consumer's budget, so that handing out never waits for a slow sink: what a sink that
-//! stands still holds up is bounded by the budget alone. Invariant: every ticket of a parcel is made before the first
-//! is handed out, so that a parcel cannot be complete too early.
+//! The queues hold more than the consumer's budget, so that the dispatcher never waits for a slow sink: the budget alone
+//! bounds the records that a sink delays. Invariant: every guard of a batch is made before the first
+//! is sent to a worker, so that a batch cannot be completed too early.
 
 use metrics::Gauge;
 use tokio::sync::mpsc;
@@ -11,20 +11,20 @@ use tollgate_log::{Batch, Event, Reads, WorkerQueue};
 use tollgate_service::Shutdown;
 
 use crate::dead_letters::{DeadLetters, Letter};
-use crate::delivery::Load;
+use crate::delivery::DeliveryGuards;
 use crate::in_flight_batch::InFlightBatch;
 
-/// The way to one sink.
+/// The queue of one sink.
 #[derive(Debug)]
 pub(crate) struct SinkQueue {
-    pub(crate) loads: mpsc::Sender<Load>,
+    pub(crate) guards: mpsc::Sender<DeliveryGuards>,
     pub(crate) queued: Gauge,
 }
 
-/// Hands alerts out.
+/// Puts alerts into the queues of the sinks.
 #[derive(Debug)]
 pub(crate) struct Dispatcher {
-    pub(crate) lane: WorkerQueue,
+    pub(crate) queue: WorkerQueue,
     pub(crate) queues: Vec<SinkQueue>,
     pub(crate) letters: DeadLetters,
     pub(crate) reads: Reads,
@@ -32,10 +32,11 @@ pub(crate) struct Dispatcher {
 }
 
 impl Dispatcher {
-    /// Works until the shutdown, then gives back what comes until the lane is closed.
+    /// Works until the shutdown. Batches that arrive after it are dropped until the queue is closed: their records are read
+    /// again.
     pub(crate) async fn run(self) -> anyhow::Result<()> {
         let Self {
-            mut lane,
+            mut queue,
             queues,
             letters,
             reads,
@@ -46,55 +47,55 @@ impl Dispatcher {
             let event = tokio::select! {
                 biased;
                 () = stop.begun() => break,
-                event = lane.recv() => event,
+                event = queue.recv() => event,
             };
             match event {
                 None => break,
                 Some(Event::Assigned(_) | Event::Barrier(_)) => {}
                 Some(Event::Revoked(_)) => {
-                    // What is under way ends; what waits is the next owner's.
+                    // Attempts in flight end; the alerts that wait belong to the next owner.
                     assigned.cancel();
                     assigned = CancellationToken::new();
                 }
                 Some(Event::Batch(batch)) => {
-                    hand_out(batch, &reads, &assigned, &queues, &letters).await;
+                    dispatch(batch, &reads, &assigned, &queues, &letters).await;
                 }
             }
         }
-        // The sinks see the ends of their queues; the reader must find its worker there until it has ended.
+        // This closes the queues of the sinks. The consumer needs its worker queue until it has ended.
         drop((queues, letters));
-        while lane.recv().await.is_some() {}
+        while queue.recv().await.is_some() {}
         Ok(())
     }
 }
 
-async fn hand_out(
+async fn dispatch(
     batch: Batch,
     reads: &Reads,
     assigned: &CancellationToken,
     queues: &[SinkQueue],
     letters: &DeadLetters,
 ) {
-    let (parcel, malformed) = InFlightBatch::open(batch, reads, assigned.clone());
+    let (batch, malformed) = InFlightBatch::open(batch, reads, assigned.clone());
     let dead: Vec<Letter> = malformed
         .into_iter()
         .map(|(record, reason)| Letter {
-            ticket: parcel.ticket(record, None),
+            guard: batch.guard(record, None),
             kind: "malformed",
             reason,
             attempts: 1,
         })
         .collect();
-    let loads: Vec<Load> = queues.iter().map(|_| parcel.tickets()).collect();
-    let alerts = u32::try_from(parcel.len()).map_or(f64::MAX, f64::from);
-    drop(parcel);
-    for (queue, load) in queues.iter().zip(loads) {
-        if load.is_empty() {
+    let guards: Vec<DeliveryGuards> = queues.iter().map(|_| batch.guards()).collect();
+    let alerts = u32::try_from(batch.len()).map_or(f64::MAX, f64::from);
+    drop(batch);
+    for (queue, guards) in queues.iter().zip(guards) {
+        if guards.is_empty() {
             continue;
         }
         queue.queued.increment(alerts);
-        // The worker is gone only where it has died, and the service with it; the tickets stay unresolved then.
-        let _ = queue.loads.send(load).await;
+        // It fails only if the worker has ended, and the service stops with it: the guards stay unresolved.
+        let _ = queue.guards.send(guards).await;
     }
     for letter in dead {
         letters.send(letter).await;

@@ -1,7 +1,7 @@
-//! The alerts of one batch on their way to the sinks, and what is still owed for them.
+//! The alerts of one batch on their way to the sinks, and the deliveries that are pending for them.
 //!
-//! Invariant: a batch is completed when, and only when, every ticket of its parcel was resolved. A ticket that is
-//! dropped on any way out (shutdown, a panic, a rebalance) leaves the batch in hand, and its records are read again.
+//! Invariant: a batch is completed if and only if every one of its guards was resolved. A guard that is dropped unresolved
+//! (shutdown, a panic, a rebalance) leaves the batch uncommitted, and its records are read again.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -12,15 +12,15 @@ use tollgate_log::{Batch, Reads, Record};
 use crate::alert::Alert;
 use crate::traces::AlertTrace;
 
-/// A batch and the alerts in it. It is completed when the last reference goes and nothing is owed.
+/// A batch and its alerts. It is completed when the last reference is dropped and no delivery is pending.
 #[derive(Debug)]
 pub(crate) struct InFlightBatch {
     batch: Option<Batch>,
     /// Index of the record in the batch, its alert, and its span.
     alerts: Vec<(usize, Arc<Alert>, Option<Arc<AlertTrace>>)>,
-    /// Cancelled when its partitions are no longer this process's.
+    /// Cancelled when its partitions are revoked.
     revoked: CancellationToken,
-    owed: AtomicUsize,
+    pending: AtomicUsize,
 }
 
 /// Why a record is no alert: index in the batch, and the reason.
@@ -46,44 +46,44 @@ impl InFlightBatch {
         let traces = alerts.iter().filter_map(|(_, _, trace)| trace.as_ref());
         let joined = traces.map(|trace| trace.parent).collect();
         batch.joins(reads, joined);
-        let parcel = Self {
+        let batch = Self {
             batch: Some(batch),
             alerts,
             revoked,
-            owed: AtomicUsize::new(0),
+            pending: AtomicUsize::new(0),
         };
-        (Arc::new(parcel), malformed)
+        (Arc::new(batch), malformed)
     }
 
-    /// How many alerts are in it.
+    /// The number of its alerts.
     pub(crate) fn len(&self) -> usize {
         self.alerts.len()
     }
 
-    /// A ticket for each alert: what one sink owes.
-    pub(crate) fn tickets(self: &Arc<Self>) -> Vec<DeliveryGuard> {
+    /// A guard for each alert: the deliveries of one sink.
+    pub(crate) fn guards(self: &Arc<Self>) -> Vec<DeliveryGuard> {
         self.alerts
             .iter()
             .map(|(record, alert, trace)| {
                 if let Some(trace) = trace {
-                    trace.owe();
+                    trace.add_delivery();
                 }
-                let mut ticket = self.ticket(*record, Some(Arc::clone(alert)));
-                ticket.trace = trace.clone();
-                ticket
+                let mut guard = self.guard(*record, Some(Arc::clone(alert)));
+                guard.trace = trace.clone();
+                guard
             })
             .collect()
     }
 
-    /// A ticket for a record that is no alert.
-    pub(crate) fn ticket(
+    /// A guard for one record.
+    pub(crate) fn guard(
         self: &Arc<Self>,
         record: usize,
         alert: Option<Arc<Alert>>,
     ) -> DeliveryGuard {
-        self.owed.fetch_add(1, Ordering::AcqRel);
+        self.pending.fetch_add(1, Ordering::AcqRel);
         DeliveryGuard {
-            parcel: Arc::clone(self),
+            batch: Arc::clone(self),
             record,
             alert,
             trace: None,
@@ -93,47 +93,47 @@ impl InFlightBatch {
 
 impl Drop for InFlightBatch {
     fn drop(&mut self) {
-        if let (0, Some(batch)) = (self.owed.load(Ordering::Acquire), self.batch.take()) {
+        if let (0, Some(batch)) = (self.pending.load(Ordering::Acquire), self.batch.take()) {
             batch.complete();
         }
     }
 }
 
-/// One effect that is owed for one record.
+/// One pending effect of one record: a delivery, or a dead letter.
 #[derive(Debug)]
 pub(crate) struct DeliveryGuard {
-    parcel: Arc<InFlightBatch>,
+    batch: Arc<InFlightBatch>,
     record: usize,
     alert: Option<Arc<Alert>>,
     trace: Option<Arc<AlertTrace>>,
 }
 
 impl DeliveryGuard {
-    /// The alert, where the record is one.
+    /// The alert, if the record is one.
     pub(crate) const fn alert(&self) -> Option<&Arc<Alert>> {
         self.alert.as_ref()
     }
 
-    /// The alert's span, where its trace is kept.
+    /// The span of the alert, if its trace is sampled.
     pub(crate) fn trace(&self) -> Option<&AlertTrace> {
         self.trace.as_deref()
     }
 
-    /// The record, as it was read.
+    /// The record as it was read.
     pub(crate) fn record(&self) -> Option<Record<'_>> {
-        self.parcel.batch.as_ref()?.iter().nth(self.record)
+        self.batch.batch.as_ref()?.iter().nth(self.record)
     }
 
-    /// Cancelled when the record is no longer this process's to deliver.
+    /// Cancelled when the partition of the record is revoked.
     pub(crate) fn revoked(&self) -> &CancellationToken {
-        &self.parcel.revoked
+        &self.batch.revoked
     }
 
-    /// The effect is there.
+    /// The effect has happened: the alert was delivered and recorded, or the dead letter was acknowledged.
     pub(crate) fn resolve(self) {
         if let Some(trace) = &self.trace {
             trace.resolve();
         }
-        self.parcel.owed.fetch_sub(1, Ordering::AcqRel);
+        self.batch.pending.fetch_sub(1, Ordering::AcqRel);
     }
 }

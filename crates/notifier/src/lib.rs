@@ -1,8 +1,8 @@
 //! Delivers every alert to every configured sink, once.
 //!
-//! An alert is a decision on the topic `alerts`. Each sink has its own queue and its own concurrency, and a delivery log
-//! remembers what it has. Invariant: a record's offset is committed only when each sink has its alert and the delivery log
-//! knows, or when the record stands on the dead-letter topic.
+//! An alert is a decision in the topic `alerts`. Each sink has its own queue and its own concurrency, and the delivery log
+//! records what was delivered to it. Invariant: the offset of a record is committed only after its alert was delivered to
+//! each sink and that was recorded, or after the record was written to the dead-letter topic.
 
 mod alert;
 mod config;
@@ -18,7 +18,7 @@ mod traces;
 
 pub use alert::{Alert, AlertKey};
 pub use config::{NotifierConfig, SinkConfig, SinkKind, SinkSpec};
-pub use service::{Notifier, migrate, run, start};
+pub use service::{migrate, run, start};
 pub use signature::webhook_key;
 pub use sinks::ConsoleOut;
 #[cfg(feature = "oci")]

@@ -1,20 +1,23 @@
-//! Signatures over webhooks as Standard Webhooks has them (github.com/standard-webhooks, specification 1.0.0):
-//! HMAC-SHA256 over `id.timestamp.body`, base64, with the version `v1` before it.
+//! Signatures of webhooks, by the crate of Standard Webhooks (specification 1.0.0): HMAC-SHA256 over
+//! `id.timestamp.body`, in base64, after the version `v1`.
+//!
+//! Invariant: a secret must have the form and the length that the specification asks for. The crate itself accepts any.
+
+use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use hmac::{Hmac, KeyInit as _, Mac as _};
-use sha2::Sha256;
+use standardwebhooks::{Webhook, WebhookError};
 use tollgate_service::Secret;
 
-/// Before a secret, so that people and scanners know what it is.
+/// The prefix of a secret, by which people and secret scanners recognise it.
 const PREFIX: &str = "whsec_";
-/// Lengths that the specification allows, in bytes.
+/// Lengths of a key that the specification allows, in bytes.
 const LENGTHS: std::ops::RangeInclusive<usize> = 24..=64;
 
-/// Signs with every secret in force: while one is being changed there are two.
+/// Signs with every secret in force: during a rotation there are two.
 #[derive(Clone)]
-pub(crate) struct Signer(Vec<Hmac<Sha256>>);
+pub(crate) struct Signer(Arc<[Webhook]>);
 
 impl std::fmt::Debug for Signer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -24,7 +27,7 @@ impl std::fmt::Debug for Signer {
     }
 }
 
-/// The key of one secret, as senders and receivers of webhooks have it; none where it is not of the specification's form.
+/// The key in a secret, for senders and receivers of webhooks; none if the secret is not of the specification's form.
 #[must_use]
 pub fn webhook_key(secret: &str) -> Option<Vec<u8>> {
     let key = STANDARD.decode(secret.strip_prefix(PREFIX)?).ok()?;
@@ -35,7 +38,7 @@ impl Signer {
     /// Reads secrets separated by spaces.
     ///
     /// # Errors
-    /// What a secret must look like; never what this one does.
+    /// The expected form of a secret, without the given one.
     pub(crate) fn new(secrets: &Secret) -> Result<Self, String> {
         let expected = || {
             format!(
@@ -47,24 +50,30 @@ impl Signer {
         };
         let keys = secrets.expose().split_whitespace().map(|secret| {
             let key = webhook_key(secret).ok_or_else(expected)?;
-            Hmac::new_from_slice(&key).map_err(|_| expected())
+            Webhook::from_bytes(key).map_err(|_| expected())
         });
         let keys = keys.collect::<Result<Vec<_>, _>>()?;
         if keys.is_empty() {
             return Err(expected());
         }
-        Ok(Self(keys))
+        Ok(Self(keys.into()))
     }
 
     /// The value of `webhook-signature`. `timestamp` is that of the attempt, in seconds since 1970.
-    pub(crate) fn sign(&self, id: &str, timestamp: i64, body: &[u8]) -> String {
-        let signatures = self.0.iter().map(|key| {
-            let mut mac = key.clone();
-            mac.update(format!("{id}.{timestamp}.").as_bytes());
-            mac.update(body);
-            format!("v1,{}", STANDARD.encode(mac.finalize().into_bytes()))
-        });
-        signatures.collect::<Vec<_>>().join(" ")
+    ///
+    /// # Errors
+    /// None for a body that is UTF-8, which a `str` is.
+    pub(crate) fn sign(
+        &self,
+        id: &str,
+        timestamp: i64,
+        body: &str,
+    ) -> Result<String, WebhookError> {
+        let signatures = self
+            .0
+            .iter()
+            .map(|key| key.sign(id, timestamp, body.as_bytes()));
+        Ok(signatures.collect::<Result<Vec<_>, _>>()?.join(" "))
     }
 }
 
@@ -83,25 +92,41 @@ mod tests {
     /// The vector that the specification's own libraries are tested with.
     #[test]
     fn the_published_vector_is_signed_as_published() {
-        let signature = signer(SECRET).sign(ID, 1_614_265_330, br#"{"test": 2432232314}"#);
+        let signature = signer(SECRET)
+            .sign(ID, 1_614_265_330, r#"{"test": 2432232314}"#)
+            .unwrap();
         assert_eq!(signature, "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE=");
     }
 
     #[test]
-    fn the_reference_library_signs_the_same() {
+    fn a_receiver_with_the_secret_accepts_the_signature() {
         for body in ["", "{}", "{\"ä\":\"𝄞\"}", &"x".repeat(100_000)] {
-            let reference = standardwebhooks::Webhook::new(SECRET).unwrap();
-            assert_eq!(
-                signer(SECRET).sign(ID, 1_700_000_000, body.as_bytes()),
-                reference.sign(ID, 1_700_000_000, body.as_bytes()).unwrap()
+            let now = chrono::Utc::now().timestamp();
+            let signature = signer(&format!("{OTHER} {SECRET}"))
+                .sign(ID, now, body)
+                .unwrap();
+            let headers = reqwest::header::HeaderMap::from_iter(
+                [
+                    (standardwebhooks::HEADER_WEBHOOK_ID, ID.to_owned()),
+                    (standardwebhooks::HEADER_WEBHOOK_TIMESTAMP, now.to_string()),
+                    (standardwebhooks::HEADER_WEBHOOK_SIGNATURE, signature),
+                ]
+                .map(|(name, value)| {
+                    let name = reqwest::header::HeaderName::from_static(name);
+                    (name, value.parse().unwrap())
+                }),
             );
+            let receiver = Webhook::new(SECRET).unwrap();
+            receiver.verify(body.as_bytes(), &headers).unwrap();
         }
     }
 
     #[test]
     fn two_secrets_give_two_signatures_in_their_order() {
-        let both = signer(&format!("{SECRET} {OTHER}")).sign(ID, 7, b"{}");
-        let each = [SECRET, OTHER].map(|secret| signer(secret).sign(ID, 7, b"{}"));
+        let both = signer(&format!("{SECRET} {OTHER}"))
+            .sign(ID, 7, "{}")
+            .unwrap();
+        let each = [SECRET, OTHER].map(|secret| signer(secret).sign(ID, 7, "{}").unwrap());
         assert_eq!(both, each.join(" "));
     }
 

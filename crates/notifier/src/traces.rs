@@ -1,4 +1,4 @@
-//! The span of an alert: from being read until the last sink that owes it has it.
+//! The span of an alert, from the read of its record to the end of its last delivery.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -9,12 +9,12 @@ use tollgate_types::TraceContext;
 
 use crate::alert::Alert;
 
-/// An alert's span, where its trace is kept.
+/// The span of an alert whose trace is sampled.
 #[derive(Debug)]
 pub(crate) struct AlertTrace {
     pub(crate) parent: TraceContext,
     pub(crate) context: TraceContext,
-    owed: AtomicUsize,
+    pending: AtomicUsize,
     span: Mutex<Option<Span>>,
 }
 
@@ -29,26 +29,26 @@ impl AlertTrace {
         Some(Self {
             parent,
             context,
-            owed: AtomicUsize::new(0),
+            pending: AtomicUsize::new(0),
             span: Mutex::new(Some(span)),
         })
     }
 
-    /// One more sink owes it.
-    pub(crate) fn owe(&self) {
-        self.owed.fetch_add(1, Ordering::AcqRel);
+    /// Adds a pending delivery.
+    pub(crate) fn add_delivery(&self) {
+        self.pending.fetch_add(1, Ordering::AcqRel);
     }
 
-    /// A sink has it, or it is a dead letter. The last of them ends the span.
+    /// A delivery has ended, or the alert is a dead letter. The last of them ends the span.
     pub(crate) fn resolve(&self) {
-        if self.owed.fetch_sub(1, Ordering::AcqRel) == 1
+        if self.pending.fetch_sub(1, Ordering::AcqRel) == 1
             && let Some(span) = self.take()
         {
             span.end();
         }
     }
 
-    /// A sink refuses it for good.
+    /// A sink rejected it.
     pub(crate) fn fail(&self, kind: &str, reason: &str) {
         let mut span = self.span.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(span) = span.as_mut() {

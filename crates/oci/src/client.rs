@@ -13,21 +13,21 @@ use serde_json::value::to_raw_value;
 use crate::OciFailure;
 use crate::credentials::{Credentials, Signing};
 
-/// Where a service is.
+/// The endpoint of a service.
 #[derive(Debug, Clone)]
 pub(crate) enum Endpoint {
-    /// As the settings say.
+    /// Configured.
     Given(String),
     /// `https://HOST.REGION.DOMAIN`, in the region of the credentials.
     Regional { host: &'static str, domain: String },
 }
 
-/// Calls a service, with the key of the moment.
+/// Calls a service with the current key.
 pub struct Client {
     credentials: Arc<Credentials>,
     endpoint: Endpoint,
     timeout: Duration,
-    /// The SDK's client for the key it was made with.
+    /// A client of the SDK, with its key.
     held: Mutex<Option<(Arc<Signing>, Arc<OciClient>)>>,
 }
 
@@ -51,11 +51,11 @@ impl Client {
         }
     }
 
-    /// Posts JSON, once; a key that is not accepted is renewed, and the call made once more with the new one, which is
-    /// safe: nobody acts on a request that he does not know the sender of. An answer that is empty reads as null.
+    /// Posts JSON once. A key that is not accepted is renewed, and the call repeated with the new one, which is safe: a
+    /// request that was not authenticated has no effect. An empty answer is null.
     ///
     /// # Errors
-    /// What the service says.
+    /// The error of the service.
     pub async fn post(&self, path: &str, body: &impl Serialize) -> Result<Value, OciFailure> {
         let signing = self.credentials.current().await?;
         match self.send(&signing, path, body).await {
@@ -76,12 +76,12 @@ impl Client {
         body: &impl Serialize,
     ) -> Result<Value, OciFailure> {
         let client = self.client_for(signing).await?;
-        // Written out here, so that whatever the SDK cannot read is the answer.
+        // Serialised here, so that an error of the SDK can only be that of the answer.
         let body =
             to_raw_value(body).map_err(|error| OciFailure::Unreachable(error.to_string()))?;
         match client.post::<_, Value>(path, Some(&body)).await {
             Ok(answer) => Ok(answer.body),
-            // 2xx without JSON: null. Only the caller knows whether the service may answer so.
+            // 2xx without JSON: null. The caller decides whether that is a valid answer.
             Err(OciError::SerdeError(_)) => Ok(Value::Null),
             Err(error) => Err(error.into()),
         }
@@ -111,7 +111,7 @@ impl Client {
     }
 }
 
-/// A client of the SDK, which tries each request once: whether it is made again is decided in one place.
+/// A client of the SDK without its retries: `tollgate_service::resilience` retries.
 pub(crate) fn sdk_client(
     signing: &Arc<Signing>,
     endpoint: String,

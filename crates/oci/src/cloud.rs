@@ -1,4 +1,4 @@
-//! What a service's `main` needs of this crate.
+//! The interface of this crate to the `main` of a service.
 
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use crate::config::OciConfig;
 use crate::credentials::Credentials;
 use crate::{Client, Notifications, monitoring};
 
-/// Oracle Cloud as it is configured. Clones share their keys.
+/// Oracle Cloud with its settings. Clones share the keys.
 #[derive(Debug, Clone)]
 pub struct Cloud {
     config: Arc<OciConfig>,
@@ -38,10 +38,10 @@ impl Cloud {
         }
     }
 
-    /// The cloud of these settings.
+    /// Oracle Cloud with these settings.
     ///
     /// # Errors
-    /// Names the setting at fault.
+    /// Names the invalid setting.
     pub fn of(config: OciConfig) -> Result<Self, ConfigError> {
         config.validate()?;
         Ok(Self::new(config))
@@ -71,7 +71,7 @@ impl tollgate_service::cloud::Cloud for Cloud {
         Self::of(settings.section("oci")?)
     }
 
-    /// Where `oci.monitoring` asks for it, posts the process's metrics.
+    /// Posts the metrics of the process if `oci.monitoring` is configured.
     async fn beside<T>(&self, service: &'static str, run: impl Future<Output = T>) -> T {
         if !self.config.monitoring.is_on() {
             return run.await;

@@ -9,16 +9,16 @@ use tollgate_service::config::ConfigError;
 use tollgate_service::http::is_loopback;
 use url::Url;
 
-/// Who calls.
+/// The principal of the calls.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Auth {
-    /// A profile of the file that Oracle's own tools use.
+    /// A profile of the configuration file of the OCI tools.
     #[default]
     ConfigFile,
-    /// A user's API key, given in these settings.
+    /// The API key of a user, in these settings.
     ApiKey,
-    /// Version 2.2, as functions and containers get it by their environment.
+    /// Version 2.2, from the environment of functions and containers.
     ResourcePrincipal,
     /// A pod's service account in an enhanced OKE cluster.
     WorkloadIdentity,
@@ -30,7 +30,7 @@ pub enum Auth {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct OciConfig {
-    /// Who calls.
+    /// The principal of the calls.
     pub auth: Auth,
     /// Such as `eu-frankfurt-1`. Unset: that of the credentials.
     pub region: String,
@@ -55,7 +55,7 @@ pub struct OciConfig {
     pub passphrase: Secret,
     /// Where Notifications is, if not `https://notification.REGION.DOMAIN`.
     pub notifications_endpoint: String,
-    /// Where Monitoring takes metrics, if not `https://telemetry-ingestion.REGION.DOMAIN`.
+    /// The endpoint of Monitoring for metrics, if not `https://telemetry-ingestion.REGION.DOMAIN`.
     pub monitoring_endpoint: String,
     /// For `workload-identity`: where tokens are, if not port 12250 of the cluster's API server.
     pub workload_identity_endpoint: String,

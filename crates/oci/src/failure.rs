@@ -1,4 +1,4 @@
-//! What a call to Oracle Cloud may end with: <https://docs.oracle.com/iaas/Content/API/References/apierrors.htm>.
+//! The errors of a call to Oracle Cloud: <https://docs.oracle.com/iaas/Content/API/References/apierrors.htm>.
 
 use std::time::Duration;
 
@@ -6,44 +6,44 @@ use oci_rust_sdk::core::OciError;
 use tollgate_service::http::with_causes;
 use tollgate_service::resilience::CallError;
 
-/// Why a call was not served.
+/// Why a call failed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum OciFailure {
     /// There is no key to sign with.
     #[error("no credentials: {0}")]
     Credentials(String),
-    /// The service says no.
+    /// The service answered with an error.
     #[error("HTTP {status} {code}: {message}")]
     Answered {
         /// HTTP status.
         status: u16,
-        /// Such as `NotAuthenticated`.
+        /// The code, such as `NotAuthenticated`.
         code: String,
-        /// For a person.
+        /// The message, for a person.
         message: String,
     },
-    /// The service was not reached, or broke off.
+    /// The service was not reached, or closed the connection.
     #[error("{0}")]
     Unreachable(String),
-    /// No answer in time: what was asked for may have happened.
+    /// No answer in time. The request may have had its effect.
     #[error("no answer within {0:?}")]
     TimedOut(Duration),
 }
 
 impl OciFailure {
-    /// Whether the key is not, or no longer, known.
+    /// Whether the key is unknown or expired.
     pub(crate) fn is_unauthenticated(&self) -> bool {
         matches!(self, Self::Answered { status: 401, .. })
     }
 
-    /// Whether the service has no room for it now.
+    /// Whether the service is overloaded.
     #[must_use]
     pub fn is_busy(&self) -> bool {
         matches!(self, Self::Answered { status: 429, .. })
     }
 
-    /// Whether this very request will be refused again. A missing policy (403, 404), a quota and a busy service are
-    /// matters of the installation: they say nothing of what was sent.
+    /// Whether the same request would be refused again. A missing policy (403, 404), a quota and an overloaded service are
+    /// errors of the installation, not of the request.
     #[must_use]
     pub fn is_refusal(&self) -> bool {
         match self {

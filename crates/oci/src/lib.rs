@@ -1,8 +1,8 @@
-//! Tollgate on Oracle Cloud: signed calls, where their keys come from, Notifications and Monitoring.
+//! Oracle Cloud: signed calls, credentials, Notifications and Monitoring.
 //!
 //! Signing and transport are those of `oci-rust-sdk`, which is AGPL-3.0 and in a binary only with the feature `oci`.
-//! Around it: keys that are renewed (a client of the SDK keeps the one it was made with, so each key gets a client of
-//! its own), retries in one place (`tollgate_service::resilience`, not the SDK's), and our own endpoints.
+//! This crate adds the renewal of keys (a client of the SDK keeps the key it was created with, so that each key has a
+//! client of its own), retries by `tollgate_service::resilience` instead of the SDK, and other endpoints.
 
 mod client;
 mod cloud;

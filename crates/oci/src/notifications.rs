@@ -1,7 +1,7 @@
 //! Oracle's Notifications: `PublishMessage`.
 //!
-//! The API has no idempotency token, so a message whose answer was lost is sent again: whoever must not tell twice
-//! keeps a ledger. Limits: 64 KB a request, 60 messages a minute and topic.
+//! The API has no idempotency token: a message whose answer was lost is published again. The caller keeps a delivery log.
+//! Limits: 64 KB a request, 60 messages a minute and topic.
 
 use serde::Serialize;
 use serde_json::Value;
@@ -9,7 +9,7 @@ use url::Url;
 
 use crate::{Client, OciFailure};
 
-/// Largest request, in bytes: 64 KB in their smaller reading.
+/// Largest request, in bytes: 64 KB of 1,000 bytes.
 pub const MAX_REQUEST_BYTES: usize = 64_000;
 
 /// Publishes to topics.
@@ -28,10 +28,10 @@ impl Notifications {
         Self(client)
     }
 
-    /// Publishes a message to a topic, by its OCID. Gives the message's id.
+    /// Publishes a message to the topic with this OCID. Returns the id of the message.
     ///
     /// # Errors
-    /// What the service says; after a time-out the message may have been published all the same.
+    /// The error of the service. After a timeout the message may have been published.
     pub async fn publish(
         &self,
         topic: &str,
@@ -39,21 +39,21 @@ impl Notifications {
         body: &str,
     ) -> Result<String, OciFailure> {
         let answer = self.0.post(&path(topic), &Message { title, body }).await?;
-        // Whatever else answers well, a proxy's page for example, has told nobody.
+        // Another answer with 2xx, such as the page of a proxy, has published nothing.
         let id = answer.get("messageId").and_then(Value::as_str);
         id.map(str::to_owned).ok_or_else(|| {
             OciFailure::Unreachable("the answer is not that of Notifications".to_owned())
         })
     }
 
-    /// Bytes of the request that would publish this.
+    /// The length of the request that would publish this, in bytes.
     #[must_use]
     pub fn request_bytes(title: &str, body: &str) -> usize {
         serde_json::to_vec(&Message { title, body }).map_or(usize::MAX, |bytes| bytes.len())
     }
 }
 
-/// The topic is one segment of the path, whatever it holds.
+/// The path, with the topic as one segment.
 fn path(topic: &str) -> String {
     let mut url = Url::parse("https://host").ok();
     if let Some(mut segments) = url.as_mut().and_then(|url| url.path_segments_mut().ok()) {

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize, Serializer};
 use tollgate_log::KafkaConfig;
 use tollgate_service::config::{ConfigError, Settings};
 use tollgate_service::http::ApiKeyConfig;
-use tollgate_service::resilience::{BreakerConfig, Limits, RetryConfig};
+use tollgate_service::resilience::{BreakerConfig, DependencyConfig, RetryConfig};
 use tollgate_service::secret::redacted_url;
 use tollgate_service::telemetry::TelemetryConfig;
 
@@ -22,25 +22,25 @@ pub struct PersistenceConfig {
     pub admin_listen: SocketAddr,
     /// `postgres://…` or `sqlite://…`
     pub database_url: DatabaseUrl,
-    /// Most connections that the read API uses at once. The writer has two of its own.
+    /// Connections of the read API. The writer has two of its own.
     pub connections: u32,
     /// Most decisions written in one database transaction.
     pub batch_max: usize,
-    /// Most bytes of records written in one database transaction; a single larger record goes alone.
+    /// Most bytes of records written in one database transaction. A larger record is written alone.
     pub batch_max_bytes: usize,
-    /// How long one database transaction of the writer may take, in milliseconds.
+    /// Timeout of one database transaction of the writer, in milliseconds.
     pub write_timeout_ms: u64,
-    /// When a database transaction that got no answer is tried again.
+    /// When a failed database transaction is retried.
     pub retry: RetryConfig,
-    /// When the store counts as down.
+    /// When the circuit of the store opens.
     pub breaker: BreakerConfig,
-    /// How long one question to the read API may take, in milliseconds.
+    /// Timeout of one request to the read API, in milliseconds.
     pub query_timeout_ms: u64,
-    /// Decisions on a page where the caller does not say how many.
+    /// Decisions on a page without `limit`.
     pub page_default: u32,
     /// Most decisions on a page.
     pub page_max: u32,
-    /// Who may read. None are asked for where this is empty, which only a loopback address may do.
+    /// Keys of the read API. Without keys every caller may read, which only a loopback address allows.
     pub api_keys: Vec<ApiKeyConfig>,
 }
 
@@ -65,10 +65,10 @@ impl Default for PersistenceConfig {
 }
 
 impl PersistenceConfig {
-    /// Checks what one setting means for another.
+    /// Checks the ranges, and settings that depend on each other.
     ///
     /// # Errors
-    /// Names the setting at fault.
+    /// Names the invalid setting.
     pub fn validate(&self) -> Result<(), ConfigError> {
         let invalid = |setting: &str, reason: &str| {
             Err(ConfigError::invalid(
@@ -96,27 +96,27 @@ impl PersistenceConfig {
         if url.starts_with("sqlite:") && (url.contains(":memory:") || url.contains("mode=memory")) {
             return invalid(
                 "database_url",
-                "must name a file, such as sqlite://tollgate.db: each connection would have a memory of its own",
+                "must name a file, such as sqlite://tollgate.db: each connection would have a database of its own",
             );
         }
         Ok(())
     }
 
     /// How the writer calls the store.
-    pub(crate) fn writes(&self) -> Limits {
-        Limits {
+    pub(crate) fn writes(&self) -> DependencyConfig {
+        DependencyConfig {
             timeout: Duration::from_millis(self.write_timeout_ms),
             concurrency: 1,
             retry: self.retry.clone(),
-            // Rows that the store refuses it refuses at once; a batch that only fails says nothing of its rows.
+            // The store refuses a row at once. Other failures are not caused by the rows.
             poison_after: None,
             breaker: self.breaker.clone(),
         }
     }
 
     /// How the read API calls it.
-    pub(crate) fn reads(&self) -> Limits {
-        Limits {
+    pub(crate) fn reads(&self) -> DependencyConfig {
+        DependencyConfig {
             timeout: self.query_timeout(),
             // More would only wait for a connection.
             concurrency: usize::try_from(self.connections).unwrap_or(usize::MAX),
@@ -129,13 +129,13 @@ impl PersistenceConfig {
     }
 }
 
-/// Where the store is. A password in it shows in no output.
+/// The URL of the store. Its password is in no output.
 #[derive(Clone, PartialEq, Eq, Deserialize)]
 #[serde(transparent)]
 pub struct DatabaseUrl(String);
 
 impl DatabaseUrl {
-    /// The whole of it, for the one place that connects.
+    /// The complete URL, for the connection.
     #[must_use]
     pub fn expose(&self) -> &str {
         &self.0
@@ -160,7 +160,7 @@ impl Serialize for DatabaseUrl {
     }
 }
 
-/// The settings that the service's own process reads.
+/// The settings of the process of the service.
 #[derive(Debug, Clone, Serialize)]
 pub struct ProcessConfig {
     /// Section `kafka`.

@@ -1,15 +1,15 @@
-//! Where a page ended, as an opaque text for the next one. It names a place in the order, not a row or a number of
-//! rows, so that decisions that come in between the pages shift nothing.
+//! The position of a page, as an opaque text. It is a position in the order, not a row or a number of rows, so that decisions
+//! stored between two pages do not shift them.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use tollgate_types::{MAX_ID_BYTES, Timestamp};
 
 const VERSION: u8 = 1;
-/// Ids hold no such byte.
+/// Ids contain no such byte.
 const SEPARATOR: u8 = 0;
 
-/// The last decision of a page: the next page holds what stands behind it.
+/// The last decision of a page: the next page starts behind it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Cursor {
     pub(crate) event_time: Timestamp,
@@ -27,7 +27,7 @@ impl Cursor {
         URL_SAFE_NO_PAD.encode(bytes)
     }
 
-    /// None for a text that [`Cursor::encode`] never gives.
+    /// `None` for a text that [`Cursor::encode`] never returns.
     pub(crate) fn decode(text: &str) -> Option<Self> {
         let bytes = URL_SAFE_NO_PAD.decode(text).ok()?;
         let (&version, rest) = bytes.split_first()?;
@@ -53,7 +53,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_cursor_comes_back_as_it_was(
+        fn a_cursor_is_decoded_as_it_was_encoded(
             micros in Timestamp::MIN.micros()..=Timestamp::MAX.micros(),
             user_id in "[^\0]{1,32}",
             transaction_id in "[^\0]{1,32}",

@@ -1,4 +1,4 @@
-//! Giving records up: to the dead-letter topic, acknowledged, before their batches are completed.
+//! Writes records to the dead-letter topic, acknowledged before their batches are completed.
 
 use anyhow::{Context as _, anyhow};
 use tokio::sync::oneshot;
@@ -7,14 +7,14 @@ use tollgate_log::{Acks, Batch, DeadLetter, Kafka, Producer, SendError};
 use tollgate_service::Shutdown;
 use tollgate_types::{Stage, TraceContext};
 
-/// A record to be given up: its batch, its place in it, and why.
+/// A record to dead-letter: its batch, its position in it, and the reason.
 #[derive(Debug)]
 pub(crate) struct Letter {
     pub(crate) place: (usize, usize),
     pub(crate) kind: &'static str,
     pub(crate) reason: String,
     pub(crate) attempts: u32,
-    /// The span of what was done with it, if there is one.
+    /// The span of the record, if its trace is sampled.
     pub(crate) under: Option<TraceContext>,
 }
 
@@ -24,13 +24,13 @@ pub(crate) struct DeadLetters {
     kafka: Kafka,
     producer: Producer,
     shutdown: Shutdown,
-    /// The shutdown's grace period has ended.
+    /// Cancelled at the end of the grace period.
     out_of_time: CancellationToken,
 }
 
 impl DeadLetters {
     /// # Errors
-    /// Where no producer can be made of the settings.
+    /// The settings of the producer are invalid.
     pub(crate) fn new(
         kafka: Kafka,
         shutdown: Shutdown,
@@ -45,8 +45,8 @@ impl DeadLetters {
         })
     }
 
-    /// Dead-letters these records, and waits until that is acknowledged. None: the shutdown came first.
-    pub(crate) async fn give_up(
+    /// Writes the dead letters, and waits for the acknowledgement. `None`: the shutdown came first.
+    pub(crate) async fn write(
         &self,
         batches: Vec<Batch>,
         letters: Vec<Letter>,
@@ -56,7 +56,7 @@ impl DeadLetters {
         }
         let (done, acknowledged) = oneshot::channel();
         let acks = Acks::new(move |result| {
-            // Nobody waits any more only where the shutdown came first.
+            // The receiver is gone only if the shutdown came first.
             let _ = done.send(result);
         });
         let (kafka, producer, shutdown) = (
@@ -64,7 +64,7 @@ impl DeadLetters {
             self.producer.clone(),
             self.shutdown.clone(),
         );
-        // Waiting for room in the producer's queue blocks its thread.
+        // Sending blocks while the queue of the producer is full.
         let sending = tokio::task::spawn_blocking(move || {
             let result = letters.iter().try_for_each(|letter| {
                 let (index, position) = letter.place;
@@ -91,7 +91,7 @@ impl DeadLetters {
         let (batches, sent) = sending.await.context("dead-lettering has panicked")?;
         match sent {
             Ok(()) => {}
-            // No room, and the shutdown has begun.
+            // The queue is full, and the shutdown has begun.
             Err(SendError::Full) => return Ok(None),
             Err(error @ (SendError::TooLarge | SendError::Failed(_))) => {
                 return Err(anyhow!(error)

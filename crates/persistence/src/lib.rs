@@ -1,12 +1,12 @@
-//! Persistence: stores decisions from the log, and answers questions about them.
+//! Persistence: stores decisions from the log, and serves the read API over them.
 //!
-//! Invariant: whatever happens, a decision on the log ends as one row in each of the two tables, or as a dead letter.
+//! Invariant: each decision in the log becomes one row in each of the two tables, or a dead letter.
 
 mod api;
+mod batch_reader;
 mod config;
 mod cursor;
 mod dead_letters;
-mod intake;
 mod rows;
 mod service;
 mod store;
@@ -14,4 +14,4 @@ mod traces;
 mod writer;
 
 pub use config::{DatabaseUrl, PersistenceConfig, ProcessConfig};
-pub use service::{Persistence, migrate, run, start};
+pub use service::{migrate, run, start};

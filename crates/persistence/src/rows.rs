@@ -1,26 +1,25 @@
-//! A decision as rows of the two tables, and back. Pure.
+//! Converts a decision to rows of the two tables, and back. Pure.
 //!
-//! Invariant: what is read back is what was written, to the last bit of a score and the last byte of a transaction.
+//! Invariant: a decision is read back as it was written, to the last bit of the score and the last byte of the transaction.
 
 use std::borrow::Cow;
 use std::error::Error;
 
 use chrono::{DateTime, SecondsFormat, Utc};
-use serde_json::error::Category;
 use serde_json::value::RawValue;
 use tollgate_types::{
-    Amount, Contributions, Decision, Indicator, Indicators, Status, Timestamp, TraceContext,
-    Transaction,
+    Amount, Contributions, Decision, Indicator, Indicators, JsonError, Status, Timestamp,
+    TraceContext, Transaction,
 };
 
-/// One decision, as it is written.
+/// One decision to write.
 #[derive(Debug)]
 pub(crate) struct Row<'a> {
     pub(crate) user_id: Cow<'a, str>,
     pub(crate) transaction_id: Cow<'a, str>,
     pub(crate) amount: Amount,
     pub(crate) event_time: Timestamp,
-    /// The transaction's own text.
+    /// The text of the transaction.
     pub(crate) body: &'a str,
     pub(crate) fraud_score: f64,
     pub(crate) status: Status,
@@ -31,7 +30,7 @@ pub(crate) struct Row<'a> {
     pub(crate) late: bool,
     /// As JSON.
     pub(crate) contributions: String,
-    /// Where it was decided, where the record's headers do not say so. Not stored.
+    /// The trace of the decision, for records without trace headers. Not stored.
     pub(crate) trace: Option<TraceContext>,
 }
 
@@ -39,9 +38,10 @@ impl<'a> Row<'a> {
     /// Reads a record of the topic `decisions`.
     ///
     /// # Errors
-    /// Why it is no decision, in words that hold none of its values: they may be card data.
+    /// Why it is no decision. The text holds none of its values: they may be card data.
     pub(crate) fn read(payload: &'a [u8]) -> Result<Self, String> {
-        let decision = Decision::parse(payload).map_err(|error| explain(&error))?;
+        let decision = Decision::parse(payload)
+            .map_err(|error| format!("no decision: {}", JsonError::from(&error)))?;
         let body = decision.transaction.get();
         let transaction = Transaction::parse(body.as_bytes()).map_err(|rejection| {
             // Behind a colon the reason may quote what was found.
@@ -59,7 +59,7 @@ impl<'a> Row<'a> {
             body,
             fraud_score: decision.fraud_score,
             status: decision.status,
-            fraud_indicators: join(decision.fraud_indicators),
+            fraud_indicators: join(&decision.fraud_indicators),
             processed_at: decision.processed_at,
             late: decision.late,
             trace: decision.trace().or_else(|| transaction.trace()),
@@ -76,44 +76,30 @@ impl<'a> Row<'a> {
     }
 }
 
-fn explain(error: &serde_json::Error) -> String {
-    let what = error.to_string();
-    let what = what.split(" at line ").next().unwrap_or_default();
-    // The other messages quote what they found.
-    let harmless = ["missing field", "duplicate field", "input is not UTF-8"]
-        .iter()
-        .any(|start| what.starts_with(start));
-    let what = match error.classify() {
-        Category::Data if !harmless => "a member that does not fit",
-        Category::Syntax => "malformed JSON",
-        Category::Eof => "JSON that ends too early",
-        Category::Data | Category::Io => what,
-    };
-    format!("no decision: {what}, column {}", error.column())
-}
-
-fn join(indicators: Indicators) -> String {
+fn join(indicators: &Indicators) -> String {
     let names: Vec<&str> = indicators.iter().map(Indicator::name).collect();
     names.join(",")
 }
 
-/// The indicators in a joined text; a name that this version does not know is left out.
+/// The indicators in a joined text. A part that cannot be a name is left out: no version writes one.
 pub(crate) fn split(text: &str) -> Indicators {
-    text.split(',').filter_map(Indicator::from_name).collect()
+    text.split(',')
+        .filter_map(|name| Indicator::intern(name).ok())
+        .collect()
 }
 
-/// A time as SQLite keeps it: always as long, so that texts sort as times do.
+/// A time for SQLite, of fixed width, so that texts sort like times.
 pub(crate) fn fixed_width(time: Timestamp) -> String {
     utc(time).to_rfc3339_opts(SecondsFormat::Micros, true)
 }
 
-/// A time as PostgreSQL's driver takes it.
+/// A time for the driver of PostgreSQL.
 pub(crate) fn utc(time: Timestamp) -> DateTime<Utc> {
     // Every timestamp is within chrono's range.
     DateTime::from_timestamp_micros(time.micros()).unwrap_or_default()
 }
 
-/// A decision, as it is read back.
+/// A decision that was read back.
 #[derive(Debug)]
 pub(crate) struct StoredDecision {
     pub(crate) user_id: String,
@@ -147,7 +133,7 @@ pub(crate) struct Columns {
 
 impl StoredDecision {
     /// # Errors
-    /// Where a column holds what this version never writes.
+    /// A column holds a value that this version never writes.
     pub(crate) fn new(columns: Columns) -> Result<Self, Box<dyn Error + Send + Sync>> {
         Ok(Self {
             status: Status::from_name(&columns.status).ok_or("unknown status")?,
@@ -170,15 +156,15 @@ impl StoredDecision {
             transaction_id: Cow::Borrowed(&self.transaction_id),
             user_id: Cow::Borrowed(&self.user_id),
             fraud_score: self.fraud_score,
-            fraud_indicators: self.fraud_indicators,
+            fraud_indicators: self.fraud_indicators.clone(),
             status: self.status,
             processed_at: self.processed_at,
-            contributions: self.contributions,
+            contributions: self.contributions.clone(),
             ruleset_version: Cow::Borrowed(&self.ruleset_version),
             late: self.late,
             // A row is the first decision on its transaction; later ones are the duplicates.
             duplicate: false,
-            // That of the scoring ended long ago.
+            // The trace of the scoring ended long ago.
             traceparent: None,
             transaction: &self.body,
         }
@@ -203,8 +189,8 @@ mod tests {
         let text = decision(TRANSACTION, "review");
         let row = Row::read(text.as_bytes()).unwrap();
         assert_eq!(row.fraud_indicators, "high_velocity,high_amount");
-        assert_eq!(join(split(&row.fraud_indicators)), row.fraud_indicators);
-        assert_eq!(join(split("")), "");
+        assert_eq!(join(&split(&row.fraud_indicators)), row.fraud_indicators);
+        assert_eq!(join(&split("")), "");
     }
 
     #[test]

@@ -1,5 +1,5 @@
-//! The spans of a batch of decisions: one for each decision whose trace is kept, and in it one for each statement that
-//! was to store it. <https://opentelemetry.io/docs/specs/semconv/database/>
+//! The spans of a batch of decisions: one for each decision whose trace is sampled, with a child for each statement that
+//! stores it. <https://opentelemetry.io/docs/specs/semconv/database/>
 
 use std::ops::Range;
 use std::time::SystemTime;
@@ -11,21 +11,21 @@ use tollgate_types::TraceContext;
 use crate::rows::Row;
 use crate::store::Store;
 
-/// The decisions of a batch whose traces are kept.
+/// The decisions of a batch whose traces are sampled.
 #[derive(Debug, Default)]
 pub(crate) struct Traces(Vec<Traced>);
 
 #[derive(Debug)]
 struct Traced {
     place: (usize, usize),
-    /// Where it stands among the rows.
+    /// Its index among the rows.
     row: usize,
     parent: TraceContext,
     span: Span,
 }
 
 impl Traces {
-    /// Begins the span of a decision, if its trace is kept.
+    /// Starts the span of a decision, if its trace is sampled.
     pub(crate) fn begin(
         &mut self,
         reads: &Reads,
@@ -50,7 +50,7 @@ impl Traces {
         });
     }
 
-    /// The rows stand in the order of these places now.
+    /// Sets the indexes after the rows were sorted in the order of these places.
     pub(crate) fn sorted(&mut self, places: &[(usize, usize)]) {
         for traced in &mut self.0 {
             let row = places.iter().position(|place| *place == traced.place);
@@ -58,7 +58,7 @@ impl Traces {
         }
     }
 
-    /// Tells each of them of a statement over these rows.
+    /// Adds the span of a statement to each decision among these rows.
     pub(crate) fn wrote(
         &self,
         store: &Store,
@@ -94,8 +94,8 @@ impl Traces {
         }
     }
 
-    /// The span under which a record is given up.
-    pub(crate) fn give_up(
+    /// Marks the span of a refused record as failed, and returns its context.
+    pub(crate) fn fail(
         &mut self,
         place: (usize, usize),
         kind: &str,
@@ -106,7 +106,7 @@ impl Traces {
         Some(traced.span.context())
     }
 
-    /// Ends them, and tells the batches of the traces that they join.
+    /// Ends the spans, and links the batches to their traces.
     pub(crate) fn end(self, reads: &Reads, batches: &mut [Batch]) {
         let mut joined: Vec<Vec<TraceContext>> = batches.iter().map(|_| Vec::new()).collect();
         for traced in self.0 {

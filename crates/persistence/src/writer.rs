@@ -1,8 +1,7 @@
-//! The loop from the log to the store: collect, write, give up what is poison, complete.
+//! The loop from the log to the store: collect, write, dead-letter poison records, complete.
 //!
-//! Invariant: a batch is completed when each of its records is stored or acknowledged as a dead letter, never before.
-//! A store that is away makes the loop wait and nothing else: what is in hand reaches its budget, and the consumer
-//! pauses.
+//! Invariant: a batch is completed only after each of its records is stored or acknowledged as a dead letter. While the
+//! store is down the loop waits: the records in flight reach their budget, and the consumer pauses.
 
 use std::time::{Duration, SystemTime};
 
@@ -14,19 +13,19 @@ use tollgate_log::{
 use tollgate_service::Shutdown;
 use tollgate_service::database::DatabaseError;
 use tollgate_service::health::Health;
-use tollgate_service::resilience::{Patience, Unserved};
+use tollgate_service::resilience::{CallFailure, CallPolicy};
 use tollgate_types::Stage;
 
+use crate::batch_reader::BatchReader;
 use crate::config::PersistenceConfig;
 use crate::dead_letters::{DeadLetters, Letter};
-use crate::intake::Intake;
 use crate::rows::Row;
 use crate::store::Store;
 use crate::traces::Traces;
 
-/// How often an idle writer asks whether the store is still there.
+/// Interval of the probes of the store while the writer is idle.
 const PROBE_INTERVAL: Duration = Duration::from_secs(2);
-/// Full transactions that may wait in memory behind the one being written.
+/// Full transactions that may wait in memory behind the current one.
 const BATCHES_AHEAD: usize = 8;
 
 /// Stores decisions from the log.
@@ -38,36 +37,36 @@ pub(crate) struct DecisionWriter {
     store: Store,
     health: Health,
     shutdown: Shutdown,
-    /// The shutdown's grace period has ended.
+    /// Cancelled at the end of the grace period.
     out_of_time: CancellationToken,
     batch_max: usize,
     batch_max_bytes: usize,
 }
 
-/// What the store said to some rows, in the end.
-enum Answer {
+/// The outcome of writing some rows.
+enum WriteOutcome {
     Stored,
     Refused {
         reason: String,
         attempts: u32,
     },
-    /// The shutdown came before an answer.
-    GiveBack,
+    /// The shutdown came before an answer: the records are read again.
+    Abandoned,
 }
 
-impl Answer {
-    /// Why the rows were refused, where they were.
+impl WriteOutcome {
+    /// Why the rows were refused, if they were.
     fn refusal(&self) -> Option<&str> {
         match self {
             Self::Refused { reason, .. } => Some(reason),
-            Self::Stored | Self::GiveBack => None,
+            Self::Stored | Self::Abandoned => None,
         }
     }
 }
 
 impl DecisionWriter {
     /// # Errors
-    /// Where no producer can be made of the settings.
+    /// The settings of the producer are invalid.
     pub(crate) fn new(
         config: &PersistenceConfig,
         kafka: Kafka,
@@ -91,10 +90,10 @@ impl DecisionWriter {
         })
     }
 
-    /// Runs until the shutdown, with everything that was in hand stored or given back.
+    /// Runs until the shutdown. Records in flight are then stored, or left uncommitted.
     ///
     /// # Errors
-    /// What ended it before.
+    /// What ended it before the shutdown.
     pub(crate) async fn run(self) -> anyhow::Result<()> {
         let (shutdown, out_of_time) = (self.shutdown.clone(), self.out_of_time.clone());
         tokio::spawn(async move {
@@ -112,35 +111,39 @@ impl DecisionWriter {
         {
             return Ok(());
         }
-        let (consumer, lanes) = self
-            .kafka
-            .consume(self.options(), &self.health, &self.shutdown)?;
-        let lane = lanes
+        let (consumer, queues) =
+            self.kafka
+                .consume(self.options(), &self.health, &self.shutdown)?;
+        let queue = queues
             .into_iter()
             .next()
-            .context("the log's reader has no lane")?;
+            .context("the consumer has no worker queue")?;
         let result = self
-            .work(Intake::new(lane, self.batch_max, self.batch_max_bytes))
+            .work(BatchReader::new(
+                queue,
+                self.batch_max,
+                self.batch_max_bytes,
+            ))
             .await;
         if result.is_err() {
-            // The reader leaves its group in order, so that another replica need not wait for a timeout.
+            // The consumer leaves its group, so that another replica need not wait for a timeout.
             self.shutdown.begin();
         }
         let read = consumer.join().await;
         result.and(read.map_err(Into::into))
     }
 
-    async fn work(&self, mut intake: Intake) -> anyhow::Result<()> {
+    async fn work(&self, mut reader: BatchReader) -> anyhow::Result<()> {
         let mut probe = tokio::time::interval(PROBE_INTERVAL);
         probe.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        let mut giving_back = false;
+        let mut stopping = false;
         loop {
             tokio::select! {
                 biased;
-                batches = intake.next() => match batches {
-                    // Dropped: the records stay uncommitted, and are read again after the restart.
-                    Some(_) if giving_back => {}
-                    Some(batches) => giving_back = !self.handle(batches).await?,
+                batches = reader.next() => match batches {
+                    // Dropped: the records stay uncommitted, and are read again.
+                    Some(_) if stopping => {}
+                    Some(batches) => stopping = !self.handle(batches).await?,
                     None => return Ok(()),
                 },
                 _ = probe.tick() => self.store.ping().await,
@@ -167,39 +170,39 @@ impl DecisionWriter {
         }
     }
 
-    /// Prepares the schema, however long the store is away. False: the shutdown came first.
+    /// Creates or upgrades the schema, and waits while the store is down. False: the shutdown came first.
     async fn migrate(&self) -> anyhow::Result<bool> {
-        let patience = self.patience();
+        let policy = self.call_policy();
         let migrated = tokio::select! {
-            migrated = self.store.migrate(&patience) => migrated,
-            // It may wait for another replica's, and is begun again after the restart.
+            migrated = self.store.migrate(&policy) => migrated,
+            // It may wait for the migration of another replica, and is repeated after the restart.
             () = self.shutdown.begun() => return Ok(false),
         };
         match migrated {
             Ok(()) => Ok(true),
-            Err(Unserved::GivenUp(_)) => Ok(false),
-            Err(Unserved::Failed(error)) => Err(broken(error)),
+            Err(CallFailure::Unavailable(_)) => Ok(false),
+            Err(CallFailure::Rejected(error)) => Err(broken(error)),
         }
     }
 
-    /// Waits for the store until the shutdown.
-    fn patience(&self) -> Patience {
-        Patience::endless().over_with(self.shutdown.token())
+    /// Retries until the shutdown.
+    fn call_policy(&self) -> CallPolicy {
+        CallPolicy::unlimited().retry_until(self.shutdown.token())
     }
 
-    /// Stores records and completes them. False: the shutdown came first, and they are given back.
+    /// Stores records and completes them. False: the shutdown came first, and they stay uncommitted.
     async fn handle(&self, mut batches: Vec<Batch>) -> anyhow::Result<bool> {
         let Some(letters) = self.store(&mut batches).await? else {
             return Ok(false);
         };
-        let Some(batches) = self.dead_letters.give_up(batches, letters).await? else {
+        let Some(batches) = self.dead_letters.write(batches, letters).await? else {
             return Ok(false);
         };
         batches.into_iter().for_each(Batch::complete);
         Ok(true)
     }
 
-    /// Stores what can be stored. What cannot comes back; none: the shutdown came first.
+    /// Stores the valid records. Returns the dead letters; `None`: the shutdown came first.
     async fn store(&self, batches: &mut [Batch]) -> anyhow::Result<Option<Vec<Letter>>> {
         let (mut placed, mut letters) = (Vec::new(), Vec::new());
         let mut traces = Traces::default();
@@ -228,14 +231,14 @@ impl DecisionWriter {
         let mut pending = Vec::from_iter((!rows.is_empty()).then_some(0..rows.len()));
         while let Some(range) = pending.pop() {
             let began = SystemTime::now();
-            let answer = self.write(&rows[range.clone()]).await?;
-            traces.wrote(&self.store, &range, began, answer.refusal());
-            match answer {
-                Answer::Stored => {}
-                Answer::GiveBack => return Ok(None),
-                Answer::Refused { reason, attempts } if range.len() == 1 => {
+            let outcome = self.write(&rows[range.clone()]).await?;
+            traces.wrote(&self.store, &range, began, outcome.refusal());
+            match outcome {
+                WriteOutcome::Stored => {}
+                WriteOutcome::Abandoned => return Ok(None),
+                WriteOutcome::Refused { reason, attempts } if range.len() == 1 => {
                     let place = places[range.start];
-                    let under = traces.give_up(place, "refused", &reason);
+                    let under = traces.fail(place, "refused", &reason);
                     letters.push(Letter {
                         place,
                         kind: "refused",
@@ -244,7 +247,7 @@ impl DecisionWriter {
                         under,
                     });
                 }
-                Answer::Refused { .. } => {
+                WriteOutcome::Refused { .. } => {
                     let middle = range.start + range.len() / 2;
                     pending.push(middle..range.end);
                     pending.push(range.start..middle);
@@ -256,33 +259,35 @@ impl DecisionWriter {
         Ok(Some(letters))
     }
 
-    /// Writes rows in one database transaction, as often as it takes to get an answer.
-    async fn write(&self, rows: &[Row<'_>]) -> anyhow::Result<Answer> {
+    /// Writes rows in one database transaction, and retries until there is an answer.
+    async fn write(&self, rows: &[Row<'_>]) -> anyhow::Result<WriteOutcome> {
         metrics::histogram!("tollgate_persistence_batch_records")
             .record(u32::try_from(rows.len()).unwrap_or(u32::MAX));
-        let patience = self.patience();
+        let policy = self.call_policy();
         let (attempts, result) = tokio::select! {
-            ended = self.store.write(rows, &patience) => ended,
-            () = self.out_of_time.cancelled() => return Ok(Answer::GiveBack),
+            ended = self.store.write(rows, &policy) => ended,
+            () = self.out_of_time.cancelled() => return Ok(WriteOutcome::Abandoned),
         };
         match result {
             Ok(written) => {
                 let rows = |outcome: &'static str| metrics::counter!("tollgate_persistence_rows_total", "outcome" => outcome);
                 rows("stored").increment(written.stored);
                 rows("known").increment(written.known);
-                Ok(Answer::Stored)
+                Ok(WriteOutcome::Stored)
             }
-            Err(Unserved::GivenUp(_)) => Ok(Answer::GiveBack),
-            Err(Unserved::Failed(DatabaseError::Refused(error))) => Ok(Answer::Refused {
-                reason: explain(&error),
-                attempts,
-            }),
-            Err(Unserved::Failed(error)) => Err(broken(error)),
+            Err(CallFailure::Unavailable(_)) => Ok(WriteOutcome::Abandoned),
+            Err(CallFailure::Rejected(DatabaseError::Refused(error))) => {
+                Ok(WriteOutcome::Refused {
+                    reason: explain(&error),
+                    attempts,
+                })
+            }
+            Err(CallFailure::Rejected(error)) => Err(broken(error)),
         }
     }
 }
 
-/// Why the store refuses a row, without what it would quote from it.
+/// Why the store refuses a row. The message of the database is left out: it may quote the row.
 fn explain(error: &sqlx::Error) -> String {
     let Some(error) = error.as_database_error() else {
         return "the store's driver cannot encode the row".to_owned();
@@ -297,7 +302,7 @@ fn explain(error: &sqlx::Error) -> String {
 
 fn broken(error: DatabaseError) -> anyhow::Error {
     anyhow!(error).context(
-        "persistence cannot go on with this store, and has lost nothing: decisions wait in the log. Check that \
+        "persistence cannot use this store. No decision is lost: they are in the log. Check that \
          persistence.database_url names the right database, that its role may create and write tables there, and that \
          the tables transactions and fraud_analysis are Tollgate's; then start again",
     )

@@ -16,12 +16,12 @@ use tollgate_engine::Rules;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Mode {
-    /// One record at a time in a partition: the next is begun when the last one's decision is acknowledged.
+    /// One record at a time in a partition: the next one starts when the last one's decision is acknowledged.
     Ordered,
-    /// Partitions side by side, and the users inside one too; order is kept per user.
+    /// Partitions in parallel, and the users of one partition too; order is kept per user.
     #[default]
     Parallel,
-    /// A batch at a time in each worker: the next is begun when the last one's decisions are acknowledged.
+    /// A batch at a time in each worker: the next one starts when the last one's decisions are acknowledged.
     Batch,
 }
 
@@ -33,7 +33,7 @@ pub struct ScorerConfig {
     pub admin_listen: SocketAddr,
     /// How records are consumed.
     pub mode: Mode,
-    /// Workers that score side by side.
+    /// Workers that score in parallel.
     pub parallelism: usize,
     /// Where a consumer group that has never committed begins.
     pub starting_position: StartingPosition,
@@ -41,20 +41,20 @@ pub struct ScorerConfig {
     pub batch: BatchConfig,
     /// Largest transaction; a larger one is dead-lettered.
     pub max_transaction_bytes: usize,
-    /// How far a transaction's timestamp may lie ahead of its record's own, in hours.
+    /// How far a transaction's timestamp may be ahead of its record's own, in hours.
     pub max_ahead_hours: u32,
-    /// Most records read and not yet done.
+    /// Most records in flight.
     pub max_in_flight_records: usize,
-    /// Most bytes read and not yet done.
+    /// Most bytes in flight.
     pub max_in_flight_bytes: usize,
     /// Time between commits, in milliseconds.
     pub commit_interval_ms: u64,
-    /// Where histories are kept beside the log, so that a start need not read 7 days of it: `file:///…`,
+    /// Where snapshots of histories are stored, so that a start need not read 7 days of the log: `file:///…`,
     /// `s3://bucket/prefix` or `memory://`. Empty: nowhere.
     pub snapshots: String,
     /// Further options of that store, as the crate `object_store` names them, such as `aws_endpoint`.
     pub snapshot_options: BTreeMap<String, Secret>,
-    /// Longest time between two snapshots of a partition in which something happens, in seconds.
+    /// Longest time between two snapshots of a partition that has new records, in seconds.
     pub snapshot_interval_seconds: u64,
     /// Most records between two snapshots of a partition.
     pub snapshot_records: u32,
@@ -110,7 +110,7 @@ impl Default for ScorerConfig {
 const MAX_PARALLELISM: usize = 256;
 
 impl ScorerConfig {
-    /// Checks what one setting means for another.
+    /// Checks each setting and how they relate.
     ///
     /// # Errors
     /// Names the setting at fault.

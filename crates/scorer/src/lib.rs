@@ -9,4 +9,4 @@ mod snapshot;
 mod worker;
 
 pub use config::{BatchConfig, Mode, ProcessConfig, ScorerConfig};
-pub use service::{Scorer, run, start};
+pub use service::{run, start};

@@ -1,4 +1,4 @@
-//! The scorer's metrics, counted locally and told once a batch: the hot path touches no shared counter.
+//! The scorer's metrics, counted in the worker and published once a batch: scoring touches no shared counter.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -8,16 +8,17 @@ use tollgate_types::{Indicator, Status, Timestamp};
 
 use tollgate_engine::{Engine, Verdict};
 
-/// Time between two looks at the size of the histories.
+/// Time between two measurements of the size of the histories.
 const SIZES_EVERY: Duration = Duration::from_secs(1);
-/// One score of so many is timed: looking at the clock takes a good part of the time that a score does.
+/// One score in this many is timed: reading the clock takes a good part of the time that a score takes.
 const TIMED_EVERY: u32 = 32;
 
 pub(crate) struct Measures {
     pub(crate) replayed: u64,
     pub(crate) routed: u64,
     by_status: [u64; 3],
-    by_indicator: [u64; 4],
+    /// The built-in indicators, then others as they fire.
+    by_indicator: Vec<IndicatorCount>,
     duplicates: u64,
     late: u64,
     zero_scores: usize,
@@ -25,18 +26,33 @@ pub(crate) struct Measures {
     records: u32,
     scored: u32,
     timed: Vec<Duration>,
-    /// Milliseconds, and how many had them: neighbours mostly have the same.
+    /// Milliseconds, and how many records in a row had them: neighbours mostly have the same.
     from_record: Vec<(i64, usize)>,
     from_event: Vec<(i64, usize)>,
     sizes_due: Instant,
     handles: Handles,
 }
 
+struct IndicatorCount {
+    indicator: Indicator,
+    count: u64,
+    counter: Counter,
+}
+
+impl IndicatorCount {
+    fn new(indicator: Indicator) -> Self {
+        Self {
+            indicator,
+            count: 0,
+            counter: counter!("tollgate_scorer_indicators_total", "indicator" => indicator.name()),
+        }
+    }
+}
+
 struct Handles {
     replayed: Counter,
     routed: Counter,
     by_status: [Counter; 3],
-    by_indicator: [Counter; 4],
     duplicates: Counter,
     late: Counter,
     score: [Histogram; 3],
@@ -56,7 +72,7 @@ impl Measures {
             replayed: 0,
             routed: 0,
             by_status: [0; 3],
-            by_indicator: [0; 4],
+            by_indicator: Indicator::BUILT_IN.map(IndicatorCount::new).into(),
             duplicates: 0,
             late: 0,
             zero_scores: 0,
@@ -70,12 +86,14 @@ impl Measures {
             handles: Handles {
                 replayed: counter!("tollgate_scorer_replayed_total"),
                 routed: counter!("tollgate_scorer_routed_total"),
-                by_status: Status::ALL.map(|status| counter!("tollgate_scorer_decisions_total", "status" => status.name())),
-                by_indicator: Indicator::ALL
-                    .map(|indicator| counter!("tollgate_scorer_indicators_total", "indicator" => indicator.name())),
+                by_status: Status::ALL.map(
+                    |status| counter!("tollgate_scorer_decisions_total", "status" => status.name()),
+                ),
                 duplicates: counter!("tollgate_scorer_duplicates_total"),
                 late: counter!("tollgate_scorer_late_total"),
-                score: Status::ALL.map(|status| histogram!("tollgate_scorer_fraud_score", "status" => status.name())),
+                score: Status::ALL.map(
+                    |status| histogram!("tollgate_scorer_fraud_score", "status" => status.name()),
+                ),
                 from_record: histogram!("tollgate_scorer_record_to_decision_seconds"),
                 from_event: histogram!("tollgate_scorer_event_to_decision_seconds"),
                 scoring: histogram!("tollgate_scorer_scoring_duration_seconds"),
@@ -87,7 +105,7 @@ impl Measures {
         }
     }
 
-    /// The clock before a score, where it is one of those that are timed.
+    /// The time before a score, where it is one of those that are timed.
     pub(crate) fn begin_scoring(&mut self) -> Option<Instant> {
         self.scored = self.scored.wrapping_add(1);
         self.scored.is_multiple_of(TIMED_EVERY).then(Instant::now)
@@ -97,7 +115,7 @@ impl Measures {
         self.timed.extend(begun.map(|begun| begun.elapsed()));
     }
 
-    /// A decision on an event of a time, in a record of another.
+    /// Counts a decision, made now, on an event and in a record of these times.
     pub(crate) fn count(
         &mut self,
         verdict: &Verdict,
@@ -108,11 +126,11 @@ impl Measures {
         self.records += 1;
         self.by_status[verdict.status as usize] += 1;
         for indicator in verdict.indicators.iter() {
-            self.by_indicator[indicator as usize] += 1;
+            self.count_indicator(indicator);
         }
         self.duplicates += u64::from(verdict.duplicate);
         self.late += u64::from(verdict.late);
-        // By far the most have none, and are told at once.
+        // Most scores are zero: they are recorded together.
         if verdict.score > 0.0 || verdict.status != Status::Approved {
             self.scores.push((verdict.status, verdict.score));
         } else {
@@ -125,28 +143,42 @@ impl Measures {
         note(&mut self.from_event, now_ms - event.micros() / 1_000);
     }
 
-    /// Tells what was counted since the last time.
+    fn count_indicator(&mut self, indicator: Indicator) {
+        let known = self
+            .by_indicator
+            .iter_mut()
+            .find(|known| known.indicator == indicator);
+        match known {
+            Some(known) => known.count += 1,
+            // A process has a bounded number of indicators, so the label's values are bounded too.
+            None => {
+                let mut new = IndicatorCount::new(indicator);
+                new.count = 1;
+                self.by_indicator.push(new);
+            }
+        }
+    }
+
+    /// Publishes what was counted since the last time.
     pub(crate) fn flush(&mut self, engines: &HashMap<i32, Engine>) {
-        let tell = |counter: &Counter, count: &mut u64| {
+        let publish = |counter: &Counter, count: &mut u64| {
             if *count > 0 {
                 counter.increment(std::mem::take(count));
             }
         };
         let handles = &self.handles;
-        tell(&handles.replayed, &mut self.replayed);
-        tell(&handles.routed, &mut self.routed);
-        tell(&handles.duplicates, &mut self.duplicates);
-        tell(&handles.late, &mut self.late);
+        publish(&handles.replayed, &mut self.replayed);
+        publish(&handles.routed, &mut self.routed);
+        publish(&handles.duplicates, &mut self.duplicates);
+        publish(&handles.late, &mut self.late);
         handles
             .by_status
             .iter()
             .zip(&mut self.by_status)
-            .for_each(|(counter, count)| tell(counter, count));
-        handles
-            .by_indicator
-            .iter()
-            .zip(&mut self.by_indicator)
-            .for_each(|(counter, count)| tell(counter, count));
+            .for_each(|(counter, count)| publish(counter, count));
+        for known in &mut self.by_indicator {
+            publish(&known.counter, &mut known.count);
+        }
         if self.zero_scores > 0 {
             handles.score[Status::Approved as usize]
                 .record_many(0.0, std::mem::take(&mut self.zero_scores));

@@ -1,9 +1,9 @@
-//! Where a record belongs. A user's transactions meet in one partition, whoever wrote them.
+//! Which partition a record belongs to. All transactions of a user are scored in one partition, whoever wrote them.
 
 use tollgate_log::Record;
 use tollgate_types::{Partitioner, Transaction, headers};
 
-/// How often a record is written on before it is given up.
+/// How often a record is forwarded before it is dead-lettered.
 pub(crate) const MAX_HOPS: usize = 3;
 
 /// The rule by which users are spread over partitions.
@@ -22,8 +22,8 @@ impl Routing {
         }
     }
 
-    /// The partition that the record must be written on to; none where it stands right: in its user's partition and
-    /// with the user as its key, by which records are spread over workers.
+    /// The partition that the record must be forwarded to; `None` where it is in its user's partition, with the user as
+    /// its key, by which records are spread over workers.
     pub(crate) fn elsewhere(
         &self,
         record: &Record<'_>,
@@ -35,7 +35,7 @@ impl Routing {
     }
 }
 
-/// How often the record was written on already, since it was last redriven.
+/// How often the record was forwarded since it was last redriven.
 pub(crate) fn hops(record: &Record<'_>) -> usize {
     record.headers.iter().fold(0, |hops, (name, _)| match name {
         headers::ROUTED_FROM => hops + 1,
@@ -44,7 +44,7 @@ pub(crate) fn hops(record: &Record<'_>) -> usize {
     })
 }
 
-/// The partition of `replies` on which somebody waits for the decision.
+/// The partition of `replies` on which a caller waits for the decision.
 pub(crate) fn reply_partition(record: &Record<'_>) -> Option<i32> {
     if record.headers.is_empty() {
         return None;

@@ -1,19 +1,18 @@
-//! The scorer as a service: starts the reading thread and its workers, and takes everything down if one ends.
+//! The scorer as a service: starts the consumer and its workers. The supervisor stops the service if one of them ends.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
 use tokio::sync::{mpsc, oneshot};
-use tokio::task::JoinHandle;
 use tollgate_log::{
     BarrierInterval, Batching, ConsumerOptions, DeliveryFailure, Distribution, Histories, Kafka,
     Producer,
 };
 use tollgate_service::Shutdown;
 use tollgate_service::health::Health;
-use tollgate_service::http::{Bound, bind, serve_admin};
+use tollgate_service::http::bind;
+use tollgate_service::supervisor::{RunningService, Supervisor};
 use tollgate_types::Stage;
 
 use crate::config::{Mode, ScorerConfig};
@@ -24,83 +23,31 @@ use crate::worker::{Worker, WorkerSettings};
 const MAX_RECORDS: usize = 512;
 const MAX_BYTES: usize = 512 * 1024;
 
-/// A running scorer.
-#[derive(Debug)]
-pub struct Scorer {
-    /// Where probes and metrics are answered.
-    pub admin_address: SocketAddr,
-    task: JoinHandle<anyhow::Result<()>>,
-}
-
-impl Scorer {
-    /// Whether it has ended, which it does not before the shutdown unless something is wrong.
-    #[must_use]
-    pub fn is_finished(&self) -> bool {
-        self.task.is_finished()
-    }
-
-    /// Waits until it has ended: after the shutdown, or by an error.
-    ///
-    /// # Errors
-    /// What ended it.
-    pub async fn join(self) -> anyhow::Result<()> {
-        self.task.await.context("the scorer has panicked")?
-    }
-}
-
 /// Starts the scorer. It reads once its topics exist.
 ///
 /// # Errors
-/// Where a setting is wrong or an address is taken.
+/// Names the invalid setting, or the address that is taken.
 pub async fn start(
     config: ScorerConfig,
     kafka: Kafka,
     shutdown: Shutdown,
-) -> anyhow::Result<Scorer> {
+) -> anyhow::Result<RunningService> {
     config.validate()?;
     let admin = bind("scorer.admin_listen", config.admin_listen).await?;
-    let admin_address = admin.address();
-    let task = tokio::spawn(serve(config, kafka, shutdown, admin));
-    Ok(Scorer {
-        admin_address,
-        task,
-    })
+    let health = Health::starting(&["topics", "log"]);
+    let mut supervisor = Supervisor::new("scorer", health.clone(), &shutdown, admin);
+    let shutdown = supervisor.shutdown().clone();
+    supervisor.spawn("scoring", work(config, kafka, health, shutdown));
+    Ok(supervisor.start(async |_| Ok(())))
 }
 
-/// Runs the scorer until the shutdown.
+/// Starts, prints its admin address on standard output, and runs until it has ended.
 ///
 /// # Errors
-/// What ended it before.
-#[expect(
-    clippy::print_stdout,
-    reason = "whoever starts the process reads the address here"
-)]
+/// What ended it.
 pub async fn run(config: ScorerConfig, kafka: Kafka, shutdown: Shutdown) -> anyhow::Result<()> {
-    let scorer = start(config, kafka, shutdown).await?;
-    println!("scorer admin: http://{}", scorer.admin_address);
-    scorer.join().await
-}
-
-async fn serve(
-    config: ScorerConfig,
-    kafka: Kafka,
-    shutdown: Shutdown,
-    admin: Bound,
-) -> anyhow::Result<()> {
-    let health = Health::starting(&["topics", "log"]);
-    // The probes outlive the work: a scorer that drains is alive.
-    let end = Shutdown::new(Duration::from_secs(1));
-    let probes = tokio::spawn(serve_admin(admin, health.clone(), end.clone()));
-    let worked = tokio::spawn(work(config, kafka, health.clone(), shutdown.clone()));
-    let draining = tokio::spawn(async move {
-        shutdown.begun().await;
-        health.not_ready("scorer", "draining");
-    });
-    let result = worked.await.context("the scorer has panicked")?;
-    draining.abort();
-    end.begin();
-    probes.await.context("the admin port has panicked")??;
-    result
+    let service = start(config, kafka, shutdown).await?;
+    service.announce_and_join().await
 }
 
 async fn work(

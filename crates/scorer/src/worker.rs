@@ -1,7 +1,8 @@
-//! One worker: scores the records of its lane, in order, and writes what follows from each.
+//! One worker: scores the records of its queue, in order, and writes the results.
 //!
-//! Invariant: a batch is complete only when every record it caused, decision, alert, reply, dead letter or the record
-//! written on to its own partition, is acknowledged. Nothing is awaited in between, except where the mode says so.
+//! Invariant: a batch is complete only when every record that it caused is acknowledged: decision, alert, reply, dead
+//! letter, or the record forwarded to its user's partition. The worker waits in between only in the modes `ordered` and
+//! `batch`.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -25,7 +26,7 @@ use crate::route::{self, Routing};
 use crate::snapshot::Snapshots;
 use tollgate_engine::{Engine, Rules, Verdict};
 
-/// What all workers of a scorer have in common.
+/// What all workers of a scorer share.
 pub(crate) struct WorkerSettings {
     config: ScorerConfig,
     kafka: Kafka,
@@ -77,7 +78,7 @@ pub(crate) struct Worker {
     measures: Measures,
     /// The decision being written; its memory is used again.
     out: Vec<u8>,
-    /// The traces that are kept of those in the batch.
+    /// The kept traces of records in the batch.
     joined: Vec<TraceContext>,
 }
 
@@ -96,9 +97,9 @@ impl Worker {
         }
     }
 
-    /// Works until its lane ends.
-    pub(crate) fn run(mut self, mut lane: WorkerQueue) -> anyhow::Result<()> {
-        while let Some(event) = lane.blocking_recv() {
+    /// Works until its queue ends.
+    pub(crate) fn run(mut self, mut queue: WorkerQueue) -> anyhow::Result<()> {
+        while let Some(event) = queue.blocking_recv() {
             match event {
                 Event::Assigned(assignment) => {
                     self.routing.partitions = assignment.total;
@@ -109,7 +110,7 @@ impl Worker {
                         self.engines.insert(partition, engine);
                     }
                 }
-                Event::Barrier(position) => self.keep(position),
+                Event::Barrier(position) => self.write_snapshot_part(position),
                 Event::Revoked(_) => self.engines.clear(),
                 Event::Batch(batch) => {
                     let result = match self.settings.config.mode {
@@ -118,7 +119,7 @@ impl Worker {
                         Mode::Batch => self.at_once(batch),
                     };
                     match result {
-                        // What is not written is read again after the restart.
+                        // Records that are not completed are read again after the restart.
                         Err(_) if self.settings.shutdown.is_begun() => return Ok(()),
                         other => other?,
                     }
@@ -128,12 +129,12 @@ impl Worker {
         Ok(())
     }
 
-    /// An engine with what was restored of the partition's history.
+    /// An engine with the restored history of the partition.
     fn new_engine(&self, partition: i32) -> anyhow::Result<Engine> {
         let settings = &self.settings;
         let mut engine = Engine::new(Arc::clone(&settings.rules), settings.hash_key);
         if let Some(snapshots) = &settings.snapshots {
-            // Its checksum was good, so it is this program that is wrong.
+            // Its checksum was right, so this is a fault of the program.
             snapshots
                 .take_over(partition, self.index, &mut engine)
                 .with_context(|| format!("the snapshot of partition {partition}"))?;
@@ -141,7 +142,7 @@ impl Worker {
         Ok(engine)
     }
 
-    fn keep(&self, position: Position) {
+    fn write_snapshot_part(&self, position: Position) {
         let (Some(snapshots), Some(engine)) = (
             &self.settings.snapshots,
             self.engines.get(&position.partition),
@@ -149,8 +150,8 @@ impl Worker {
             return;
         };
         let mut part = Vec::with_capacity(engine.memory_bytes());
-        engine.write_histories(&mut part);
-        snapshots.collect(position, part);
+        let format = engine.write_histories(&mut part);
+        snapshots.collect(position, format, part);
     }
 
     fn count_reply_partitions(&self) -> i32 {
@@ -158,13 +159,13 @@ impl Worker {
         match self.settings.kafka.partition_counts(&[topic]) {
             Ok(counts) => counts.get(topic).copied().unwrap_or_default(),
             Err(error) => {
-                tracing::warn!(%error, "nobody who waits for a decision gets one until the next assignment");
+                tracing::warn!(%error, "callers that wait for a decision get no reply until the next assignment");
                 0
             }
         }
     }
 
-    /// Goes on while the acknowledgements of this batch are still on their way.
+    /// Returns while the acknowledgements of the batch are outstanding.
     fn pipelined(&mut self, mut batch: Batch) -> anyhow::Result<()> {
         let acks = Acks::open();
         self.score_all(&batch, &acks)?;
@@ -172,13 +173,13 @@ impl Worker {
         let failures = self.settings.failures.clone();
         acks.seal_with(move |result| match result {
             Ok(()) => batch.complete(),
-            // The scorer goes down, and reads the batch again when it is back.
+            // The scorer ends, and reads the batch again after its restart.
             Err(failure) => drop(failures.send(failure)),
         });
         Ok(())
     }
 
-    /// Goes on when every acknowledgement of this batch is there.
+    /// Returns when every record that the batch caused is acknowledged.
     fn at_once(&mut self, mut batch: Batch) -> anyhow::Result<()> {
         let (acks, acknowledged) = Acks::to_wait_for();
         self.score_all(&batch, &acks)?;
@@ -189,7 +190,7 @@ impl Worker {
         Ok(())
     }
 
-    /// Goes on from record to record when every acknowledgement of the one is there.
+    /// Starts each record when everything that the last one caused is acknowledged.
     fn one_by_one(&mut self, mut batch: Batch) -> anyhow::Result<()> {
         let now = tollgate_service::now();
         for record in batch.iter() {
@@ -224,7 +225,7 @@ impl Worker {
                 "the transaction is larger than {} bytes",
                 self.settings.config.max_transaction_bytes
             );
-            return self.give_up(record, "too_large", &reason, acks);
+            return self.dead_letter(record, "too_large", &reason, acks);
         }
         let transaction = match Transaction::parse(record.payload) {
             Ok(transaction) => transaction,
@@ -234,19 +235,19 @@ impl Worker {
                 } else {
                     "invalid"
                 };
-                return self.give_up(record, kind, &rejection.to_string(), acks);
+                return self.dead_letter(record, kind, &rejection.to_string(), acks);
             }
         };
         if let Some(partition) = self.routing.elsewhere(record, &transaction) {
-            return self.write_on(record, &transaction, partition, acks);
+            return self.forward(record, &transaction, partition, acks);
         }
         if self.is_ahead(record, &transaction) {
             let hours = self.settings.config.max_ahead_hours;
             let reason = format!("timestamp: more than {hours} h after the record's own time");
-            return self.give_up(record, "timestamp_ahead", &reason, acks);
+            return self.dead_letter(record, "timestamp_ahead", &reason, acks);
         }
         let Some(engine) = self.engines.get_mut(&record.partition) else {
-            // Partitions are assigned before their records come.
+            // An assignment precedes the records of its partitions.
             return Err(SendError::Failed(format!(
                 "partition {} is not assigned",
                 record.partition
@@ -267,7 +268,7 @@ impl Worker {
             true => begin_always(parent),
             false => begin_kept(parent),
         };
-        // What is not kept and came as a member goes on as one, within the transaction.
+        // A trace that is not kept and came as a member stays in the transaction.
         let under = kept.or(in_header);
         self.out.clear();
         verdict.write_decision(
@@ -287,7 +288,7 @@ impl Worker {
         Ok(())
     }
 
-    /// Writes the decision to every topic that wants it.
+    /// Writes the decision to each of its topics.
     fn emit(
         &self,
         record: &Record<'_>,
@@ -319,8 +320,8 @@ impl Worker {
         }
     }
 
-    /// Writes a record on to the partition of its user, where it is scored.
-    fn write_on(
+    /// Forwards a record to the partition of its user, where it is scored.
+    fn forward(
         &mut self,
         record: &Record<'_>,
         transaction: &Transaction<'_>,
@@ -332,8 +333,8 @@ impl Worker {
         }
         if route::hops(record) >= route::MAX_HOPS {
             let reason =
-                "was written on again and again: not all scorers have the same kafka.partitioner";
-            return self.give_up(record, "routing_loop", reason, acks);
+                "was forwarded again and again: not all scorers have the same kafka.partitioner";
+            return self.dead_letter(record, "routing_loop", reason, acks);
         }
         self.measures.routed += 1;
         let parent = record.trace().or_else(|| transaction.trace());
@@ -353,7 +354,7 @@ impl Worker {
             timestamp_ms: record.timestamp_ms,
             headers: &all,
             under: kept.or(parent),
-            // Its reader is this scorer: to wait for it would be to wait for oneself.
+            // The scorer itself reads it: waiting for room here could block the scorer for ever.
             urgent: true,
             ..ProducerRecord::new(
                 &self.settings.kafka.topics().transactions,
@@ -364,7 +365,7 @@ impl Worker {
         self.send(&record, acks)
     }
 
-    fn give_up(
+    fn dead_letter(
         &self,
         record: &Record<'_>,
         kind: &'static str,
@@ -406,7 +407,7 @@ impl Worker {
     }
 }
 
-/// What was decided, without what it was decided on.
+/// The attributes of a decision, without those of its transaction.
 fn verdict_of(span: Span, transaction: &Transaction<'_>, verdict: &Verdict) -> Span {
     let indicators = verdict.indicators.iter().map(Indicator::name);
     let indicators: Vec<StringValue> = indicators.map(StringValue::from).collect();
@@ -415,7 +416,7 @@ fn verdict_of(span: Span, transaction: &Transaction<'_>, verdict: &Verdict) -> S
         transaction.transaction_id.to_string(),
     )
     .with("tollgate.decision.status", verdict.status.name())
-    // Of a single indicator the exact score would tell the amount.
+    // The exact score of a single indicator would reveal the amount.
     .with(
         "tollgate.decision.score",
         (verdict.score / 10.0).floor() * 10.0,

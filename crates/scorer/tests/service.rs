@@ -7,8 +7,9 @@ use std::time::{Duration, Instant};
 
 use tollgate_engine::{Engine, Rules};
 use tollgate_log::{Acks, Kafka, KafkaConfig, LogRecord, Producer, ProducerRecord, TopicReader};
-use tollgate_scorer::{Mode, Scorer, ScorerConfig, start};
+use tollgate_scorer::{Mode, ScorerConfig, start};
 use tollgate_service::Shutdown;
+use tollgate_service::supervisor::RunningService;
 use tollgate_types::{Decision, Partitioner, Transaction, headers};
 
 const DEADLINE: Duration = Duration::from_secs(30);
@@ -17,7 +18,7 @@ struct Harness {
     kafka: Kafka,
     producer: Producer,
     shutdown: Shutdown,
-    scorer: Scorer,
+    scorer: RunningService,
 }
 
 impl Harness {

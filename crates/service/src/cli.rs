@@ -24,16 +24,16 @@ impl ServiceArgs {
     /// Reads the settings from file and environment.
     ///
     /// # Errors
-    /// Names the setting at fault.
+    /// Names the invalid setting.
     pub fn settings(&self) -> anyhow::Result<Settings> {
         Ok(Settings::load(self.config.as_deref(), std::env::vars())?)
     }
 }
 
-/// The whole of a service's `main`: read the settings, then print them or run until the service ends.
+/// The `main` of a service: reads the settings, then prints them or runs until the service ends.
 ///
 /// # Errors
-/// What the service ended with.
+/// The error of the service.
 pub fn run_service<B, C, R>(
     service: &'static str,
     parse: impl FnOnce(&Settings) -> anyhow::Result<C>,
@@ -78,7 +78,7 @@ where
 /// Prints settings as TOML, secrets hidden.
 ///
 /// # Errors
-/// Where they cannot be written as TOML.
+/// They cannot be written as TOML.
 #[expect(clippy::print_stdout, reason = "this is the command's output")]
 pub fn print_config(config: &impl serde::Serialize) -> anyhow::Result<()> {
     print!("{}", toml::to_string_pretty(config)?);

@@ -1,18 +1,18 @@
-//! The cloud that a service runs in, as far as it is more than machines.
+//! The cloud provider of a process: its settings, and what runs beside the service.
 
 use serde::Serialize;
 
 use crate::config::{ConfigError, Settings};
 
-/// What a process has beside its service. `tollgate_oci::Cloud` is one, in builds with the feature `oci`.
+/// A cloud provider. `tollgate_oci::Cloud` is one, in builds with the feature `oci`.
 pub trait Cloud: Serialize + Sized {
     /// Reads its section.
     ///
     /// # Errors
-    /// Names the setting at fault.
+    /// Names the invalid setting.
     fn read(settings: &Settings) -> Result<Self, ConfigError>;
 
-    /// Runs a service, and beside it, as long as it runs, whatever the cloud wants of it.
+    /// Runs a service, and tasks of the provider for as long as it runs.
     fn beside<T>(
         &self,
         service: &'static str,
@@ -20,12 +20,12 @@ pub trait Cloud: Serialize + Sized {
     ) -> impl Future<Output = T>;
 }
 
-/// No cloud: that of a build without one.
+/// No cloud provider: that of a build without one.
 #[derive(Debug, Clone, Default, Serialize)]
 pub struct NoCloud {}
 
 impl Cloud for NoCloud {
-    /// Settings for what is not there were meant for something.
+    /// Refuses settings that this build would ignore.
     fn read(settings: &Settings) -> Result<Self, ConfigError> {
         if settings.is_set("oci") {
             return Err(ConfigError::invalid("oci", NOT_BUILT));
@@ -38,6 +38,6 @@ impl Cloud for NoCloud {
     }
 }
 
-/// What a program says that was built without Oracle Cloud and is to use it.
+/// The error of a program that was built without Oracle Cloud and has settings for it.
 pub const NOT_BUILT: &str =
     "this program was built without Oracle Cloud; build it with `--features oci`";

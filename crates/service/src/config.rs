@@ -1,7 +1,7 @@
 //! Settings from one TOML file and the environment, parsed once.
 //!
-//! Each service reads the sections it uses; whatever it cannot read is an error that names the setting and, for a
-//! misspelt one, the nearest that exists. The environment wins over the file.
+//! Each service reads the sections it uses. An error names the setting and, for a misspelt one, the nearest that exists.
+//! The environment takes precedence over the file.
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -21,7 +21,7 @@ const SECTIONS: [&str; 7] = [
 ];
 const PREFIX: &str = "TOLLGATE_";
 
-/// What is wrong with the settings, for the person who wrote them.
+/// An error in the settings, for the person who wrote them.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     /// The file cannot be read, or is not TOML.
@@ -40,18 +40,18 @@ pub enum ConfigError {
         /// The nearest that exists.
         hint: String,
     },
-    /// The setting's value does not fit.
+    /// The value of the setting is invalid.
     #[error("{setting}: {reason}")]
     Invalid {
         /// As it was written.
         setting: String,
-        /// What would fit.
+        /// What is expected.
         reason: String,
     },
 }
 
 impl ConfigError {
-    /// A value that does not fit, found after parsing.
+    /// An invalid value that was found after parsing.
     pub fn invalid(setting: impl Into<String>, reason: impl Into<String>) -> Self {
         Self::Invalid {
             setting: setting.into(),
@@ -60,7 +60,7 @@ impl ConfigError {
     }
 }
 
-/// Everything that was given, not yet typed.
+/// All given settings, not yet typed.
 #[derive(Debug, Clone, Default)]
 pub struct Settings {
     table: Table,
@@ -69,10 +69,10 @@ pub struct Settings {
 }
 
 impl Settings {
-    /// Reads the file, then lays the environment over it.
+    /// Reads the file, then the environment.
     ///
     /// # Errors
-    /// Names the file or the variable at fault.
+    /// Names the file or the variable that is invalid.
     pub fn load(
         path: Option<&Path>,
         environment: impl Iterator<Item = (String, String)>,
@@ -102,7 +102,7 @@ impl Settings {
     /// Sets one setting as the environment would: `kafka.brokers`, `127.0.0.1:9092`.
     ///
     /// # Errors
-    /// Where the path runs through a setting that is no table.
+    /// A part of the path is a setting that is not a table.
     pub fn set_path(&mut self, setting: &str, text: &str) -> Result<(), ConfigError> {
         let path: Vec<String> = setting.split('.').map(str::to_owned).collect();
         self.set(setting, &path, text)
@@ -139,7 +139,7 @@ impl Settings {
     /// One section, typed; missing settings take their defaults.
     ///
     /// # Errors
-    /// Names the setting that is unknown or does not fit.
+    /// Names the setting that is unknown or invalid.
     pub fn section<T: DeserializeOwned>(&self, name: &str) -> Result<T, ConfigError> {
         let mut section = self
             .table
@@ -208,7 +208,7 @@ impl Settings {
     }
 }
 
-/// The name in the notation in which the person wrote the wrong one.
+/// The name, in the notation of the wrong one.
 fn in_style_of(written: &str, parent: &str, name: &str) -> String {
     let setting = format!("{parent}.{name}");
     if written.starts_with(PREFIX) {
@@ -222,15 +222,15 @@ fn variable_name(setting: &str) -> String {
     format!("{PREFIX}{}", setting.replace('.', "__").to_uppercase())
 }
 
-/// The path that an environment variable sets; none for a variable that is no setting.
+/// The path that an environment variable sets; `None` for a variable that is not a setting.
 fn variable_path(name: &str) -> Result<Option<Vec<String>>, ConfigError> {
     let Some(rest) = name.strip_prefix(PREFIX) else {
         return Ok(None);
     };
-    // Kubernetes puts TOLLGATE_INGEST_SERVICE_HOST and its like into every pod beside a Service of that name.
+    // Kubernetes sets TOLLGATE_INGEST_SERVICE_HOST and similar variables in every pod if there is a Service of that name.
     let of_kubernetes =
         !rest.contains("__") && (rest.contains("_SERVICE_") || rest.contains("_PORT"));
-    // The command line's own.
+    // Read by the command line.
     if ["CONFIG", "API_KEY"].contains(&rest) || of_kubernetes {
         return Ok(None);
     }
@@ -304,7 +304,7 @@ fn value_of(name: &str, text: &str) -> Result<Value, ConfigError> {
     })
 }
 
-/// Turns the scalar at `path` into text. False where there is none, or it is text already.
+/// Turns the scalar at `path` into text. False if there is none, or it is text already.
 fn reread_as_text(section: &mut Value, path: &str) -> bool {
     let found = path
         .split('.')
@@ -370,7 +370,7 @@ mod tests {
     }
 
     #[test]
-    fn a_misspelt_setting_is_answered_with_the_nearest() {
+    fn a_misspelt_setting_is_refused_with_the_nearest() {
         let message = |variable: &str| load(&[(variable, "x")]).unwrap_err().to_string();
         assert_eq!(
             message("TOLLGATE_KAFKA__BOOKERS"),
@@ -385,7 +385,7 @@ mod tests {
     }
 
     #[test]
-    fn a_value_that_does_not_fit_is_named_with_its_setting() {
+    fn an_invalid_value_is_named_with_its_setting() {
         let message = load(&[("TOLLGATE_KAFKA__PARTITIONS", "many")])
             .unwrap_err()
             .to_string();

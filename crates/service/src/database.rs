@@ -14,13 +14,13 @@ use sqlx::sqlite::{
 use sqlx::{Connection as _, PgConnection, Postgres, SqlSafeStr as _};
 
 use crate::config::ConfigError;
-use crate::resilience::{CallError, Unserved};
+use crate::resilience::{CallError, CallFailure};
 use crate::secret::redacted_url;
 
-/// How often a pool is looked at.
-const WATCH: Duration = Duration::from_secs(2);
-/// How long connections may take to close.
-const CLOSE: Duration = Duration::from_secs(5);
+/// Interval of the metrics of a pool.
+const METRICS_INTERVAL: Duration = Duration::from_secs(2);
+/// Timeout for closing the connections.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A pool of connections to one of the two stores.
 #[derive(Debug, Clone)]
@@ -32,7 +32,7 @@ pub enum Database {
 }
 
 impl Database {
-    /// Tells of the pool's connections until it is closed; `name` says whose pool it is.
+    /// Reports the connections of the pool as metrics until it is closed. `name` is the label of the pool.
     pub fn watch(&self, name: &'static str) {
         let database = self.clone();
         tokio::spawn(async move {
@@ -48,13 +48,13 @@ impl Database {
                 if closed {
                     return;
                 }
-                tokio::time::sleep(WATCH).await;
+                tokio::time::sleep(METRICS_INTERVAL).await;
             }
         });
     }
 }
 
-/// The migrations of a service's tables, in order: what each does, and its text. Their versions count from 1.
+/// The migrations of the tables of a service, in order: description and SQL. Their versions count from 1.
 #[must_use]
 pub fn migrations(texts: &[(&'static str, &'static str)]) -> Migrator {
     let numbered = (1..).zip(texts).map(|(version, (description, sql))| {
@@ -70,22 +70,22 @@ pub fn migrations(texts: &[(&'static str, &'static str)]) -> Migrator {
     Migrator::with_migrations(numbered.collect())
 }
 
-/// What a caller does about a failed statement.
+/// A failed statement, classified by what the caller does.
 #[derive(Debug, thiserror::Error)]
 pub enum DatabaseError {
-    /// Try again: the store is away, busy or chose this transaction as a victim.
+    /// Retry: the store is down, busy, or aborted this transaction because of a deadlock.
     #[error("the store is not available: {0}")]
     Unavailable(#[source] sqlx::Error),
-    /// Never try again: the store refuses these rows for what they are.
+    /// Do not retry: the store rejects these rows.
     #[error("the store refuses a row: {0}")]
     Refused(#[source] sqlx::Error),
-    /// Stop: the store is not the one this version works with.
-    #[error("the store does not fit: {0}")]
+    /// Stop: the store does not have the expected tables or rights.
+    #[error("the store is not usable: {0}")]
     Broken(#[source] sqlx::Error),
 }
 
 impl DatabaseError {
-    /// A short stable word for it.
+    /// The class as a short stable word.
     #[must_use]
     pub const fn kind(&self) -> &'static str {
         match self {
@@ -141,13 +141,13 @@ impl CallError for DatabaseError {
     }
 }
 
-impl From<Unserved<Self>> for DatabaseError {
-    fn from(unserved: Unserved<Self>) -> Self {
+impl From<CallFailure<Self>> for DatabaseError {
+    fn from(unserved: CallFailure<Self>) -> Self {
         match unserved {
-            Unserved::Failed(error) | Unserved::GivenUp(Some(error)) => error,
-            Unserved::GivenUp(None) => unanswered(
+            CallFailure::Rejected(error) | CallFailure::Unavailable(Some(error)) => error,
+            CallFailure::Unavailable(None) => unanswered(
                 io::ErrorKind::NotConnected,
-                "it did not answer before, and is asked again soon".to_owned(),
+                "its circuit is open: it did not answer before, and is probed soon".to_owned(),
             ),
         }
     }
@@ -179,31 +179,31 @@ fn of_sqlite_code(code: u32) -> fn(sqlx::Error) -> DatabaseError {
     }
 }
 
-/// A connection of a pool, for one statement. Cut off amid it, as by a timeout, it is closed: given back, it would keep
-/// its place until the other end says something, and one that has gone says nothing.
+/// A connection of a pool, for one statement. If the statement is aborted, as by a timeout, the connection is closed:
+/// returned to the pool, it would stay in use until the server answers, and a server that is gone never does.
 #[derive(Debug)]
 pub struct Lease(Option<PoolConnection<Postgres>>);
 
 impl Lease {
-    /// The next that is free.
+    /// The next free connection.
     ///
     /// # Errors
-    /// Where there is none in time.
+    /// There is none in time.
     pub async fn of(pool: &PgPool) -> Result<Self, DatabaseError> {
         Ok(Self(Some(pool.acquire().await?)))
     }
 
-    /// What the statement gives.
+    /// Runs the statement.
     ///
     /// # Errors
-    /// What it fails with, or where the lease was used before.
+    /// The error of the statement.
     pub async fn run<T>(
         mut self,
         statement: impl AsyncFnOnce(&mut PgConnection) -> Result<T, sqlx::Error>,
     ) -> Result<T, DatabaseError> {
         let connection = self.0.as_mut().ok_or(sqlx::Error::WorkerCrashed)?;
         let result = statement(connection).await;
-        // Whatever it says, it is at its end.
+        // The statement has ended: the connection goes back to the pool.
         drop(self.0.take());
         Ok(result?)
     }
@@ -218,10 +218,10 @@ impl Drop for Lease {
 }
 
 impl Database {
-    /// A pool for `url`. No connection is made yet for PostgreSQL, so that a service starts while its store is away.
+    /// A pool for `url`. With PostgreSQL no connection is opened yet, so that a service starts while its store is down.
     ///
     /// # Errors
-    /// Where the URL is none of the two, or the SQLite file cannot be made.
+    /// The URL is neither of the two, or the SQLite file cannot be created.
     pub async fn open(setting: &str, url: &str, connections: u32) -> anyhow::Result<Self> {
         let invalid = |reason: String| {
             ConfigError::invalid(setting, format!("{}: {reason}", redacted_url(url)))
@@ -253,10 +253,10 @@ impl Database {
         Ok(Self::Sqlite(pool))
     }
 
-    /// Whether the store answers.
+    /// Checks that the store answers.
     ///
     /// # Errors
-    /// Where it does not.
+    /// It does not.
     pub async fn ping(&self) -> Result<(), DatabaseError> {
         self.ensure_there()?;
         match self {
@@ -269,11 +269,11 @@ impl Database {
         Ok(())
     }
 
-    /// Makes sure that a SQLite file has not been taken away: SQLite itself would go on writing to what nobody will
-    /// find again. To be asked before each write.
+    /// Checks that a SQLite file was not deleted or moved: SQLite itself would go on writing to the deleted file. To be
+    /// called before each write.
     ///
     /// # Errors
-    /// Where it has.
+    /// It was.
     pub fn ensure_there(&self) -> Result<(), DatabaseError> {
         let Self::Sqlite(pool) = self else {
             return Ok(());
@@ -299,9 +299,9 @@ impl Database {
                 Self::Sqlite(pool) => pool.close().await,
             }
         };
-        // A connection whose other end has gone would be waited for.
-        if tokio::time::timeout(CLOSE, closing).await.is_err() {
-            tracing::warn!("connections to the store did not end in time");
+        // A connection to a server that is gone does not close.
+        if tokio::time::timeout(CLOSE_TIMEOUT, closing).await.is_err() {
+            tracing::warn!("connections to the store did not close in time");
         }
     }
 }
@@ -311,7 +311,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_file_that_was_taken_away_is_noticed_before_anything_is_written_to_nowhere() {
+    async fn a_deleted_file_is_noticed_before_a_write() {
         let path = std::env::temp_dir().join(format!("tollgate-{}.db", std::process::id()));
         let url = format!("sqlite://{}", path.display());
         let database = Database::open("a.setting", &url, 1).await.unwrap();

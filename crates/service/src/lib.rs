@@ -1,5 +1,5 @@
-//! What every Tollgate service needs once: configuration, the log (Kafka) on both ends, the store, HTTP around
-//! probes and APIs, telemetry, and an orderly way to stop.
+//! What every Tollgate service needs once: configuration, supervision, the store, HTTP for probes and APIs, calls to
+//! dependencies that may be down, telemetry and shutdown.
 //!
 //! Services depend on this crate and on `tollgate-types`, never on each other.
 
@@ -13,23 +13,24 @@ pub mod objects;
 pub mod resilience;
 pub mod secret;
 pub mod shutdown;
+pub mod supervisor;
 pub mod telemetry;
 
 pub use secret::Secret;
 pub use shutdown::Shutdown;
 
-/// The time by this machine's clock.
+/// The current time by the machine's clock.
 #[must_use]
 pub fn now() -> tollgate_types::Timestamp {
     let micros = chrono::Utc::now().timestamp_micros();
     tollgate_types::Timestamp::from_micros(micros).unwrap_or(tollgate_types::Timestamp::MAX)
 }
 
-/// A key for keyed hashes that nobody can know beforehand.
+/// A random key for keyed hashes.
 #[must_use]
 pub fn random_key() -> [u8; 16] {
     use std::hash::{BuildHasher, RandomState};
-    // The standard library seeds each state from the system's randomness.
+    // The standard library seeds each state from the randomness of the system.
     let halves = [
         RandomState::new().hash_one(1_u8),
         RandomState::new().hash_one(2_u8),

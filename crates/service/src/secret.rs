@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize, Serializer};
 
-/// A secret text. `Debug` and `Serialize` show that there is one, not what it is.
+/// A secret text. `Debug` and `Serialize` show whether there is one, and not its value.
 #[derive(Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(transparent)]
 pub struct Secret(String);
@@ -46,7 +46,7 @@ impl Serialize for Secret {
 #[must_use]
 pub fn redacted_url(text: &str) -> String {
     let Ok(mut url) = url::Url::parse(text) else {
-        // Where a mistake keeps it from being read, nobody knows which part is the password.
+        // Without a valid URL it is unknown which part is the password.
         return if text.contains('@') {
             HIDDEN.to_owned()
         } else {
@@ -57,7 +57,7 @@ pub fn redacted_url(text: &str) -> String {
         return text.to_owned();
     }
     if url.password().is_some() {
-        // Only URLs that cannot have a password refuse one.
+        // It fails only for URLs that cannot have a password.
         let _ = url.set_password(Some("hidden"));
     }
     let pairs: Vec<(String, String)> = url.query_pairs().into_owned().collect();

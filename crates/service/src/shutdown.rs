@@ -1,17 +1,17 @@
-//! Stopping in order: one signal, a bounded time to finish what is in hand.
+//! The shutdown signal of a service, and the time it has to drain.
 
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
-/// Tells every task of a service to stop, and how long it may take. Clones share the signal.
+/// The signal to stop, and the grace period to drain in. Clones share the signal.
 #[derive(Debug, Clone)]
 pub struct Shutdown {
     token: CancellationToken,
     grace: Duration,
 }
 
-/// How long a service may take to drain, unless told otherwise. Kubernetes kills after 30 s.
+/// The grace period unless another is set. Kubernetes kills after 30 s.
 pub const DEFAULT_GRACE: Duration = Duration::from_secs(20);
 
 impl Default for Shutdown {
@@ -21,7 +21,7 @@ impl Default for Shutdown {
 }
 
 impl Shutdown {
-    /// A signal not yet given, with `grace` to finish once it is.
+    /// A signal that has not been given yet. Once it is, `grace` is left to drain.
     #[must_use]
     pub fn new(grace: Duration) -> Self {
         Self {
@@ -30,23 +30,23 @@ impl Shutdown {
         }
     }
 
-    /// A signal given by SIGTERM or SIGINT. A second one ends the process at once.
+    /// A signal that SIGTERM or SIGINT gives. A second one of them exits the process at once.
     #[must_use]
     pub fn on_signal() -> Self {
         let shutdown = Self::default();
         let trigger = shutdown.clone();
         tokio::spawn(async move {
             wait_for_signal().await;
-            tracing::info!("stopping: finishing what is in hand");
+            tracing::info!("shutdown: records and requests in flight are completed");
             trigger.begin();
             wait_for_signal().await;
-            tracing::warn!("stopped at once by a second signal");
+            tracing::warn!("exit at once after a second signal");
             std::process::exit(130);
         });
         shutdown
     }
 
-    /// A signal that comes with this one, and can also be given on its own.
+    /// A signal that is given together with this one, and can also be given alone.
     #[must_use]
     pub fn child(&self) -> Self {
         Self {
@@ -66,7 +66,7 @@ impl Shutdown {
         self.token.is_cancelled()
     }
 
-    /// The signal, for what waits for several.
+    /// The signal as a token, for waits on several signals.
     #[must_use]
     pub fn token(&self) -> CancellationToken {
         self.token.clone()
@@ -77,7 +77,7 @@ impl Shutdown {
         self.token.cancelled().await;
     }
 
-    /// Time to finish once the signal is given.
+    /// The time to drain in once the signal is given.
     #[must_use]
     pub const fn grace(&self) -> Duration {
         self.grace

@@ -2,20 +2,20 @@
 
 use std::fmt::Write as _;
 use std::fs::{File, TryLockError};
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::Context as _;
 use serde::Serialize;
-use tollgate_ingest::{Ingest, IngestConfig};
+use tollgate_ingest::IngestConfig;
 use tollgate_log::{Kafka, KafkaConfig, Profile};
-use tollgate_notifier::{Cloud, ConsoleOut, Notifier, NotifierConfig};
-use tollgate_persistence::{Persistence, PersistenceConfig};
-use tollgate_scorer::{Scorer, ScorerConfig};
+use tollgate_notifier::{Cloud, ConsoleOut, NotifierConfig};
+use tollgate_persistence::PersistenceConfig;
+use tollgate_scorer::ScorerConfig;
 use tollgate_service::Shutdown;
 use tollgate_service::cloud::Cloud as _;
 use tollgate_service::config::Settings;
+use tollgate_service::supervisor::RunningService;
 use tollgate_service::telemetry::TelemetryConfig;
 
 use crate::archive::DeadLetterArchive;
@@ -101,10 +101,10 @@ fn lock(directory: &Path) -> anyhow::Result<File> {
 
 /// The running services.
 pub(crate) struct AllInOne {
-    pub(crate) ingest: Ingest,
-    pub(crate) scorer: Scorer,
-    pub(crate) persistence: Persistence,
-    pub(crate) notifier: Notifier,
+    pub(crate) ingest: RunningService,
+    pub(crate) scorer: RunningService,
+    pub(crate) persistence: RunningService,
+    pub(crate) notifier: RunningService,
     pub(crate) kafka: Kafka,
     archive: Option<DeadLetterArchive>,
     upstream: Shutdown,
@@ -159,48 +159,44 @@ impl AllInOne {
         })
     }
 
-    fn has_ended(&self) -> bool {
-        self.ingest.is_finished()
-            || self.scorer.is_finished()
-            || self.persistence.is_finished()
-            || self.notifier.is_finished()
+    fn services(&self) -> [&RunningService; 4] {
+        [
+            &self.ingest,
+            &self.scorer,
+            &self.persistence,
+            &self.notifier,
+        ]
     }
 
-    /// Waits until every service says that it is ready. False: the shutdown came first, or one of them has ended.
+    /// Waits until every service is ready. False: the shutdown came first, or one of them has ended.
     pub(crate) async fn until_ready(&self, shutdown: &Shutdown) -> bool {
-        let client = reqwest::Client::new();
-        for (_, address) in self.admin_addresses() {
-            loop {
-                let answer = client.get(format!("http://{address}/readyz")).send().await;
-                if answer.is_ok_and(|answer| answer.status().is_success()) {
-                    break;
-                }
-                if shutdown.is_begun() || self.has_ended() {
-                    return false;
-                }
-                tokio::time::sleep(Duration::from_millis(20)).await;
+        for service in self.services() {
+            let ready = tokio::select! {
+                ready = service.ready() => ready,
+                () = shutdown.begun() => false,
+            };
+            if !ready {
+                return false;
             }
         }
         true
-    }
-
-    fn admin_addresses(&self) -> [(&'static str, SocketAddr); 4] {
-        [
-            ("ingest", self.ingest.admin_address),
-            ("scorer", self.scorer.admin_address),
-            ("persistence", self.persistence.admin_address),
-            ("notifier", self.notifier.admin_address),
-        ]
     }
 
     /// A line for each address.
     pub(crate) fn addresses(&self) -> String {
         let mut lines = String::new();
         // Writing to memory cannot fail.
-        let _ = writeln!(lines, "ingest: http://{}", self.ingest.address);
-        let _ = writeln!(lines, "persistence: http://{}", self.persistence.address);
-        for (name, address) in self.admin_addresses() {
-            let _ = writeln!(lines, "{name} admin: http://{address}");
+        for service in self.services() {
+            if let Some(address) = service.address {
+                let _ = writeln!(lines, "{}: http://{address}", service.name);
+            }
+        }
+        for service in self.services() {
+            let _ = writeln!(
+                lines,
+                "{} admin: http://{}",
+                service.name, service.admin_address
+            );
         }
         let _ = writeln!(lines, "log: {}", self.kafka.brokers());
         lines

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::{Args, Parser, Subcommand};
+use data_encoding::HEXLOWER;
 use rand::RngExt as _;
 use tollgate_log::{Kafka, KafkaConfig, TopicOutcome};
 use tollgate_service::Shutdown;
@@ -210,7 +211,7 @@ pub(crate) struct KeyArgs {
 }
 
 fn parse_scope(text: &str) -> Result<Scope, String> {
-    [Scope::TransactionsWrite, Scope::DecisionsRead]
+    Scope::COMMON
         .into_iter()
         .find(|scope| scope.name() == text)
         .ok_or_else(|| "expected transactions:write or decisions:read".to_owned())
@@ -356,10 +357,8 @@ pub(crate) async fn migrate(args: MigrateArgs) -> anyhow::Result<()> {
 #[expect(clippy::print_stdout, reason = "this is the command's output")]
 pub(crate) fn key(args: &KeyArgs) {
     let random: [u8; 32] = rand::rng().random();
-    let key = random
-        .iter()
-        .fold("tg_".to_owned(), |key, byte| key + &format!("{byte:02x}"));
-    let section = if args.scopes.contains(&Scope::DecisionsRead) {
+    let key = format!("tg_{}", HEXLOWER.encode(&random));
+    let section = if args.scopes.contains(&Scope::DECISIONS_READ) {
         "persistence"
     } else {
         "ingest"

@@ -1,5 +1,5 @@
 //! Amounts of money, held exactly: a whole number of ten-thousandths of the currency's unit.
-//! Never a binary float on the way in or out, so `0.1 + 0.2` is `0.3` and equal amounts compare equal.
+//! It is never a binary float while it is read or written, so `0.1 + 0.2` is `0.3` and equal amounts compare equal.
 
 use std::fmt;
 
@@ -13,7 +13,7 @@ const SCALE: i64 = 10_000;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Amount(i64);
 
-/// Why a text is no amount.
+/// Why a text is not an amount.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum AmountError {
     /// Not a decimal number at all.
@@ -34,7 +34,7 @@ impl Amount {
     /// The largest amount: 10^12.
     pub const MAX: Self = Self(1_000_000_000_000 * SCALE);
 
-    /// An amount of so many ten-thousandths, where it is in range.
+    /// The amount of this many ten-thousandths, where it is in range.
     #[must_use]
     pub fn from_ten_thousandths(value: i64) -> Option<Self> {
         (0..=Self::MAX.0).contains(&value).then_some(Self(value))
@@ -59,7 +59,7 @@ impl Amount {
     /// Reads a JSON number, exponent allowed (`1.5e3`).
     ///
     /// # Errors
-    /// Says which rule the number breaks. Trailing zeros are no decimal places: `1.50000` is 1.5.
+    /// Which rule the number breaks. Trailing zeros are no decimal places: `1.50000` is 1.5.
     pub fn parse_number(text: &str) -> Result<Self, AmountError> {
         let (mantissa, exponent) = match text.find(['e', 'E']) {
             None => (text, 0),
@@ -71,7 +71,7 @@ impl Amount {
     /// Reads a plain decimal string (`"12.50"`), no exponent.
     ///
     /// # Errors
-    /// Says which rule the text breaks.
+    /// Which rule the text breaks.
     pub fn parse_decimal(text: &str) -> Result<Self, AmountError> {
         Self::parse(text, 0)
     }

@@ -2,14 +2,14 @@
 
 /// W3C trace context of the hop that wrote the record.
 pub const TRACEPARENT: &str = "traceparent";
-/// W3C trace state, vendor specific, passed on unread.
+/// W3C trace state, vendor specific, passed on unchanged.
 pub const TRACESTATE: &str = "tracestate";
 /// Partition of the topic `replies` on which the sender waits for the decision, as decimal digits.
 pub const REPLY_TO: &str = "reply-to";
-/// `partition@offset` at which a record stood before it was written on to its user's own partition.
+/// `partition@offset` of a record before it was forwarded to its user's partition.
 pub const ROUTED_FROM: &str = "routed-from";
 
-/// Stage that gave a record up: `ingest`, `scorer`, `persistence`, `notifier`.
+/// Stage that dead-lettered the record: `ingest`, `scorer`, `persistence`, `notifier`.
 pub const ERROR_STAGE: &str = "error.stage";
 /// Class of the failure, a short stable word such as `malformed`.
 pub const ERROR_KIND: &str = "error.kind";
@@ -25,15 +25,15 @@ pub const SOURCE_OFFSET: &str = "source.offset";
 pub const SOURCE_OBJECT: &str = "source.object";
 /// Line of the object at which the row begins, counted from 1.
 pub const SOURCE_LINE: &str = "source.line";
-/// How often the stage tried, as decimal digits.
+/// Number of attempts, as decimal digits.
 pub const ATTEMPTS: &str = "attempts";
-/// When the stage gave up, RFC 3339.
+/// When the record was dead-lettered, RFC 3339.
 pub const FAILED_AT: &str = "failed.at";
-/// Bytes of the original payload, where a dead letter had to be cut to fit; the whole stands at the source offset.
+/// Size of the original payload in bytes, where a dead letter had to be truncated. The source record has all of it.
 pub const TRUNCATED_FROM: &str = "payload.truncated-from";
-/// `topic/partition@offset` of the dead letter that this record is again.
+/// `topic/partition@offset` of the dead letter that this record repeats.
 pub const REDRIVEN_FROM: &str = "redriven-from";
-/// On a dead-letter topic: `partition@offset` of the letter there that is done with. The record itself is no letter.
+/// On a dead-letter topic: `partition@offset` of the dead letter there that is resolved. The record itself is none.
 pub const SETTLED: &str = "dead-letter.settled";
-/// How it was settled: `redriven` or `dropped`.
+/// How the dead letter was resolved: `redriven` or `dropped`.
 pub const SETTLED_AS: &str = "dead-letter.settled-as";

@@ -1,12 +1,15 @@
 //! The events that Tollgate's services exchange, and nothing else: no I/O, no clock.
 //!
-//! A [`Transaction`] comes in, a [`Decision`] goes out; an alert is a decision whose status is not
-//! [`Status::Approved`]. Whatever a producer put into a transaction beyond the members known here travels
-//! on untouched, because a decision carries the transaction's own JSON text.
+//! A [`Transaction`] is the input, a [`Decision`] the output; an alert is a decision whose status is not
+//! [`Status::Approved`]. Sets that grow are open: an indicator is a name ([`Indicator`]), and a member of a transaction
+//! that is not read here is kept, because a decision carries the transaction's own JSON text.
 
 mod amount;
+mod contribution;
 mod decision;
 pub mod headers;
+mod indicator;
+mod json_error;
 mod partitioner;
 mod rejection;
 mod timestamp;
@@ -15,10 +18,16 @@ mod trace_context;
 mod transaction;
 
 pub use amount::{Amount, AmountError};
-pub use decision::{Contribution, Contributions, Decision, Indicator, Indicators, Status};
+pub use contribution::{Contribution, Contributions};
+pub use decision::{Decision, Status};
+pub use indicator::{Indicator, IndicatorError, Indicators, MAX_INDICATOR_BYTES, MAX_INDICATORS};
+pub use json_error::JsonError;
 pub use partitioner::Partitioner;
 pub use rejection::Rejection;
 pub use timestamp::{Timestamp, TimestampError};
 pub use topics::{Stage, Topics};
 pub use trace_context::{TRACEPARENT_BYTES, TraceContext};
-pub use transaction::{Location, MAX_DEPTH, MAX_ID_BYTES, NewTransaction, Transaction};
+pub use transaction::{
+    Location, MAX_DEPTH, MAX_ID_BYTES, MemberSlot, MemberTable, Members, NewTransaction,
+    Transaction,
+};

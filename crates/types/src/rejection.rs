@@ -1,16 +1,16 @@
-//! Why a transaction was not taken: one field, one reason.
+//! Why a transaction was not accepted: one field, one reason.
 
 use std::borrow::Cow;
 use std::fmt;
 
-/// The one reason for which a transaction is refused. It never echoes values: they may be card data, or a megabyte.
+/// The one reason for which a transaction is refused. It never contains a value, which may be card data, or a megabyte.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rejection {
     /// The member at fault, such as `amount` or `location.latitude`; empty where the whole text is.
     pub field: &'static str,
     /// What is wrong with it, for a person.
     pub reason: Cow<'static, str>,
-    /// The text is no JSON object at all, so that no rule could be asked.
+    /// The text is not a JSON object, so that no rule could be checked.
     pub malformed: bool,
 }
 

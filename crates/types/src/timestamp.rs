@@ -11,7 +11,7 @@ use serde::ser::{Serialize, Serializer};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Timestamp(i64);
 
-/// Why a text is no timestamp.
+/// Why a text is not a timestamp.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum TimestampError {
     /// Not RFC 3339.
@@ -28,7 +28,7 @@ impl Timestamp {
     /// 9999-12-31T23:59:59.999999Z.
     pub const MAX: Self = Self(253_402_300_799_999_999);
 
-    /// A point in time so many microseconds after 1970-01-01T00:00:00Z, where it is in range.
+    /// The point in time this many microseconds after 1970-01-01T00:00:00Z, where it is in range.
     #[must_use]
     pub fn from_micros(micros: i64) -> Option<Self> {
         (Self::MIN.0..=Self::MAX.0)
@@ -36,7 +36,7 @@ impl Timestamp {
             .then_some(Self(micros))
     }
 
-    /// A point in time so many milliseconds after 1970-01-01T00:00:00Z, where it is in range.
+    /// The point in time this many milliseconds after 1970-01-01T00:00:00Z, where it is in range.
     #[must_use]
     pub fn from_millis(millis: i64) -> Option<Self> {
         millis.checked_mul(1_000).and_then(Self::from_micros)
@@ -48,7 +48,7 @@ impl Timestamp {
         self.0
     }
 
-    /// Reads RFC 3339; without an offset the time is UTC. Digits beyond the microsecond are cut off.
+    /// Reads RFC 3339; without an offset the time is UTC. Digits beyond the microsecond are dropped.
     ///
     /// # Errors
     /// Where the text is no such time, or lies outside the years 0000 to 9999.
@@ -68,7 +68,7 @@ impl Timestamp {
 }
 
 /// Reads what nearly every producer writes, `2026-03-01T12:30:00` with at most nine decimals and `Z`, `±hh:mm` or
-/// nothing behind it, in a tenth of the time. `None` leaves the text to the general reader, and is no verdict.
+/// nothing after it, in a tenth of the time. For any other form `None`, and the general reader decides.
 fn parse_usual(text: &[u8]) -> Option<i64> {
     let (fixed, rest) = text.split_first_chunk::<19>()?;
     if [fixed[4], fixed[7], fixed[10], fixed[13], fixed[16]] != *b"--T::" {
@@ -151,7 +151,7 @@ fn civil_from_days(days: i64) -> (i64, i64, i64) {
 }
 
 fn parse_without_offset(text: &str) -> Option<NaiveDateTime> {
-    // chrono would take a year of any length and a sign; RFC 3339 has four digits and a `T`.
+    // chrono would accept a year of any length and a sign; RFC 3339 has four digits and a `T`.
     let bytes = text.as_bytes();
     let shaped = bytes.len() >= 19 && bytes[..4].iter().all(u8::is_ascii_digit) && bytes[4] == b'-';
     let format = match bytes.get(10) {

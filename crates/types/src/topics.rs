@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-/// A service that reads a topic, and so may have to give a record up.
+/// A service that reads a topic, and dead-letters the records that it cannot process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Stage {
     /// Reads `transactions`.
@@ -51,13 +51,13 @@ pub struct Topics {
     pub alerts: String,
     /// Decisions for callers that wait; the partition is the waiting instance's.
     pub replies: String,
-    /// Objects that are, or were, imported: what was asked for, and how far it came.
+    /// Imports of objects: each request and its progress.
     pub imports: String,
-    /// Transactions that ingest or the scorer gave up.
+    /// Transactions that ingest or the scorer dead-lettered.
     pub transactions_dlq: String,
-    /// Decisions that persistence gave up.
+    /// Decisions that persistence dead-lettered.
     pub decisions_dlq: String,
-    /// Alerts that the notifier gave up.
+    /// Alerts that the notifier dead-lettered.
     pub alerts_dlq: String,
 }
 

@@ -1,16 +1,16 @@
 //! W3C trace context, as far as Tollgate reads it: <https://www.w3.org/TR/trace-context/#traceparent-header>.
 //!
-//! Only what has the form of the standard is one; anything else is a stranger's bytes, and goes no further.
+//! Only a value in the form of the standard is accepted; any other is dropped and not passed on.
 
 use std::fmt;
 
 /// Length of a `traceparent` as this version of the standard writes it.
 pub const TRACEPARENT_BYTES: usize = 55;
-/// Longest `traceparent` that is read: a later version may say more behind what is known of it.
+/// Longest `traceparent` that is read: a later version may append fields.
 const MAX_BYTES: usize = 512;
 const SAMPLED: u8 = 1;
 
-/// A place in a trace: the trace, the span that goes before, and whether the trace is kept.
+/// A position in a trace: the trace, the parent span, and whether the trace is sampled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct TraceContext {
     /// The trace; not zero.
@@ -34,8 +34,8 @@ impl TraceContext {
         })
     }
 
-    /// Reads `version-trace_id-parent_id-flags`: lower-case hexadecimal, ids not zero. A later version may go on behind
-    /// a dash.
+    /// Reads `version-trace_id-parent_id-flags`: lower-case hexadecimal, ids not zero. A later version may append
+    /// fields after a dash.
     #[must_use]
     pub fn parse(text: &[u8]) -> Option<Self> {
         if !(TRACEPARENT_BYTES..=MAX_BYTES).contains(&text.len()) {
@@ -54,27 +54,27 @@ impl TraceContext {
         Some(context)
     }
 
-    /// Whether whoever began the trace wants it kept.
+    /// Whether the trace is sampled, as its root has decided.
     #[must_use]
     pub const fn is_sampled(self) -> bool {
         self.flags & SAMPLED != 0
     }
 
-    /// The same place in a trace that is kept, or is not.
+    /// The same position in a trace that is sampled, or is not.
     #[must_use]
     pub const fn with_sampled(mut self, sampled: bool) -> Self {
         self.flags = (self.flags & !SAMPLED) | sampled as u8;
         self
     }
 
-    /// The same trace, from this span on.
+    /// The same trace, with this span as the parent.
     #[must_use]
     pub const fn with_span(mut self, span_id: u64) -> Self {
         self.span_id = span_id;
         self
     }
 
-    /// As `traceparent` has it.
+    /// The value of `traceparent`.
     #[must_use]
     pub fn to_traceparent(self) -> [u8; TRACEPARENT_BYTES] {
         let mut text = *b"00-00000000000000000000000000000000-0000000000000000-00";
@@ -146,7 +146,7 @@ mod tests {
         assert!(context.is_sampled() && !context.with_sampled(false).is_sampled());
         let next = context.with_span(7);
         assert_eq!((next.trace_id, next.span_id), (context.trace_id, 7));
-        // Flags of a later version are not ours to pass on.
+        // Flags of a later version must not be passed on.
         let later = parse(&PARENT.replace("-01", "-ff")).unwrap();
         assert!(later.to_string().ends_with("-01"));
     }

@@ -8,8 +8,8 @@ use proptest::prelude::*;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 use tollgate_types::{
-    Amount, Contribution, Contributions, Decision, Indicator, Indicators, Location, NewTransaction,
-    Status, Timestamp, TraceContext, Transaction,
+    Amount, Contribution, Contributions, Decision, Indicator, Location, MemberTable,
+    NewTransaction, Status, Timestamp, TraceContext, Transaction,
 };
 
 /// 1–128 bytes of any characters but NUL, with many that JSON escapes.
@@ -117,6 +117,14 @@ fn spaced(json: &str, seed: u64) -> String {
     out
 }
 
+/// Built-in indicators, and others of a version or a rule that this one does not know.
+fn indicator() -> impl Strategy<Value = Indicator> {
+    prop_oneof![
+        (0..4_usize).prop_map(|index| Indicator::BUILT_IN[index]),
+        (0..40_u32).prop_map(|n| Indicator::intern(&format!("rule_{n}")).unwrap()),
+    ]
+}
+
 fn trace() -> impl Strategy<Value = TraceContext> {
     (1..u128::MAX, 1..u64::MAX, any::<bool>())
         .prop_map(|(trace, span, sampled)| TraceContext::new(trace, span, sampled).unwrap())
@@ -173,13 +181,13 @@ proptest! {
         new in new_transaction(),
         seed: u64,
         score in prop_oneof![0.0..200.0, (0..400_u32).prop_map(|half| f64::from(half) / 2.0)],
-        bits in 0..16_u8,
+        fired in prop::collection::vec(indicator(), 0..20),
         status in 0..3_usize,
         processed_at in timestamp(),
         measured in prop::collection::vec(
-            (0..4_usize, 0.0..100.0, prop::option::of(any::<u32>()), prop::option::of(amount()),
+            (indicator(), 0.0..100.0, prop::option::of(any::<u32>()), prop::option::of(amount()),
              prop::option::of(0.0..1e12), prop::option::of(0.0..2e4)),
-            0..5,
+            0..12,
         ),
         version in id(),
         late: bool,
@@ -191,17 +199,16 @@ proptest! {
         let raw = RawValue::from_string(transaction.one_line().into_owned()).unwrap();
         let mut contributions = Contributions::default();
         for (indicator, points, count, amount, speed_kmh, distance_km) in measured {
-            let indicator = Indicator::ALL[indicator];
             contributions.insert(Contribution { indicator, points, count, amount, speed_kmh, distance_km });
         }
         let decision = Decision {
             transaction_id: Cow::Borrowed(&transaction.transaction_id),
             user_id: Cow::Borrowed(&transaction.user_id),
             fraud_score: score,
-            fraud_indicators: Indicators::from_bits(bits),
+            fraud_indicators: fired.into_iter().collect(),
             status: Status::ALL[status],
             processed_at,
-            contributions,
+            contributions: contributions.clone(),
             ruleset_version: Cow::Borrowed(&version),
             late,
             duplicate,
@@ -216,10 +223,11 @@ proptest! {
         prop_assert_eq!(&read.transaction_id, &decision.transaction_id);
         prop_assert_eq!(&read.user_id, &decision.user_id);
         prop_assert_eq!(read.trace(), trace);
-        prop_assert_eq!(read.fraud_indicators, decision.fraud_indicators);
+        prop_assert_eq!(&read.fraud_indicators, &decision.fraud_indicators);
         prop_assert_eq!(read.status, decision.status);
         prop_assert_eq!(read.processed_at, decision.processed_at);
-        prop_assert_eq!(read.contributions, decision.contributions);
+        prop_assert_eq!(&read.contributions, &contributions);
+        prop_assert_eq!(contributions.indicators().iter().count(), contributions.iter().count());
         prop_assert_eq!(&read.ruleset_version, &decision.ruleset_version);
         prop_assert_eq!((read.late, read.duplicate), (late, duplicate));
         prop_assert_eq!(read.transaction.get(), raw.get());
@@ -235,4 +243,59 @@ proptest! {
     fn no_bytes_make_the_reading_of_a_decision_panic(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
         let _ = Decision::parse(&bytes);
     }
+}
+
+#[test]
+fn a_decision_of_a_version_that_knows_more_indicators_is_read_and_written_as_it_was() {
+    let text = r#"{"transaction_id":"t","user_id":"u","fraud_score":61.5,"fraud_indicators":["high_amount","zz_new_device","card_testing"],"status":"review","processed_at":"2026-03-01T00:00:00Z","contributions":[{"indicator":"high_amount","points":26.5,"amount":"2650"},{"indicator":"zz_new_device","points":0.0},{"indicator":"card_testing","points":35.0,"count":6}],"ruleset_version":"r","late":false,"duplicate":false,"transaction":{}}"#;
+    let read = Decision::parse(text.as_bytes()).unwrap();
+    let names: Vec<_> = read.fraud_indicators.iter().map(Indicator::name).collect();
+    assert_eq!(names, ["high_amount", "zz_new_device", "card_testing"]);
+    let mut again = Vec::new();
+    read.write_to(&mut again);
+    assert_eq!(String::from_utf8(again).unwrap(), text);
+    for name in ["", "high amount", "a,b"] {
+        let broken = text.replace("card_testing", name);
+        assert!(Decision::parse(broken.as_bytes()).is_err(), "{name:?}");
+    }
+}
+
+#[test]
+fn registered_members_are_found_in_the_pass_that_checks_the_transaction() {
+    let mut table = MemberTable::default();
+    let merchant = table.register("merchant_id").unwrap();
+    let device = table.register("device").unwrap();
+    assert_eq!(table.register("merchant_id"), Some(merchant));
+    assert_eq!(table.register("amount"), None);
+    let core =
+        r#""transaction_id":"t","user_id":"u","amount":1,"timestamp":"2026-03-01T00:00:00Z""#;
+    let text = format!(
+        r#"{{"other":1,"device":{{"os":"x"}},{core},"merchant_id":"m\u00e9","merchant_id":2}}"#
+    );
+    let read = Transaction::parse_with(text.as_bytes(), &table).unwrap();
+    assert_eq!(read.members.get(merchant), Some(r#""m\u00e9""#));
+    assert_eq!(read.members.get(device), Some(r#"{"os":"x"}"#));
+    let text = format!("{{{core}}}");
+    let read = Transaction::parse_with(text.as_bytes(), &table).unwrap();
+    assert_eq!(read.members.get(device), None);
+    assert_eq!(
+        Transaction::parse(text.as_bytes())
+            .unwrap()
+            .members
+            .get(device),
+        None
+    );
+    // More members than have room without an allocation.
+    let slots: Vec<_> = (0..20)
+        .map(|n| table.register(&format!("m{n}")).unwrap())
+        .collect();
+    let many: String = (0..20).map(|n| format!(",\"m{n}\":{n}")).collect();
+    let text = format!("{{{core}{many}}}");
+    let read = Transaction::parse_with(text.as_bytes(), &table).unwrap();
+    for (n, slot) in slots.into_iter().enumerate() {
+        assert_eq!(read.members.get(slot), Some(&*n.to_string()));
+    }
+    // A registered member is no way round the limit of nesting.
+    let deep = format!("{{{core},\"device\":{}{}}}", "[".repeat(70), "]".repeat(70));
+    assert!(Transaction::parse_with(deep.as_bytes(), &table).is_err());
 }

@@ -440,7 +440,7 @@ mod tests {
         let mut near = scored(3);
         near.score_bits += 1;
         assert_eq!(
-            kinds(|books| books.decided.push((key(3), near))),
+            kinds(|books| books.decided.push((key(3), near.clone()))),
             ["decided wrongly"]
         );
         let stored = kinds(|books| {
@@ -448,7 +448,7 @@ mod tests {
                 .analyses
                 .iter_mut()
                 .filter(|(each, _)| *each == key(3))
-                .for_each(|row| row.1 = near)
+                .for_each(|row| row.1 = near.clone())
         });
         assert_eq!(stored, ["stored wrongly"]);
     }

@@ -4,12 +4,12 @@
     dead_code,
     unreachable_pub,
     missing_docs,
-    reason = "each test and benchmark takes its part"
+    reason = "each test and benchmark uses a part of it"
 )]
 
 use std::borrow::Cow;
 
-use tollgate_types::{Amount, Location, Timestamp, Transaction};
+use tollgate_types::{Amount, Location, Members, Timestamp, Transaction};
 
 /// SplitMix64: Steele, Lea and Flood, "Fast splittable pseudorandom number generators", 2014.
 pub struct Random(pub u64);
@@ -72,6 +72,7 @@ pub fn transaction(
         timestamp: Timestamp::from_micros(seconds * 1_000_000).unwrap(),
         location,
         traceparent: None,
+        members: Members::default(),
         json: "",
     }
 }

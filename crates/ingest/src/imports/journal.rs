@@ -6,8 +6,10 @@
 use std::borrow::Cow;
 use std::collections::HashMap;
 
+use data_encoding::HEXLOWER;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
+use tollgate_types::JsonError;
 
 /// A record of the topic, under the import's id as its key.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -51,9 +53,7 @@ impl Request {
             hash.update((part.len() as u64).to_le_bytes());
             hash.update(part);
         }
-        let hex = hash.finalize()[..12]
-            .iter()
-            .fold(String::new(), |hex, byte| hex + &format!("{byte:02x}"));
+        let hex = HEXLOWER.encode(&hash.finalize()[..12]);
         Self {
             id: format!("import_{hex}"),
             bucket: bucket.to_owned(),
@@ -112,7 +112,7 @@ impl Journal {
     /// Takes a record of the partition, in the order of the log.
     pub(super) fn apply(&mut self, payload: &[u8]) -> Result<(), Cow<'static, str>> {
         let entry: Entry = serde_json::from_slice(payload)
-            .map_err(|error| format!("no import: {:?} error", error.classify()))?;
+            .map_err(|error| format!("no import: {}", JsonError::from(&error)))?;
         let id = entry.id().to_owned();
         let known = self.imports.remove(&id);
         let state = match (entry, known) {

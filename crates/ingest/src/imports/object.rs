@@ -9,7 +9,9 @@ use metrics::{Gauge, counter, gauge};
 use object_store::{GetOptions, GetRange, ObjectStoreExt as _};
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
-use tollgate_service::resilience::{CallError, Dependency, Limits, Patience, Unserved};
+use tollgate_service::resilience::{
+    CallError, CallFailure, CallPolicy, Dependency, DependencyConfig,
+};
 
 use super::rows::RowsError;
 use super::source::Located;
@@ -57,7 +59,7 @@ impl CallError for StoreError {
 pub(super) fn dependency(bucket: &str) -> Dependency {
     Dependency::new(
         &format!("objects {bucket}"),
-        &Limits::new(TIMEOUT, CONCURRENCY),
+        &DependencyConfig::new(TIMEOUT, CONCURRENCY),
         None,
     )
 }
@@ -162,21 +164,21 @@ fn ask<T, F>(object: &Located, means: &Means, request: impl Fn() -> F) -> Result
 where
     F: Future<Output = object_store::Result<T>>,
 {
-    let patience = Patience::endless().pointless_with(means.cancel.clone());
+    let policy = CallPolicy::unlimited().cancelled_by(means.cancel.clone());
     let call = object
         .source
         .dependency
-        .call(patience, || async { Ok(request().await?) });
+        .call(policy, || async { Ok(request().await?) });
     means
         .handle
         .block_on(call)
         .1
-        .map_err(|error: Unserved<StoreError>| match error {
-            Unserved::Failed(StoreError::Answered(object_store::Error::Precondition {
+        .map_err(|error: CallFailure<StoreError>| match error {
+            CallFailure::Rejected(StoreError::Answered(object_store::Error::Precondition {
                 ..
             })) => changed(),
-            Unserved::Failed(error) => RowsError::Unusable(error.to_string()),
-            Unserved::GivenUp(_) => RowsError::Broken(io::Error::other("it is stopped")),
+            CallFailure::Rejected(error) => RowsError::Unusable(error.to_string()),
+            CallFailure::Unavailable(_) => RowsError::Broken(io::Error::other("it is stopped")),
         })
 }
 

@@ -13,7 +13,7 @@ pub(crate) fn key(name: &str, key: &str) -> ApiKeyConfig {
     ApiKeyConfig {
         name: name.to_owned(),
         hash: ApiKeys::hash_of(key),
-        scopes: vec![Scope::TransactionsWrite],
+        scopes: vec![Scope::TRANSACTIONS_WRITE],
     }
 }
 
@@ -21,7 +21,7 @@ pub(crate) fn key(name: &str, key: &str) -> ApiKeyConfig {
 async fn a_key_with_the_scope_is_let_in_and_others_are_told_why_not() {
     let service = start(|config| {
         let reader = ApiKeyConfig {
-            scopes: vec![Scope::DecisionsRead],
+            scopes: vec![Scope::DECISIONS_READ],
             ..key("reader", "r")
         };
         config.api_keys = vec![key("writer", "w"), reader];

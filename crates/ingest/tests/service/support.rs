@@ -8,9 +8,10 @@ use reqwest::{Client, RequestBuilder, Response};
 use serde_json::Value;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
-use tollgate_ingest::{Ingest, IngestConfig};
+use tollgate_ingest::IngestConfig;
 use tollgate_log::{Acks, Kafka, KafkaConfig, LogRecord, ProducerRecord, TopicReader};
 use tollgate_service::Shutdown;
+use tollgate_service::supervisor::RunningService;
 
 pub(crate) const JSON: &str = "application/json";
 pub(crate) const NDJSON: &str = "application/x-ndjson";
@@ -47,7 +48,7 @@ pub(crate) struct Service {
     pub(crate) url: String,
     pub(crate) admin: String,
     pub(crate) client: Client,
-    ingest: Ingest,
+    ingest: RunningService,
 }
 
 /// Starts a service without waiting for its log.
@@ -61,7 +62,7 @@ pub(crate) async fn start_with(kafka: Kafka, config: IngestConfig) -> Service {
     Service {
         kafka,
         shutdown,
-        url: format!("http://{}", ingest.address),
+        url: format!("http://{}", ingest.address.unwrap()),
         admin: format!("http://{}", ingest.admin_address),
         client: Client::builder()
             .redirect(reqwest::redirect::Policy::none())

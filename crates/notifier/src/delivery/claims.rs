@@ -1,7 +1,7 @@
-//! Which alerts a sink has under way, so that the same alert met again meanwhile is not sent beside it.
+//! The alerts that a sink has in flight, so that the same alert, read again meanwhile, is not sent twice.
 //!
-//! An alert is claimed before the delivery log is asked and released after it was told. So whoever claims later finds it
-//! in the delivery log, and whoever comes meanwhile follows the first and shares its fate.
+//! Invariant: an alert is claimed before the lookup in the delivery log, and released after its delivery was recorded. A
+//! later claim therefore finds it in the delivery log; one made meanwhile becomes a follower and shares the outcome.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -18,30 +18,30 @@ impl Claims {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Gives the ticket back to whoever is first with this alert; keeps it as a follower otherwise.
-    pub(crate) fn claim(&self, key: &AlertKey, ticket: DeliveryGuard) -> Option<DeliveryGuard> {
+    /// Returns the guard if the alert was not claimed. Otherwise the guard becomes a follower.
+    pub(crate) fn claim(&self, key: &AlertKey, guard: DeliveryGuard) -> Option<DeliveryGuard> {
         match self.lock().entry(key.clone()) {
             Entry::Vacant(free) => {
                 free.insert(Vec::new());
-                Some(ticket)
+                Some(guard)
             }
             Entry::Occupied(mut taken) => {
-                taken.get_mut().push(ticket);
+                taken.get_mut().push(guard);
                 None
             }
         }
     }
 
-    /// The alert's fate is settled: its followers, to be resolved like the first.
-    pub(crate) fn settle(&self, key: &AlertKey) -> Vec<DeliveryGuard> {
+    /// Ends the claim. Returns the followers, which are to be resolved like the first.
+    pub(crate) fn release(&self, key: &AlertKey) -> Vec<DeliveryGuard> {
         self.lock().remove(key).unwrap_or_default()
     }
 
-    /// The first gives up because its partition went. A follower that came with the partition's return takes over.
+    /// Passes the claim to the first follower whose partition is assigned: it came when the partition was assigned again.
     pub(crate) fn pass_on(&self, key: &AlertKey) -> Option<DeliveryGuard> {
         let mut claims = self.lock();
         let followers = claims.get_mut(key)?;
-        followers.retain(|ticket| !ticket.revoked().is_cancelled());
+        followers.retain(|guard| !guard.revoked().is_cancelled());
         if followers.is_empty() {
             claims.remove(key);
             return None;

@@ -1,18 +1,18 @@
-//! The spans of a message to a sink: one for each alert in it, in the alert's own trace.
+//! The spans of a message to a sink: one for each alert in it, in the trace of the alert.
 
-use tollgate_service::resilience::Unserved;
+use tollgate_service::resilience::CallFailure;
 use tollgate_service::telemetry::trace::{Span, SpanKind, begin_kept};
 use tollgate_types::TraceContext;
 
 use super::{Failure, PendingAlert};
 
-/// Those of the alerts whose traces are kept.
+/// The spans of the alerts whose traces are sampled.
 pub(super) struct Deliveries(Vec<Span>);
 
 impl Deliveries {
     pub(super) fn begin(sink: &str, kind: &'static str, message: &[PendingAlert]) -> Self {
         let mut spans: Vec<Span> = Vec::new();
-        for trace in message.iter().filter_map(|(_, ticket)| ticket.trace()) {
+        for trace in message.iter().filter_map(|(_, guard)| guard.trace()) {
             let Some(context) = begin_kept(Some(trace.context)) else {
                 continue;
             };
@@ -33,18 +33,18 @@ impl Deliveries {
         Self(spans)
     }
 
-    /// Where what is sent belongs.
+    /// The context of the message: that of the first span.
     pub(super) fn context(&self) -> Option<TraceContext> {
         self.0.first().map(Span::context)
     }
 
-    pub(super) fn end(self, attempts: u32, result: &Result<(), Unserved<Failure>>) {
+    pub(super) fn end(self, attempts: u32, result: &Result<(), CallFailure<Failure>>) {
         for mut span in self.0 {
             span.set("tollgate.delivery.attempts", i64::from(attempts));
             match result {
                 Ok(()) => {}
-                Err(Unserved::Failed(failure)) => span.fail("refused", failure.to_string()),
-                Err(Unserved::GivenUp(_)) => span.fail("abandoned", ""),
+                Err(CallFailure::Rejected(failure)) => span.fail("refused", failure.to_string()),
+                Err(CallFailure::Unavailable(_)) => span.fail("abandoned", ""),
             }
             span.end();
         }

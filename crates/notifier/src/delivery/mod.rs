@@ -1,8 +1,8 @@
-//! One sink's bulkhead: its queue, its pace, its concurrency, its retries. What happens here delays no other sink.
+//! The worker of one sink: its queue, its pace, its concurrency, its retries. It delays no other sink.
 //!
-//! Invariant: an alert's ticket is resolved only after the delivery log knows that the sink has it, or after its record was
-//! handed to the dead letters. A sink that is down is no reason to give an alert up: it is tried until the shutdown.
-//! An alert that fails again and again, while the sink takes others, is.
+//! Invariant: the guard of an alert is resolved only after its delivery was recorded in the delivery log, or passed on with
+//! its record to the dead-letter writer. While a sink is down its alerts are retried until the shutdown; an alert that
+//! keeps failing while the sink accepts others is dead-lettered.
 
 mod claims;
 mod deliveries;
@@ -27,7 +27,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tollgate_service::Shutdown;
 use tollgate_service::database::DatabaseError;
-use tollgate_service::resilience::{Dependency, Limits, Patience, Unserved};
+use tollgate_service::resilience::{CallFailure, CallPolicy, Dependency, DependencyConfig};
 use tollgate_service::telemetry::trace::within;
 
 use crate::alert::{Alert, AlertKey};
@@ -37,23 +37,23 @@ use crate::delivery_log::DeliveryLog;
 use crate::in_flight_batch::DeliveryGuard;
 use crate::sinks::{Failure, Sink};
 
-/// Tickets of one batch for one sink.
-pub(crate) type Load = Vec<DeliveryGuard>;
-/// A place among the messages that are under way.
-type Place = Option<OwnedSemaphorePermit>;
+/// The guards of one batch for one sink.
+pub(crate) type DeliveryGuards = Vec<DeliveryGuard>;
+/// One of the `concurrency` slots for messages in flight.
+type Slot = Option<OwnedSemaphorePermit>;
 
-/// How far a shutdown has come.
+/// The phases of a shutdown.
 #[derive(Debug, Clone)]
 pub(crate) struct Drain {
-    /// Nothing is tried again from here on.
+    /// From here on there are no retries.
     pub(crate) stop: Shutdown,
-    /// Nothing is begun from here on.
+    /// From here on no attempt is started.
     pub(crate) late: CancellationToken,
 }
 
-/// What the workers of all sinks share.
+/// Shared by the workers of all sinks.
 #[derive(Debug, Clone)]
-pub(crate) struct Means {
+pub(crate) struct Shared {
     pub(crate) delivery_log: DeliveryLog,
     pub(crate) letters: DeadLetters,
     pub(crate) drain: Drain,
@@ -65,29 +65,34 @@ pub(crate) struct SinkWorker {
     concurrency: usize,
     pace: Pace,
     sink: Sink,
-    means: Means,
+    shared: Shared,
     claims: Claims,
     metrics: SinkMetrics,
     dependency: Dependency,
 }
 
-/// An alert, and the ticket that is resolved when the sink has it.
+/// An alert, and the guard that is resolved once it is delivered.
 type PendingAlert = (Arc<Alert>, DeliveryGuard);
 
-/// What became of an attempt to settle a message.
-enum Fate {
+/// The outcome of a message.
+enum MessageOutcome {
     Delivered,
     Refused {
         reason: String,
     },
     /// The shutdown came first.
     Abandoned,
-    /// A partition went, and its alerts with it.
+    /// A partition of its alerts was revoked.
     Revoked,
 }
 
 impl SinkWorker {
-    pub(crate) fn new(spec: SinkSpec, sink: Sink, limits: &Limits, means: Means) -> Self {
+    pub(crate) fn new(
+        spec: SinkSpec,
+        sink: Sink,
+        limits: &DependencyConfig,
+        shared: Shared,
+    ) -> Self {
         let dependency = format!("sink {}", spec.name);
         Self {
             metrics: SinkMetrics::new(&spec.name),
@@ -96,12 +101,12 @@ impl SinkWorker {
             name: spec.name,
             concurrency: limits.concurrency,
             sink,
-            means,
+            shared,
             claims: Claims::default(),
         }
     }
 
-    /// Counts the alerts that wait in the queue.
+    /// The gauge of the alerts in the queue.
     pub(crate) fn queued(&self) -> metrics::Gauge {
         self.metrics.queued.clone()
     }
@@ -109,24 +114,24 @@ impl SinkWorker {
     /// Works until the queue is closed and empty.
     pub(crate) async fn run(
         self: Arc<Self>,
-        mut queue: mpsc::Receiver<Load>,
+        mut queue: mpsc::Receiver<DeliveryGuards>,
     ) -> anyhow::Result<()> {
-        // In the order of the log, and held until the delivery log knows: what a crash may send twice is bounded by it.
-        let places = Arc::new(Semaphore::new(self.concurrency));
+        // Taken in the order of the log, and held until the delivery is recorded: it bounds what a crash may send twice.
+        let slots = Arc::new(Semaphore::new(self.concurrency));
         let mut deliveries = JoinSet::new();
         let mut waiting: VecDeque<PendingAlert> = VecDeque::new();
         let mut open = true;
         while open || !waiting.is_empty() || !deliveries.is_empty() {
             tokio::select! {
-                load = queue.recv(), if open && waiting.len() < self.pace.room() => match load {
-                    Some(load) => self.take(load, &mut waiting).await?,
+                guards = queue.recv(), if open && waiting.len() < self.pace.room() => match guards {
+                    Some(guards) => self.take(guards, &mut waiting).await?,
                     None => open = false,
                 },
-                (place, number) = self.turn(&places, waiting.len()), if !waiting.is_empty() => {
+                (slot, number) = self.turn(&slots, waiting.len()), if !waiting.is_empty() => {
                     let message: Vec<PendingAlert> = waiting.drain(..number.min(waiting.len())).collect();
                     let number = u32::try_from(message.len()).map_or(f64::MAX, f64::from);
                     self.metrics.queued.decrement(number);
-                    deliveries.spawn(Arc::clone(&self).settle(message, place));
+                    deliveries.spawn(Arc::clone(&self).complete(message, slot));
                 }
                 Some(ended) = deliveries.join_next() => ended.context("a delivery has panicked")?,
             }
@@ -134,17 +139,17 @@ impl SinkWorker {
         Ok(())
     }
 
-    /// Claims the alerts of a batch, as far as the sink does not have them.
+    /// Claims the alerts of a batch that were not delivered to the sink yet.
     async fn take(
         &self,
-        load: Load,
+        guards: DeliveryGuards,
         waiting: &mut VecDeque<PendingAlert>,
     ) -> Result<(), DatabaseError> {
-        let claimed: Vec<PendingAlert> = load
+        let claimed: Vec<PendingAlert> = guards
             .into_iter()
-            .filter_map(|ticket| {
-                let alert = Arc::clone(ticket.alert()?);
-                let first = self.claims.claim(&alert.key, ticket);
+            .filter_map(|guard| {
+                let alert = Arc::clone(guard.alert()?);
+                let first = self.claims.claim(&alert.key, guard);
                 if first.is_none() {
                     self.metrics.queued.decrement(1.0);
                 }
@@ -152,17 +157,21 @@ impl SinkWorker {
             })
             .collect();
         let keys: Vec<&AlertKey> = claimed.iter().map(|(alert, _)| &alert.key).collect();
-        let known = self.means.delivery_log.known(&self.name, &keys).await?;
-        for (index, (alert, ticket)) in claimed.into_iter().enumerate() {
-            match &known {
-                // The shutdown came before the delivery log's answer.
-                None => drop(self.claims.settle(&alert.key)),
-                Some(known) if known.contains(&index) => {
+        let delivered = self
+            .shared
+            .delivery_log
+            .delivered(&self.name, &keys)
+            .await?;
+        for (index, (alert, guard)) in claimed.into_iter().enumerate() {
+            match &delivered {
+                // The shutdown came before the answer of the delivery log.
+                None => drop(self.claims.release(&alert.key)),
+                Some(delivered) if delivered.contains(&index) => {
                     self.metrics.known.increment(1);
-                    self.resolve(&alert.key, ticket);
+                    self.resolve(&alert.key, guard);
                 }
                 Some(_) => {
-                    waiting.push_back((alert, ticket));
+                    waiting.push_back((alert, guard));
                     continue;
                 }
             }
@@ -171,55 +180,55 @@ impl SinkWorker {
         Ok(())
     }
 
-    /// Waits until a message may be sent. Its place, and how many of those that wait go with it.
-    async fn turn(&self, places: &Arc<Semaphore>, waiting: usize) -> (Place, usize) {
+    /// Waits until a message may be sent. Returns its slot, and the number of alerts that go with it.
+    async fn turn(&self, slots: &Arc<Semaphore>, waiting: usize) -> (Slot, usize) {
         // It is never closed.
-        let place = Arc::clone(places).acquire_owned().await.ok();
+        let slot = Arc::clone(slots).acquire_owned().await.ok();
         tokio::select! {
-            number = self.pace.next(waiting) => (place, number),
-            // Nothing is sent any more, so nothing is waited for.
-            () = self.means.drain.late.cancelled() => (place, waiting),
+            number = self.pace.next(waiting) => (slot, number),
+            // No message is sent any more.
+            () = self.shared.drain.late.cancelled() => (slot, waiting),
         }
     }
 
-    /// Settles a message: every alert in it is delivered, dead-lettered, or no longer this process's.
-    async fn settle(self: Arc<Self>, message: Vec<PendingAlert>, _place: Place) {
+    /// Completes a message: each alert in it is delivered, dead-lettered, or left to the next owner of its partition.
+    async fn complete(self: Arc<Self>, message: Vec<PendingAlert>, _slot: Slot) {
         let mut open = vec![message];
-        // The first one's turn was waited for.
-        let mut paid = true;
+        // `turn` has waited for the pace of the first attempt.
+        let mut paced = true;
         while let Some(mut message) = open.pop() {
-            let (attempts, fate) = self.deliver(&message, std::mem::take(&mut paid)).await;
-            match fate {
-                Fate::Delivered => {
+            let (attempts, outcome) = self.deliver(&message, std::mem::take(&mut paced)).await;
+            match outcome {
+                MessageOutcome::Delivered => {
                     let keys = message.iter().map(|(alert, _)| &alert.key);
-                    // Where the delivery log's writer has died, the service goes down, and the tickets with it.
-                    if self.means.delivery_log.record(&self.name, keys).await {
-                        for (alert, ticket) in message {
-                            self.resolve(&alert.key, ticket);
+                    // If the writer of the delivery log has ended, the service stops and the guards are dropped.
+                    if self.shared.delivery_log.record(&self.name, keys).await {
+                        for (alert, guard) in message {
+                            self.resolve(&alert.key, guard);
                         }
                     }
                 }
-                // One of them is at fault: the halves tell which.
-                Fate::Refused { .. } if message.len() > 1 => {
+                // One of them is at fault: it is found by halving the message.
+                MessageOutcome::Refused { .. } if message.len() > 1 => {
                     let second = message.split_off(message.len() / 2);
                     open.extend([second, message]);
                 }
-                Fate::Refused { reason } => {
-                    for owed in message {
-                        self.give_up(owed, attempts, &reason).await;
+                MessageOutcome::Refused { reason } => {
+                    for pending in message {
+                        self.dead_letter(pending, attempts, &reason).await;
                     }
                 }
-                Fate::Abandoned => {
+                MessageOutcome::Abandoned => {
                     for (alert, _) in message {
-                        drop(self.claims.settle(&alert.key));
+                        drop(self.claims.release(&alert.key));
                     }
                 }
-                Fate::Revoked => {
+                MessageOutcome::Revoked => {
                     let left: Vec<PendingAlert> = message
                         .into_iter()
-                        .filter_map(|(alert, ticket)| {
-                            if !ticket.revoked().is_cancelled() {
-                                return Some((alert, ticket));
+                        .filter_map(|(alert, guard)| {
+                            if !guard.revoked().is_cancelled() {
+                                return Some((alert, guard));
                             }
                             let next = self.claims.pass_on(&alert.key)?;
                             Some((alert, next))
@@ -233,88 +242,94 @@ impl SinkWorker {
         }
     }
 
-    /// To the dead letters.
-    async fn give_up(&self, (alert, ticket): PendingAlert, attempts: u32, reason: &str) {
+    /// Sends an alert to the dead-letter writer, and resolves its followers.
+    async fn dead_letter(&self, (alert, guard): PendingAlert, attempts: u32, reason: &str) {
         self.metrics.refused.increment(1);
-        if let Some(trace) = ticket.trace() {
+        if let Some(trace) = guard.trace() {
             trace.fail("refused", reason);
         }
         let letter = Letter {
-            ticket,
+            guard,
             kind: "refused",
             reason: format!("sink {}: {reason}", self.name),
             attempts,
         };
-        self.means.letters.send(letter).await;
-        for follower in self.claims.settle(&alert.key) {
+        self.shared.letters.send(letter).await;
+        for follower in self.claims.release(&alert.key) {
             follower.resolve();
         }
     }
 
-    /// Tries until the sink has the message or refuses it. The attempts, and what came of them.
-    async fn deliver(&self, message: &[PendingAlert], paid: bool) -> (u32, Fate) {
+    /// Makes attempts until the sink accepts or rejects the message. Returns their number and the outcome.
+    async fn deliver(&self, message: &[PendingAlert], paced: bool) -> (u32, MessageOutcome) {
         let begun = Instant::now();
         let spans = Deliveries::begin(&self.name, self.sink.kind(), message);
-        let Drain { stop, late } = &self.means.drain;
+        let Drain { stop, late } = &self.shared.drain;
         let alerts: Vec<Arc<Alert>> = message.iter().map(|(alert, _)| Arc::clone(alert)).collect();
         let revoked = revocations(message);
-        let patience = Patience::endless()
-            .pointless_with(late.clone())
-            .over_with(stop.token());
-        let patience = revoked.iter().fold(patience, |patience, token| {
-            patience.pointless_with(token.clone())
-        });
-        let paid = AtomicBool::new(paid);
-        let call = self.dependency.call(patience, || async {
-            // Each attempt is a message too.
-            if !paid.swap(false, Ordering::Relaxed) {
+        let policy = CallPolicy::unlimited()
+            .cancelled_by(late.clone())
+            .retry_until(stop.token());
+        let policy = revoked
+            .iter()
+            .fold(policy, |policy, token| policy.cancelled_by(token.clone()));
+        let paced = AtomicBool::new(paced);
+        let call = self.dependency.call(policy, || async {
+            // Each retry is a message of its own.
+            if !paced.swap(false, Ordering::Relaxed) {
                 self.pace.wait().await;
                 if late.is_cancelled() || revoked.iter().any(CancellationToken::is_cancelled) {
-                    return Err(Failure::retry("its turn came too late"));
+                    return Err(Failure::retry(
+                        "the shutdown or a rebalance came before its turn",
+                    ));
                 }
             }
             self.sink.deliver(&alerts).await
         });
-        // What is sent belongs to the first one's delivery; those of the others link to it.
+        // The message is part of the first span; the spans of the other alerts link to it.
         let (attempts, result) = match spans.context() {
             Some(context) => call.with_context(within(context)).await,
             None => call.await,
         };
         spans.end(attempts, &result);
-        let fate = match result {
+        let outcome = match result {
             Ok(()) => {
                 let alerts = message.iter().map(|(alert, _)| &**alert);
                 self.metrics.delivered_after(begun.elapsed(), alerts);
-                Fate::Delivered
+                MessageOutcome::Delivered
             }
-            Err(Unserved::Failed(Failure::Refuse { reason })) => Fate::Refused { reason },
-            Err(Unserved::Failed(Failure::Retry { reason, .. })) => Fate::Refused {
-                reason: format!("it fails while others are taken: {reason}"),
+            Err(CallFailure::Rejected(Failure::Refuse { reason })) => {
+                MessageOutcome::Refused { reason }
+            }
+            Err(CallFailure::Rejected(Failure::Retry { reason, .. })) => MessageOutcome::Refused {
+                reason: format!("it fails while others are accepted: {reason}"),
             },
-            Err(Unserved::GivenUp(_)) if revoked.iter().any(CancellationToken::is_cancelled) => {
-                Fate::Revoked
+            Err(CallFailure::Unavailable(_))
+                if revoked.iter().any(CancellationToken::is_cancelled) =>
+            {
+                MessageOutcome::Revoked
             }
-            Err(Unserved::GivenUp(_)) => Fate::Abandoned,
+            Err(CallFailure::Unavailable(_)) => MessageOutcome::Abandoned,
         };
-        (attempts, fate)
+        (attempts, outcome)
     }
 
-    /// The alert is where it belongs, and so is whatever followed it.
-    fn resolve(&self, key: &AlertKey, ticket: DeliveryGuard) {
-        ticket.resolve();
-        for follower in self.claims.settle(key) {
+    /// Resolves a delivered alert and its followers.
+    fn resolve(&self, key: &AlertKey, guard: DeliveryGuard) {
+        guard.resolve();
+        for follower in self.claims.release(key) {
             self.metrics.known.increment(1);
             follower.resolve();
         }
     }
 }
 
-/// What tells that a partition went, for each assignment that the alerts are of: mostly there is one.
+/// The revocation tokens of the assignments that the alerts belong to: usually one.
 fn revocations(message: &[PendingAlert]) -> Vec<CancellationToken> {
     let mut tokens: Vec<CancellationToken> = Vec::new();
-    for (_, ticket) in message {
-        if !tokens.iter().any(|token| token == ticket.revoked()) {
-            tokens.push(ticket.revoked().clone());
+    for (_, guard) in message {
+        if !tokens.iter().any(|token| token == guard.revoked()) {
+            tokens.push(guard.revoked().clone());
         }
     }
     tokens

@@ -1,7 +1,7 @@
-//! When a sink gets its next message, and how many alerts are in it.
+//! When a sink is sent its next message, and how many alerts are in it.
 //!
-//! A sink that takes so many messages a minute gets each alert alone while the minute has room for all that wait;
-//! else all that wait go together, up to a thousand.
+//! A sink with a limit of messages per minute is sent each alert alone while the limit has room for all alerts that wait;
+//! otherwise those that wait, up to a thousand, go in one message.
 
 use std::num::NonZeroU32;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -12,12 +12,12 @@ use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 
 /// Most alerts in one message.
 const TOGETHER: usize = 1_000;
-/// Alerts that may wait for their message, beyond which the queue holds them.
+/// Most alerts that wait for their message; further ones stay in the queue.
 const WAITING: usize = 10_000;
 
 #[derive(Debug)]
 pub(super) enum Pace {
-    /// Each alone, as soon as there is a place.
+    /// Each alert alone, as soon as there is a slot.
     Unlimited,
     Limited(Box<Bucket>),
 }
@@ -25,12 +25,12 @@ pub(super) enum Pace {
 #[derive(Debug)]
 pub(super) struct Bucket {
     messages: DefaultDirectRateLimiter,
-    /// Messages that are taken from the bucket for alerts that wait.
+    /// Messages that were taken from the bucket for alerts that wait.
     taken: AtomicUsize,
 }
 
 impl Pace {
-    /// `messages` in any minute, whichever way its edges lie: a sixth of them at once, the rest evenly.
+    /// At most `messages` in any interval of a minute: a burst of a sixth of them, the rest evenly.
     pub(super) fn a_minute(messages: Option<NonZeroU32>) -> Self {
         let Some(messages) = messages else {
             return Self::Unlimited;
@@ -46,7 +46,7 @@ impl Pace {
         }))
     }
 
-    /// How many alerts may wait here before no more are taken from the queue.
+    /// The number of alerts that may wait here before the queue is left alone.
     pub(super) const fn room(&self) -> usize {
         match self {
             Self::Unlimited => 1,
@@ -54,7 +54,7 @@ impl Pace {
         }
     }
 
-    /// Waits for the next message. How many of those that wait go with it.
+    /// Waits until the next message may be sent. Returns the number of alerts that go with it.
     pub(super) async fn next(&self, waiting: usize) -> usize {
         let Self::Limited(bucket) = self else {
             return 1;
@@ -90,12 +90,12 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn alerts_go_alone_while_the_minute_has_room_for_all_and_then_together() {
+    async fn alerts_go_alone_while_the_limit_has_room_for_all_and_then_together() {
         let pace = Pace::a_minute(NonZeroU32::new(60));
         for waiting in [4, 3, 2, 1] {
             assert_eq!(pace.next(waiting).await, 1, "{waiting} wait");
         }
-        // More than ever go at once, however long the machine took for the four before.
+        // More than a burst, however long the four messages before took.
         assert_eq!(pace.next(900).await, 900);
         for waiting in [5, 4, 3, 2, 1] {
             assert_eq!(pace.next(waiting).await, 1, "{waiting} wait");
@@ -104,12 +104,12 @@ mod tests {
     }
 
     #[test]
-    fn no_minute_sees_more_than_it_may() {
+    fn no_minute_exceeds_the_limit() {
         // One a minute is one at once, and the next a minute later.
         for messages in [2, 5, 10, 60, 600] {
             let burst = (messages / 6).max(1);
             let evenly = (messages - burst).max(1);
-            // What the bucket holds, and what comes into it within a minute.
+            // The content of the bucket, and its refill within a minute.
             assert!(burst + evenly <= messages, "{messages}");
         }
     }

@@ -1,4 +1,4 @@
-//! A sink's metrics; what is known of its health is its circuit.
+//! The metrics of a sink. Its health is the state of its circuit.
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ pub(crate) struct SinkMetrics {
     delivered: Counter,
     pub(crate) known: Counter,
     pub(crate) refused: Counter,
-    /// Alerts that wait in the sink's queue.
+    /// Alerts in the queue of the sink.
     pub(crate) queued: Gauge,
 }
 
@@ -37,7 +37,7 @@ impl SinkMetrics {
         metrics
     }
 
-    /// The sink has so many alerts, so long after the first attempt.
+    /// Records a delivered message: `time` since the first attempt.
     pub(crate) fn delivered_after<'a>(
         &self,
         time: Duration,

@@ -1,4 +1,4 @@
-//! A partition that goes while its alerts wait for a sink that is down, and may come back.
+//! A partition that is revoked while its alerts wait for a sink that is down, and may be assigned again.
 
 use std::collections::HashMap;
 use std::io;
@@ -37,7 +37,7 @@ struct Pipeline {
 impl Pipeline {
     async fn start() -> Self {
         let kafka = Kafka::open(KafkaConfig::default()).unwrap();
-        // So long that a batch left in hand would show.
+        // Longer than the deadline of the test, so that a batch left in flight is noticed.
         let stop = Shutdown::new(Duration::from_secs(600));
         let health = Health::default();
         let options = ConsumerOptions {
@@ -56,7 +56,7 @@ impl Pipeline {
             replay: None,
             histories: None,
         };
-        let (consumer, mut lanes) = kafka.consume(options, &health, &stop).unwrap();
+        let (consumer, mut queues_of_log) = kafka.consume(options, &health, &stop).unwrap();
         let directory = tempfile::tempdir().unwrap();
         let url = format!(
             "sqlite://{}",
@@ -98,11 +98,11 @@ impl Pipeline {
         config.retry.cap_ms = 20;
         config.breaker.open_ms = 10;
         let spec = config.validate().unwrap().remove(0);
-        let limits = config.limits(&spec);
+        let limits = config.dependency_config(&spec);
         let sink = Sink::open(&spec, &console, &crate::Cloud::default())
             .await
             .unwrap();
-        let means = Means {
+        let shared = Shared {
             delivery_log,
             letters: letters.clone(),
             drain: Drain {
@@ -110,15 +110,15 @@ impl Pipeline {
                 late: CancellationToken::new(),
             },
         };
-        let worker = Arc::new(SinkWorker::new(spec, sink, &limits, means));
-        let (loads, queue) = mpsc::channel(100);
+        let worker = Arc::new(SinkWorker::new(spec, sink, &limits, shared));
+        let (guards, queue) = mpsc::channel(100);
         let queues = vec![SinkQueue {
-            loads,
+            guards,
             queued: worker.queued(),
         }];
-        let (to_dispatcher, lane) = mpsc::unbounded_channel();
+        let (to_dispatcher, events) = mpsc::unbounded_channel();
         let dispatcher = Dispatcher {
-            lane,
+            queue: events,
             queues,
             letters,
             reads: kafka.reads(tollgate_types::Stage::Notifier),
@@ -129,7 +129,7 @@ impl Pipeline {
         tasks.spawn(delivery_log_writer.run());
         tasks.spawn(letter_writer.run());
         tasks.spawn(dispatcher.run());
-        let from_log = lanes.remove(0);
+        let from_log = queues_of_log.remove(0);
         Self {
             kafka,
             from_log,
@@ -187,17 +187,17 @@ impl Pipeline {
     async fn until(&self, what: &str, condition: impl Fn(&Self) -> bool) {
         let deadline = Instant::now() + DEADLINE;
         while !condition(self) {
-            assert!(Instant::now() < deadline, "waited in vain: {what}");
+            assert!(Instant::now() < deadline, "not in time: {what}");
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     }
 
-    /// The grace period is longer than the deadline, so this ends only where nothing is left in hand.
+    /// The grace period is longer than the deadline, so that this ends only if no record stays in flight.
     async fn ends_with_nothing_in_flight(mut self) {
         self.stop.begin();
         tokio::time::timeout(DEADLINE, self.consumer.join())
             .await
-            .expect("something stays in hand")
+            .expect("a record stays in flight")
             .unwrap();
         drop((self.to_dispatcher, self.from_log));
         while let Some(ended) = self.tasks.join_next().await {

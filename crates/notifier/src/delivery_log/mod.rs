@@ -1,7 +1,7 @@
-//! Which sink has which alert: one row a delivery, asked before sending and written right after it.
+//! The delivery log: one row for each alert delivered to each sink, looked up before sending and written right after it.
 //!
-//! Invariant: [`DeliveryLog::record`] returns true only when the row is on disk. While the store is away nothing new is
-//! sent, since nobody could say whether it was sent before; the log holds.
+//! Invariant: [`DeliveryLog::record`] returns true only after the row is on disk. While the store is down no alert is sent,
+//! since it may have been delivered before; the alerts stay in the log.
 
 mod postgres;
 mod sqlite;
@@ -16,28 +16,30 @@ use tokio::sync::{mpsc, oneshot};
 use tollgate_service::Shutdown;
 use tollgate_service::database::{Database, DatabaseError};
 use tollgate_service::health::Health;
-use tollgate_service::resilience::{Dependency, Limits, Patience, RetryConfig, Unserved};
+use tollgate_service::resilience::{
+    CallFailure, CallPolicy, Dependency, DependencyConfig, RetryConfig,
+};
 
 use crate::alert::AlertKey;
 
-/// The delivery log's name among the reasons for not being ready.
+/// The component of the delivery log in `/readyz`.
 pub(crate) const COMPONENT: &str = "delivery_log";
 /// Most deliveries written in one statement.
 const GROUP: usize = 256;
-/// Rows that one statement of the purge deletes, so that it holds nobody up.
+/// Rows that one statement of the purge deletes, so that it delays no other statement for long.
 const PURGE_STEP: i64 = 5_000;
-/// How long one statement may take.
+/// Timeout of one statement.
 const TIMEOUT: Duration = Duration::from_secs(30);
-/// Questions under way at once: one a sink, the writer, and the watch.
+/// Most calls in flight: one for each sink, the writer, and the probe.
 const CONCURRENCY: usize = 64;
-/// Time between looks at the store while nothing else asks it.
-const WATCH: Duration = Duration::from_secs(10);
+/// Time between probes of the store.
+const PROBE: Duration = Duration::from_secs(10);
 /// Time between purges.
 const PURGE: Duration = Duration::from_secs(3_600);
 /// The delivery log may share its database with other tables that have migrations of their own.
 const MIGRATIONS_TABLE: &str = "tollgate_notifier_migrations";
 
-/// A delivery to remember.
+/// A delivery to record.
 #[derive(Debug)]
 struct Entry {
     sink: String,
@@ -45,20 +47,20 @@ struct Entry {
     recorded: oneshot::Sender<()>,
 }
 
-/// Asks and tells the delivery log. Clones share it.
+/// Looks up and records deliveries. Clones share the store.
 #[derive(Debug, Clone)]
 pub(crate) struct DeliveryLog {
     store: Store,
     entries: mpsc::Sender<Entry>,
 }
 
-/// Writes what was delivered, in the order of delivery, as many at a time as there are.
+/// Writes the deliveries in their order, in groups of as many as are waiting.
 pub(crate) struct DeliveryLogWriter {
     store: Store,
     entries: mpsc::Receiver<Entry>,
 }
 
-/// Makes or upgrades the tables.
+/// Creates or upgrades the tables.
 pub(crate) async fn migrate(database: &Database) -> Result<(), DatabaseError> {
     let migrated = match database {
         Database::Postgres(pool) => postgres::migrate(pool).await,
@@ -67,19 +69,19 @@ pub(crate) async fn migrate(database: &Database) -> Result<(), DatabaseError> {
     Ok(migrated?)
 }
 
-/// Opens the delivery log. The database may be away.
+/// Opens the delivery log. The database may be down.
 pub(crate) fn open(
     database: Database,
     health: Health,
     stop: Shutdown,
 ) -> (DeliveryLog, DeliveryLogWriter, Store) {
     let (sender, entries) = mpsc::channel(GROUP);
-    let limits = Limits {
+    let limits = DependencyConfig {
         retry: RetryConfig {
             cap_ms: 5_000,
             ..RetryConfig::default()
         },
-        ..Limits::new(TIMEOUT, CONCURRENCY)
+        ..DependencyConfig::new(TIMEOUT, CONCURRENCY)
     };
     let store = Store {
         database,
@@ -99,8 +101,8 @@ pub(crate) fn open(
 }
 
 impl DeliveryLog {
-    /// Which of the keys, by index, the sink has. None when the shutdown came before the store's answer.
-    pub(crate) async fn known(
+    /// The indexes of the keys that were delivered to the sink. `None` if the shutdown came before the answer of the store.
+    pub(crate) async fn delivered(
         &self,
         sink: &str,
         keys: &[&AlertKey],
@@ -108,20 +110,20 @@ impl DeliveryLog {
         if keys.is_empty() {
             return Ok(Some(HashSet::new()));
         }
-        let asked = self.store.insist(|| async {
+        let lookup = self.store.call(|| async {
             self.store.database.ensure_there()?;
             match &self.store.database {
-                Database::Postgres(pool) => postgres::known(pool, sink, keys).await,
-                Database::Sqlite(pool) => sqlite::known(pool, sink, keys).await,
+                Database::Postgres(pool) => postgres::delivered(pool, sink, keys).await,
+                Database::Sqlite(pool) => sqlite::delivered(pool, sink, keys).await,
             }
         });
         tokio::select! {
-            known = asked => known.map(Some),
-            () = self.store.stopped_and_away() => Ok(None),
+            delivered = lookup => delivered.map(Some),
+            () = self.store.stopped_without_answer() => Ok(None),
         }
     }
 
-    /// Remembers that the sink has the alerts. Whether all are on disk; if not, the writer has ended.
+    /// Records that the alerts were delivered to the sink. True once all rows are on disk; false if the writer has ended.
     pub(crate) async fn record(&self, sink: &str, keys: impl Iterator<Item = &AlertKey>) -> bool {
         let mut written = Vec::new();
         for key in keys {
@@ -146,7 +148,7 @@ impl DeliveryLog {
 }
 
 impl DeliveryLogWriter {
-    /// Works until every [`DeliveryLog`] is gone. What was delivered is written even while the service stops.
+    /// Works until every [`DeliveryLog`] is dropped: deliveries are recorded also while the service stops.
     pub(crate) async fn run(mut self) -> anyhow::Result<()> {
         let mut group = Vec::with_capacity(GROUP);
         while self.entries.recv_many(&mut group, GROUP).await > 0 {
@@ -156,9 +158,9 @@ impl DeliveryLogWriter {
                 .collect();
             let store = &self.store;
             let rows = rows.as_slice();
-            store.insist(|| store.record(rows, Utc::now())).await?;
+            store.call(|| store.record(rows, Utc::now())).await?;
             for entry in group.drain(..) {
-                // A delivery that was cut off waits no more; its row is there all the same.
+                // The receiver is gone if the delivery was aborted; its row is written nevertheless.
                 let _ = entry.recorded.send(());
             }
         }
@@ -166,7 +168,7 @@ impl DeliveryLogWriter {
     }
 }
 
-/// The store and what is known of its health.
+/// The database of the delivery log, behind its circuit breaker.
 #[derive(Debug, Clone)]
 pub(crate) struct Store {
     pub(crate) database: Database,
@@ -176,32 +178,32 @@ pub(crate) struct Store {
 }
 
 impl Store {
-    /// Makes or upgrades the tables. False when the shutdown came before the store's answer.
+    /// Creates or upgrades the tables. False if the shutdown came before the answer of the store.
     pub(crate) async fn prepare(&self) -> anyhow::Result<bool> {
-        // An upgrade may take its time.
-        let patient = self.dependency.with_timeout(Duration::MAX);
-        let prepared = patient.call(Patience::endless(), || migrate(&self.database));
+        // An upgrade may take long.
+        let unlimited = self.dependency.with_timeout(Duration::MAX);
+        let prepared = unlimited.call(CallPolicy::unlimited(), || migrate(&self.database));
         tokio::select! {
             (_, done) = prepared => Ok(done.map(|()| true).map_err(DatabaseError::from)?),
             () = self.stop.begun() => Ok(false),
         }
     }
 
-    /// Looks after the store until the shutdown: whether it is there, and that it forgets what is older than that.
-    pub(crate) async fn keep(self, retention: Duration) -> anyhow::Result<()> {
-        let mut watch = tokio::time::interval(WATCH);
+    /// Probes the store until the shutdown, and deletes the rows that are older than `retention`.
+    pub(crate) async fn maintain(self, retention: Duration) -> anyhow::Result<()> {
+        let mut probe = tokio::time::interval(PROBE);
         let mut next_purge = tokio::time::Instant::now();
         loop {
             tokio::select! {
                 () = self.stop.begun() => return Ok(()),
-                _ = watch.tick() => {}
+                _ = probe.tick() => {}
             }
             let (_, result) = self
                 .dependency
-                .call(Patience::none(), || self.database.ping())
+                .call(CallPolicy::no_retry(), || self.database.ping())
                 .await;
-            // An outage shows by itself.
-            if let Err(Unserved::Failed(error)) = result {
+            // The dependency itself reports an outage.
+            if let Err(CallFailure::Rejected(error)) = result {
                 self.health.not_ready(COMPONENT, error.to_string());
             }
             if tokio::time::Instant::now() < next_purge {
@@ -209,11 +211,13 @@ impl Store {
             }
             match self.purge(Utc::now() - retention).await {
                 Ok(rows) => {
-                    tracing::debug!(rows, "the delivery log has forgotten old deliveries");
+                    tracing::debug!(rows, "old rows of the delivery log were deleted");
                     next_purge += PURGE;
                 }
-                // Nothing depends on it: it is tried again at the next look.
-                Err(error) => tracing::warn!(%error, "old deliveries were not deleted"),
+                // Nothing depends on it: it is retried at the next probe.
+                Err(error) => {
+                    tracing::warn!(%error, "old rows of the delivery log were not deleted")
+                }
             }
         }
     }
@@ -230,7 +234,7 @@ impl Store {
         }
     }
 
-    /// Deletes what was delivered before that time, a step at a time. How many rows.
+    /// Deletes the rows of deliveries before that time, in steps. Returns their number.
     async fn purge(&self, before: DateTime<Utc>) -> Result<u64, DatabaseError> {
         let mut rows = 0;
         loop {
@@ -238,7 +242,7 @@ impl Store {
                 Database::Postgres(pool) => postgres::purge(pool, before, PURGE_STEP).await,
                 Database::Sqlite(pool) => sqlite::purge(pool, before, PURGE_STEP).await,
             };
-            let deleted = self.dependency.call(Patience::none(), step).await.1?;
+            let deleted = self.dependency.call(CallPolicy::no_retry(), step).await.1?;
             rows += deleted;
             if deleted == 0 || self.stop.is_begun() {
                 return Ok(rows);
@@ -246,17 +250,17 @@ impl Store {
         }
     }
 
-    /// Asks until the store answers, and says so while it does not.
-    async fn insist<T, F>(&self, ask: impl Fn() -> F) -> Result<T, DatabaseError>
+    /// Calls the store until it answers.
+    async fn call<T, F>(&self, ask: impl Fn() -> F) -> Result<T, DatabaseError>
     where
         F: Future<Output = Result<T, DatabaseError>>,
     {
-        let (_, result) = self.dependency.call(Patience::endless(), ask).await;
+        let (_, result) = self.dependency.call(CallPolicy::unlimited(), ask).await;
         Ok(result?)
     }
 
-    /// The service stops, and the store does not answer at once.
-    async fn stopped_and_away(&self) {
+    /// Waits until the service stops, then a second longer for the answer of the store.
+    async fn stopped_without_answer(&self) {
         self.stop.begun().await;
         tokio::time::sleep(Duration::from_secs(1)).await;
     }

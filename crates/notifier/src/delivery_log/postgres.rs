@@ -19,7 +19,7 @@ pub(super) async fn migrate(pool: &PgPool) -> Result<(), MigrateError> {
     migrator.run(pool).await
 }
 
-pub(super) async fn known(
+pub(super) async fn delivered(
     pool: &PgPool,
     sink: &str,
     keys: &[&AlertKey],

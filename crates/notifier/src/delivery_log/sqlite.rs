@@ -20,8 +20,8 @@ pub(super) async fn migrate(pool: &SqlitePool) -> Result<(), MigrateError> {
     migrator.run(pool).await
 }
 
-/// To SQLite, CROSS JOIN is the order in which to go: from each key that is asked for into the delivery log's primary key.
-/// Left to itself it walks all deliveries of the sink.
+/// SQLite follows a CROSS JOIN in its order: from each requested key into the primary key. With another join it scans all
+/// deliveries of the sink.
 const KNOWN: &str = "
     SELECT asked.key
       FROM json_each(?2) AS asked
@@ -30,7 +30,7 @@ const KNOWN: &str = "
        AND known.user_id = asked.value ->> 0
        AND known.transaction_id = asked.value ->> 1";
 
-pub(super) async fn known(
+pub(super) async fn delivered(
     pool: &SqlitePool,
     sink: &str,
     keys: &[&AlertKey],
@@ -60,7 +60,7 @@ pub(super) async fn record(
         .map(|(sink, key)| json!([sink, key.user_id, key.transaction_id]))
         .collect();
     let mut connection = pool.acquire().await?;
-    // Of this connection, and cheap to repeat: a row that a power failure takes back would be a second delivery.
+    // The setting of a connection, and cheap to repeat. A row that is lost in a power failure would be a second delivery.
     sqlx::query("PRAGMA synchronous = FULL")
         .execute(&mut *connection)
         .await?;

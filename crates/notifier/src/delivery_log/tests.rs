@@ -26,7 +26,7 @@ async fn known(store: &Store, sink: &str, keys: &[&AlertKey]) -> Vec<usize> {
         store: store.clone(),
         entries,
     };
-    let known = delivery_log.known(sink, keys).await.unwrap().unwrap();
+    let known = delivery_log.delivered(sink, keys).await.unwrap().unwrap();
     let mut known: Vec<usize> = known.into_iter().collect();
     known.sort_unstable();
     known
@@ -89,7 +89,7 @@ async fn concurrent_records_are_all_there_when_they_say_so(url: &str) {
             assert!(delivery_log.record("x", std::iter::once(&key)).await);
             assert_eq!(
                 delivery_log
-                    .known("x", &[&key])
+                    .delivered("x", &[&key])
                     .await
                     .unwrap()
                     .unwrap()

@@ -1,6 +1,6 @@
-//! One readable line an alert on standard output, or wherever the process shows alerts.
+//! One readable line for each alert on standard output, or wherever the process shows alerts.
 //!
-//! Invariant: a line holds no amount and no location, and nothing in it moves a terminal's cursor.
+//! Invariant: a line contains no amount, no location and no control character.
 
 use std::fmt;
 use std::io::{self, Write as _};
@@ -28,7 +28,7 @@ impl Default for ConsoleOut {
 }
 
 impl ConsoleOut {
-    /// A line each on standard output.
+    /// A line for each alert on standard output.
     #[must_use]
     pub fn stdout() -> Self {
         Self::new(|alert| {
@@ -38,7 +38,7 @@ impl ConsoleOut {
         })
     }
 
-    /// Whatever `show` does with them. An alert counts as shown when it returns `Ok`; it may block.
+    /// Passes alerts to `show`, which may block. An alert is delivered when it returns `Ok`.
     pub fn new(show: impl Fn(&Alert) -> io::Result<()> + Send + Sync + 'static) -> Self {
         Self(Arc::new(show))
     }
@@ -56,11 +56,11 @@ impl ConsoleSink {
         let (out, alert) = (self.0.clone(), Arc::clone(alert));
         blocking(move || (out.0)(&alert))
             .await
-            .map_err(|error| Failure::retry(format!("the console takes nothing: {error}")))
+            .map_err(|error| Failure::retry(format!("the console cannot be written: {error}")))
     }
 }
 
-/// When, what, who, how much and why.
+/// Time, status, score, user, transaction and indicators.
 fn line(alert: &Alert) -> String {
     let indicators: Vec<&str> = alert
         .fraud_indicators
@@ -78,7 +78,7 @@ fn line(alert: &Alert) -> String {
     )
 }
 
-/// Ids are a producer's; what they say must stay on the line.
+/// Ids come from producers: control characters in them are escaped.
 fn printable(id: &str) -> String {
     let hidden =
         |c: char| c.is_control() || matches!(c, '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
@@ -101,7 +101,7 @@ mod tests {
     use crate::alert::AlertKey;
 
     #[test]
-    fn a_line_says_who_and_why_and_stays_one_line() {
+    fn a_line_names_user_and_indicators_and_stays_one_line() {
         let alert = Alert {
             key: AlertKey {
                 user_id: "ann\n\u{1b}[2J".into(),
@@ -109,9 +109,13 @@ mod tests {
             },
             status: Status::Blocked,
             fraud_score: 95.25,
-            fraud_indicators: [Indicator::HighAmount, Indicator::HighVelocity]
-                .into_iter()
-                .collect(),
+            fraud_indicators: [
+                Indicator::intern("card_testing").unwrap(),
+                Indicator::HIGH_AMOUNT,
+                Indicator::HIGH_VELOCITY,
+            ]
+            .into_iter()
+            .collect(),
             processed_at: Timestamp::parse("2026-03-01T12:30:00Z").unwrap(),
             json: r#"{"transaction":{"amount":5000.25}}"#.into(),
             event_time: Timestamp::MIN,
@@ -119,7 +123,7 @@ mod tests {
         };
         assert_eq!(
             line(&alert),
-            "2026-03-01T12:30:00Z  BLOCKED  score  95.2  user ann\\n\\u{1b}[2J  transaction t-1  high_velocity, high_amount"
+            "2026-03-01T12:30:00Z  BLOCKED  score  95.2  user ann\\n\\u{1b}[2J  transaction t-1  high_velocity, high_amount, card_testing"
         );
     }
 }

@@ -1,7 +1,7 @@
-//! One decision a line, appended to a file and on disk before it counts as delivered.
+//! Appends one decision a line to a file, and syncs it before it counts as delivered.
 //!
-//! Invariant: every delivered alert stands on a line of its own. What a crash or a full disk cut off is ended with a
-//! line feed before anything is written behind it, and a file that was rotated or removed is made anew.
+//! Invariant: every delivered alert is on a line of its own. A line that a crash or a full disk cut off is ended before the
+//! next is written; a file that was rotated or removed is created again.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
@@ -32,7 +32,7 @@ impl FileSink {
         let line = format!("{}\n", alert.json);
         let written = self.with_file(move |file| {
             file.write_all(line.as_bytes())?;
-            // A pipe or a terminal has nothing to bring to disk.
+            // A pipe or a terminal cannot be synced.
             if file.metadata()?.is_file() {
                 file.sync_data()?;
             }
@@ -50,7 +50,7 @@ impl FileSink {
         let (path, open) = (self.path.clone(), Arc::clone(&self.open));
         blocking(move || {
             let mut open = open.lock().unwrap_or_else(PoisonError::into_inner);
-            // It is put back only after a whole line: whatever failed, the next opening mends the end.
+            // Kept open only after a whole line: after a failure the next open ends the cut-off line.
             let mut file = match open.take() {
                 Some(file) if is_still_at(&file, &path)? => file,
                 _ => open_whole(&path)?,
@@ -63,7 +63,7 @@ impl FileSink {
     }
 }
 
-/// Whether the path still leads to this very file.
+/// Whether the path still names this file.
 fn is_still_at(file: &File, path: &Path) -> io::Result<bool> {
     let here = file.metadata()?;
     match std::fs::metadata(path) {
@@ -73,7 +73,7 @@ fn is_still_at(file: &File, path: &Path) -> io::Result<bool> {
     }
 }
 
-/// Opens for appending, with the last line ended.
+/// Opens for appending, and ends the last line if it was cut off.
 fn open_whole(path: &Path) -> io::Result<File> {
     let is_new = !path.exists();
     let mut file = OpenOptions::new()
@@ -82,7 +82,7 @@ fn open_whole(path: &Path) -> io::Result<File> {
         .read(true)
         .open(path)?;
     if is_new {
-        // A file is there after a power failure only when its directory says so on disk.
+        // A new file survives a power failure only after its directory was synced.
         let parent = path
             .parent()
             .filter(|parent| !parent.as_os_str().is_empty());

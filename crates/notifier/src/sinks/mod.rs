@@ -1,4 +1,4 @@
-//! Where alerts go. A sink delivers one alert and says what to do when it cannot.
+//! The sinks. A sink delivers a message, and classifies its failure.
 
 mod console;
 mod file;
@@ -23,21 +23,21 @@ use webhook::WebhookSink;
 
 use crate::Cloud;
 
-/// What to do about an alert that was not delivered.
+/// What to do after a failed delivery.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Failure {
-    /// Try again: the sink is away, busy or broken, whatever the alert.
+    /// Retry: the sink is down, overloaded or broken, regardless of the alert.
     #[error("{reason}")]
     Retry {
-        /// What is wrong, for a person; it holds nothing of the alert.
+        /// The reason, for a person. It contains no value of the alert.
         reason: String,
-        /// The sink asked to be left alone for so long.
+        /// The wait that the sink asked for.
         after: Option<Duration>,
     },
-    /// Give the alert up for this sink, which will never take it.
+    /// Dead-letter the alert: this sink would reject it again.
     #[error("{reason}")]
     Refuse {
-        /// What the sink said.
+        /// The answer of the sink.
         reason: String,
     },
 }
@@ -114,7 +114,7 @@ impl Sink {
         }
     }
 
-    /// Its kind, as the settings name it.
+    /// The kind, as in the settings.
     pub(crate) const fn kind(&self) -> &'static str {
         match self {
             Self::Console(_) => "console",
@@ -125,7 +125,7 @@ impl Sink {
         }
     }
 
-    /// Returns when the sink has the alerts of a message for good. Sinks without a limit to messages get one in each.
+    /// Returns after the sink has stored the alerts of a message. Sinks without a limit of messages get one alert in each.
     pub(crate) async fn deliver(&self, alerts: &[Arc<Alert>]) -> Result<(), Failure> {
         for alert in alerts {
             match self {
@@ -140,7 +140,7 @@ impl Sink {
     }
 }
 
-/// Runs what blocks off the threads that everything else needs.
+/// Runs blocking work outside the threads of the runtime.
 async fn blocking(
     work: impl FnOnce() -> std::io::Result<()> + Send + 'static,
 ) -> std::io::Result<()> {

@@ -1,12 +1,11 @@
-//! A signed POST as Standard Webhooks has it, and what each answer means.
+//! A signed POST by Standard Webhooks, and the meaning of each answer.
 //!
 //! Invariant: attempts and redeliveries of one alert carry the same `webhook-id`. An alert leaves this machine only
 //! over TLS to the host that was configured: certificates are checked and redirects are not followed.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use chrono::{DateTime, Utc};
 use reqwest::header::{CONTENT_TYPE, HeaderMap, RETRY_AFTER};
 use reqwest::redirect::Policy;
 use reqwest::{Client, Response, StatusCode};
@@ -22,7 +21,7 @@ use crate::alert::Alert;
 use crate::config::WebhookSpec;
 use crate::signature::Signer;
 
-/// More of an answer than this is not read; the connection is closed instead of used again.
+/// Longest part of an answer that is read. After a longer answer the connection is closed instead of reused.
 const ANSWER_READ: usize = 64 * 1024;
 
 #[derive(Debug)]
@@ -57,18 +56,20 @@ impl WebhookSink {
             r#"{{"type":"fraud.alert","timestamp":"{}","data":{}}}"#,
             alert.processed_at, alert.json
         );
-        let now = Utc::now();
+        let now = SystemTime::now();
+        let timestamp = seconds(now);
+        let signature = self
+            .signer
+            .sign(&id, timestamp, &body)
+            .map_err(|error| Failure::retry(error.to_string()))?;
         let mut request = self
             .client
             .post(self.url.clone())
             .header(CONTENT_TYPE, "application/json")
             .header("webhook-id", &id)
-            .header("webhook-timestamp", now.timestamp())
-            .header(
-                "webhook-signature",
-                self.signer.sign(&id, now.timestamp(), body.as_bytes()),
-            );
-        // The path may hold a token, so neither spans nor errors tell it.
+            .header("webhook-timestamp", timestamp)
+            .header("webhook-signature", signature);
+        // The path may hold a token, so that neither spans nor errors contain it.
         let span = tracing::info_span!(
             target: SPAN_TARGET,
             "POST",
@@ -81,8 +82,8 @@ impl WebhookSink {
             error.r#type = Empty,
             otel.status_code = Empty,
         );
-        let receiver_sees = span.in_scope(current).filter(|_| is_on()).or(alert.trace);
-        if let Some(trace) = receiver_sees {
+        let context = span.in_scope(current).filter(|_| is_on()).or(alert.trace);
+        if let Some(trace) = context {
             request = request.header(TRACEPARENT, trace.to_string());
         }
         let answered = request.body(body).send().instrument(span.clone()).await;
@@ -95,27 +96,26 @@ impl WebhookSink {
             "http.response.status_code",
             i64::from(response.status().as_u16()),
         );
-        let verdict = classify(response.status(), response.headers(), now);
-        if verdict.is_err() {
+        let result = classify(response.status(), response.headers(), now);
+        if result.is_err() {
             span.record("error.type", response.status().as_str());
             span.record("otel.status_code", "error");
         }
-        read_up(response).await;
-        verdict
+        drain(response).await;
+        result
     }
 }
 
-/// What the receiver's answer asks for. A redirect is the receiver's matter, not this alert's: it waits for somebody
-/// to set the new URL.
-fn classify(status: StatusCode, headers: &HeaderMap, now: DateTime<Utc>) -> Result<(), Failure> {
+/// What to do after an answer. A redirect is retried: the alert waits until an operator sets the new URL.
+fn classify(status: StatusCode, headers: &HeaderMap, now: SystemTime) -> Result<(), Failure> {
     match status.as_u16() {
         200..=299 => Ok(()),
         300..=399 => Err(Failure::retry(format!(
             "HTTP {status}: redirects are not followed; set the URL it leads to"
         ))),
-        // The alert is as good as any: whoever sends it is not let in.
+        // The receiver rejects the sender, not this alert.
         401 | 403 | 407 => Err(Failure::retry(format!(
-            "HTTP {status}: the receiver does not accept who sends: see its secret and the sink's headers"
+            "HTTP {status}: the receiver does not accept the sender: check its secret and the headers of the sink"
         ))),
         408 | 425 | 429 | 500.. => Err(Failure::Retry {
             reason: format!("HTTP {status}"),
@@ -128,17 +128,23 @@ fn classify(status: StatusCode, headers: &HeaderMap, now: DateTime<Utc>) -> Resu
 }
 
 /// `Retry-After` of RFC 9110, section 10.2.3: seconds, or a date.
-fn retry_after(headers: &HeaderMap, now: DateTime<Utc>) -> Option<Duration> {
+fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
     let text = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
     if let Ok(seconds) = text.parse() {
         return Some(Duration::from_secs(seconds));
     }
-    let until = DateTime::parse_from_rfc2822(text).ok()?;
-    (until.to_utc() - now).to_std().ok()
+    let until = httpdate::parse_http_date(text).ok()?;
+    until.duration_since(now).ok()
 }
 
-/// An answer that was read to its end leaves its connection for the next request.
-async fn read_up(mut response: Response) {
+/// Seconds since 1970.
+fn seconds(time: SystemTime) -> i64 {
+    let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
+}
+
+/// Reads the answer to its end, so that the connection can be reused.
+async fn drain(mut response: Response) {
     let mut read = 0;
     while let Ok(Some(chunk)) = response.chunk().await {
         read += chunk.len();
@@ -152,9 +158,9 @@ async fn read_up(mut response: Response) {
 mod tests {
     use super::*;
 
-    fn verdict(status: u16) -> &'static str {
+    fn result(status: u16) -> &'static str {
         let status = StatusCode::from_u16(status).unwrap();
-        match classify(status, &HeaderMap::new(), Utc::now()) {
+        match classify(status, &HeaderMap::new(), SystemTime::now()) {
             Ok(()) => "delivered",
             Err(Failure::Retry { .. }) => "retry",
             Err(Failure::Refuse { .. }) => "refuse",
@@ -169,15 +175,13 @@ mod tests {
                 401 | 403 | 407 | 408 | 425 | 429 | 300..=399 | 500.. => "retry",
                 _ => "refuse",
             };
-            assert_eq!(verdict(status), expected, "{status}");
+            assert_eq!(result(status), expected, "{status}");
         }
     }
 
     #[test]
     fn a_receiver_may_ask_for_a_pause_in_seconds_or_by_a_date() {
-        let now = DateTime::parse_from_rfc3339("2015-10-21T07:27:50Z")
-            .unwrap()
-            .to_utc();
+        let now = UNIX_EPOCH + Duration::from_secs(1_445_412_470);
         let asked = |text: &str| {
             let headers = HeaderMap::from_iter([(RETRY_AFTER, text.parse().unwrap())]);
             retry_after(&headers, now)
@@ -185,6 +189,15 @@ mod tests {
         assert_eq!(asked("120"), Some(Duration::from_secs(120)));
         assert_eq!(
             asked("Wed, 21 Oct 2015 07:28:00 GMT"),
+            Some(Duration::from_secs(10))
+        );
+        // The two obsolete forms of RFC 9110, section 5.6.7.
+        assert_eq!(
+            asked("Wednesday, 21-Oct-15 07:28:00 GMT"),
+            Some(Duration::from_secs(10))
+        );
+        assert_eq!(
+            asked("Wed Oct 21 07:28:00 2015"),
             Some(Duration::from_secs(10))
         );
         assert_eq!(asked("Wed, 21 Oct 2015 07:27:00 GMT"), None);

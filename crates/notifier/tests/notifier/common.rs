@@ -17,17 +17,18 @@ use rdkafka::message::Headers as _;
 use rdkafka::{ClientConfig, Message as _};
 use tempfile::TempDir;
 use tollgate_log::{Acks, Kafka, KafkaConfig, Producer, ProducerRecord};
-use tollgate_notifier::{Cloud, ConsoleOut, Notifier, NotifierConfig, SinkConfig};
+use tollgate_notifier::{Cloud, ConsoleOut, NotifierConfig, SinkConfig};
+use tollgate_service::supervisor::RunningService;
 use tollgate_service::{Secret, Shutdown};
 
 pub(crate) const DEADLINE: Duration = Duration::from_secs(30);
 pub(crate) const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
 
-/// Looks again and again until the condition holds.
+/// Waits until the condition holds, with a deadline.
 pub(crate) async fn eventually(what: &str, condition: impl AsyncFn() -> bool) {
     let deadline = Instant::now() + DEADLINE;
     while !condition().await {
-        assert!(Instant::now() < deadline, "waited in vain: {what}");
+        assert!(Instant::now() < deadline, "not in time: {what}");
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
 }
@@ -40,7 +41,7 @@ pub(crate) struct World {
 }
 
 pub(crate) struct Running {
-    pub(crate) notifier: Notifier,
+    pub(crate) notifier: RunningService,
     pub(crate) shutdown: Shutdown,
 }
 
@@ -176,13 +177,13 @@ impl World {
     }
 }
 
-/// An alert as the scorer writes it, with members that nobody here knows.
+/// An alert as the scorer writes it, with members that Tollgate does not know.
 pub(crate) fn alert(user: &str, transaction: &str) -> String {
     serde_json::json!({
         "transaction_id": transaction,
         "user_id": user,
         "fraud_score": 80.5,
-        "fraud_indicators": ["high_velocity", "high_amount"],
+        "fraud_indicators": ["high_velocity", "high_amount", "rule_of_a_newer_version"],
         "status": "blocked",
         "processed_at": "2026-03-01T12:30:00.25Z",
         "ruleset_version": "r1",
@@ -238,7 +239,7 @@ pub(crate) enum Answer {
     After(u32),
 }
 
-/// One request whose signature was right.
+/// One request with a valid signature.
 #[derive(Debug, Clone)]
 pub(crate) struct Received {
     pub(crate) transaction: String,

@@ -37,7 +37,7 @@ fn sinks_come_from_the_environment_as_json_or_toml() {
 }
 
 #[test]
-fn every_mistake_is_answered_with_the_setting_and_what_would_do() {
+fn every_invalid_setting_is_named_with_what_is_expected() {
     let secret = r#""secret":"whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw""#;
     let hook =
         |rest: &str| format!(r#"[{{"kind":"console"}},{{"kind":"webhook",{secret},{rest}}}]"#);
@@ -105,7 +105,7 @@ fn every_mistake_is_answered_with_the_setting_and_what_would_do() {
         (
             hook(r#""url":"http://h.example/""#),
             "notifier.sinks[1].url: ",
-            "https only",
+            "must be https",
         ),
         (
             hook(r#""url":"ftp://localhost/""#),
@@ -148,7 +148,7 @@ fn every_mistake_is_answered_with_the_setting_and_what_would_do() {
         .unwrap_err()
         .to_string();
     assert!(message.starts_with("notifier.retry.cap_ms: "), "{message}");
-    let message = load(&[("TOLLGATE_NOTIFIER__LEDGER_ULR", "x")])
+    let message = load(&[("TOLLGATE_NOTIFIER__DELIVERY_LOG_ULR", "x")])
         .unwrap_err()
         .to_string();
     assert!(
@@ -158,7 +158,7 @@ fn every_mistake_is_answered_with_the_setting_and_what_would_do() {
 }
 
 #[test]
-fn plain_http_will_do_on_a_loopback_host() {
+fn plain_http_is_allowed_on_a_loopback_host() {
     for host in ["localhost", "127.0.0.1:8080", "[::1]:8080"] {
         let sinks = format!(
             r#"[{{"kind":"webhook","url":"http://{host}/","secret":"whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"}}]"#

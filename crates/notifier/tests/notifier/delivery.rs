@@ -152,7 +152,7 @@ async fn a_record_that_is_no_alert_is_dead_lettered_and_nothing_behind_it_is_los
     records.push(good("behind"));
     world.write(records);
     let running = world.start(vec![file(&path), console()]).await;
-    eventually("what stands behind", async || {
+    eventually("the records behind it", async || {
         transactions_in(&path).len() == 2
     })
     .await;
@@ -216,7 +216,7 @@ async fn a_stop_finishes_what_is_in_flight_and_a_start_goes_on_behind_it() {
     assert_eq!(transactions_in(&path), ids);
 }
 
-/// A runtime that is thrown away stops every task where it stands, as a crash does.
+/// Dropping a runtime aborts every task, as a crash does.
 #[test]
 fn an_alert_redelivered_after_a_crash_is_not_sent_twice_but_for_the_one_in_flight() {
     const CRASHES: usize = 6;

@@ -1,4 +1,4 @@
-//! Receivers and stores that fail: what waits, what goes on, what is given up.
+//! Receivers and stores that fail: which alerts wait, which are delivered, which are dead-lettered.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -122,7 +122,7 @@ async fn a_receiver_that_is_down_delays_no_other_sink_and_shows_in_a_metric_not_
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_alert_that_fails_while_others_are_taken_is_dead_lettered_and_holds_nothing_up() {
+async fn an_alert_that_fails_while_others_are_accepted_is_dead_lettered_and_blocks_no_other() {
     let world = World::new();
     let receiver =
         Receiver::start(|id, _| Answer::Status(if id == "poison" { 500 } else { 200 })).await;
@@ -142,7 +142,7 @@ async fn an_alert_that_fails_while_others_are_taken_is_dead_lettered_and_holds_n
     assert!(String::from_utf8(payload).unwrap().contains("poison"));
     assert_eq!(
         headers["error.reason"],
-        "sink picky-hook: it fails while others are taken: HTTP 500 Internal Server Error"
+        "sink picky-hook: it fails while others are accepted: HTTP 500 Internal Server Error"
     );
     assert!(headers["attempts"].parse::<u32>().unwrap() > 4);
     eventually("the others", async || {
@@ -169,7 +169,7 @@ async fn a_budget_that_is_full_holds_the_log_and_loses_nothing() {
     config.budget_records = 50;
     let running = world.start_with(config, ConsoleOut::stdout()).await;
     let ids: Vec<String> = (0..3_000).map(|i| format!("t{i:04}")).collect();
-    // In portions, since the reader takes up to 512 records between two looks at its budget.
+    // In portions, since the consumer reads up to 512 records between two checks of its budget.
     for portion in ids.chunks(100) {
         world.write(portion.iter().map(|id| alert("ann", id)));
     }
@@ -320,7 +320,7 @@ async fn a_stop_while_a_receiver_is_down_is_prompt_and_the_alert_goes_out_after_
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_postgres_delivery_log_that_is_away_is_told_and_nothing_is_sent_without_it() {
+async fn while_a_postgres_delivery_log_is_down_the_service_is_not_ready_and_sends_nothing() {
     let world = World::new();
     let path = world.path("alerts.ndjson");
     world.write([alert("ann", "a")]);
@@ -369,7 +369,7 @@ async fn while_the_delivery_log_cannot_be_written_no_more_than_the_alert_in_flig
         .await
         .unwrap();
     world.write(ids(10).iter().map(|id| alert("ann", id)));
-    // SQLite waits five seconds for the lock before it says so.
+    // SQLite waits five seconds for the lock before it fails.
     eventually("the reason", async || running.readiness().await.0 == 503).await;
     assert_eq!(transactions_in(&path), ["t000"]);
     sqlx::query("ROLLBACK").execute(&mut other).await.unwrap();

@@ -1,4 +1,4 @@
-//! The file of Oracle's own tools: <https://docs.oracle.com/iaas/Content/API/Concepts/sdkconfig.htm>.
+//! The configuration file of the OCI tools: <https://docs.oracle.com/iaas/Content/API/Concepts/sdkconfig.htm>.
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -27,13 +27,13 @@ impl ConfigFile {
         self.entry(&self.profile()?, "region")
     }
 
-    /// The file is read at each call: whoever changes a key changes it there.
+    /// The file is read at each call, so that a changed key is used.
     pub(super) fn fetch(&self) -> Result<Signing, Reason> {
         let profile = self.profile()?;
         let pem = read(&expand(&self.entry(&profile, "key_file")?))?;
         let passphrase = profile.get("pass_phrase").cloned().unwrap_or_default();
         let key = key::to_pkcs8(&pem, &passphrase)?;
-        // `oci session authenticate` writes it beside the key.
+        // `oci session authenticate` writes it next to the key.
         if let Some(file) = profile.get("security_token_file") {
             let token = read(&expand(file))?;
             let token = token.trim();
@@ -50,11 +50,11 @@ impl ConfigFile {
     }
 
     fn profile(&self) -> Result<HashMap<String, String>, Reason> {
-        // The names of profiles keep their case.
+        // Names of profiles are case-sensitive.
         let mut rules = IniDefault::default();
         rules.case_sensitive = true;
         rules.default_section = String::new();
-        // A passphrase may hold any character.
+        // A passphrase may contain any character.
         rules.inline_comment_symbols = Some(Vec::new());
         let mut ini = Ini::new_from_defaults(rules);
         let text = read(&expand(&self.path))?;
@@ -64,7 +64,7 @@ impl ConfigFile {
         let section = sections
             .get(&self.profile)
             .ok_or_else(|| format!("{} has no profile {}", self.path, self.profile))?;
-        // What a profile does not say, DEFAULT does.
+        // The profile DEFAULT holds the defaults of the others.
         let entries = sections.get("DEFAULT").into_iter().flatten().chain(section);
         Ok(entries
             .filter_map(|(name, value)| Some((name.to_lowercase(), value.clone()?)))

@@ -1,10 +1,11 @@
-//! Instance principals: the machine's certificate, from its metadata service, for a session token.
+//! Instance principals: exchanges the certificate of the machine, from its metadata service, for a session token.
 //!
-//! The protocol is that of Oracle's own SDKs; see `common/auth/federation_client.go` in `oci-go-sdk`.
+//! The protocol is that of the OCI SDKs; see `common/auth/federation_client.go` in `oci-go-sdk`.
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use data_encoding::HEXLOWER;
 use openssl::hash::MessageDigest;
 use openssl::x509::X509;
 use reqwest::Client;
@@ -41,20 +42,20 @@ impl Instance {
         }
     }
 
-    /// The machine's region. The oldest ones are told by the codes of their airports.
+    /// The region of the machine. The oldest regions have the codes of airports.
     pub(super) async fn region(&self) -> Result<String, Reason> {
-        let told = self.ask("/instance/region").await?;
-        let told = told.trim().to_lowercase();
-        Ok(match told.as_str() {
+        let region = self.ask("/instance/region").await?;
+        let region = region.trim().to_lowercase();
+        Ok(match region.as_str() {
             "phx" => "us-phoenix-1".to_owned(),
             "iad" => "us-ashburn-1".to_owned(),
             "fra" => "eu-frankfurt-1".to_owned(),
             "lhr" => "uk-london-1".to_owned(),
-            _ => told,
+            _ => region,
         })
     }
 
-    /// The certificates are renewed from outside, so they are asked for each time.
+    /// The certificates are renewed by the platform, so that they are requested each time.
     pub(super) async fn fetch(&self) -> Result<Signing, Reason> {
         let leaf = self.ask("/identity/cert.pem").await?;
         let leaf_key = self.ask("/identity/key.pem").await?;
@@ -106,7 +107,7 @@ impl Instance {
     }
 }
 
-/// OCID of the tenancy, which stands in the certificate's subject.
+/// The OCID of the tenancy, from the subject of the certificate.
 fn tenancy(certificate: &X509) -> Result<String, Reason> {
     let entries = certificate.subject_name().entries();
     let mut texts = entries.filter_map(|entry| entry.data().to_string().ok());
@@ -119,7 +120,10 @@ fn fingerprint(certificate: &X509) -> Result<String, Reason> {
     let digest = certificate
         .digest(MessageDigest::sha256())
         .map_err(|error| error.to_string())?;
-    let pairs: Vec<String> = digest.iter().map(|byte| format!("{byte:02x}")).collect();
+    let pairs: Vec<String> = digest
+        .iter()
+        .map(|byte| HEXLOWER.encode(&[*byte]))
+        .collect();
     Ok(pairs.join(":"))
 }
 

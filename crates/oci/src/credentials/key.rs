@@ -7,11 +7,11 @@ use openssl::rsa::Rsa;
 
 use super::Reason;
 
-/// Oracle's size for the keys of session tokens.
+/// The size of keys for session tokens, by Oracle.
 const SESSION_BITS: u32 = 2048;
 
-/// A private key as the SDK reads it: PKCS#8 without a passphrase. Taken is whatever OpenSSL reads, such as the PKCS#1
-/// that the console hands out.
+/// Converts a private key to the form of the SDK: PKCS#8 without a passphrase. Accepts all forms that OpenSSL reads, such
+/// as the PKCS#1 of the console.
 pub(super) fn to_pkcs8(pem: &str, passphrase: &str) -> Result<String, Reason> {
     let key = PKey::private_key_from_pem_passphrase(pem.as_bytes(), passphrase.as_bytes())
         .map_err(|_| {
@@ -31,16 +31,16 @@ fn to_pem(key: &PKey<Private>) -> Result<String, Reason> {
     String::from_utf8(pem).map_err(|error| error.to_string())
 }
 
-/// A key that lives as long as the token that names it.
+/// A key for one session token.
 pub(super) struct SessionKey {
     /// PEM, PKCS#8.
     pub(super) private: String,
-    /// Its public part: SubjectPublicKeyInfo, DER in base64, on one line.
+    /// The public key: SubjectPublicKeyInfo, DER in base64, on one line.
     pub(super) public: String,
 }
 
 impl SessionKey {
-    /// Takes some tens of milliseconds, and is made off the threads that everything else needs.
+    /// Generates a key outside the threads of the runtime: it takes tens of milliseconds.
     pub(super) async fn make() -> Result<Self, Reason> {
         let make = || {
             let key = Rsa::generate(SESSION_BITS)

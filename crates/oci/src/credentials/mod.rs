@@ -1,4 +1,4 @@
-//! Keys to sign with, renewed before they end.
+//! The keys that sign requests, renewed before they expire.
 //!
 //! Invariant: key and key id are one immutable value, so that a request is never signed with the key of another id.
 
@@ -18,14 +18,14 @@ use tokio::sync::Mutex;
 use crate::config::{Auth, OciConfig};
 use crate::failure::OciFailure;
 
-/// After a renewal that failed, while the key still counts, the next is tried no sooner.
+/// Wait after a failed renewal while the key is still valid.
 const RENEW_AGAIN: Duration = Duration::from_secs(30);
 
-/// What requests are signed with.
+/// The key that signs requests.
 pub(crate) struct Signing {
     key_id: String,
     private_key: String,
-    /// None: as long as it is accepted.
+    /// `None`: until it is not accepted.
     life: Option<token::Life>,
 }
 
@@ -36,7 +36,7 @@ impl std::fmt::Debug for Signing {
 }
 
 impl Signing {
-    /// `private_key` is PEM, PKCS#8, as the SDK wants it; see [`key::to_pkcs8`].
+    /// `private_key` is PEM, PKCS#8, the form of the SDK; see [`key::to_pkcs8`].
     fn new(key_id: String, private_key: String, life: Option<token::Life>) -> Self {
         Self {
             key_id,
@@ -60,7 +60,7 @@ impl AuthProvider for Signing {
     }
 }
 
-/// Why there is no key; the text holds nothing of it.
+/// Why there is no key. The text contains nothing of it.
 type Reason = String;
 
 #[derive(Debug)]
@@ -72,7 +72,7 @@ enum Provider {
     Instance(instance::Instance),
 }
 
-/// Keys of one principal. All clients of a process share them.
+/// The keys of one principal. All clients of a process share them.
 #[derive(Debug)]
 pub(crate) struct Credentials {
     provider: Provider,
@@ -87,7 +87,7 @@ struct Held {
 }
 
 impl Credentials {
-    /// What is missing in the environment or in files is told when a key is asked for: it may come later.
+    /// Missing variables and files are errors of the calls, not of this function: they may appear later.
     pub(crate) fn new(config: &OciConfig) -> Self {
         let provider = match config.auth {
             Auth::ConfigFile => Provider::ConfigFile(config_file::ConfigFile::new(config)),
@@ -105,7 +105,7 @@ impl Credentials {
         }
     }
 
-    /// The region in which these credentials are at home.
+    /// The region of the credentials.
     pub(crate) async fn region(&self) -> Result<String, OciFailure> {
         if !self.region.is_empty() {
             return Ok(self.region.clone());
@@ -116,7 +116,7 @@ impl Credentials {
                 resource_principal::variable("OCI_RESOURCE_PRINCIPAL_REGION")
             }
             Provider::Instance(instance) => instance.region().await,
-            // Checked with the settings.
+            // Checked when the settings were read.
             Provider::ApiKey(config) => Ok(config.region.clone()),
         };
         found.map_err(|reason| {
@@ -124,8 +124,8 @@ impl Credentials {
         })
     }
 
-    /// The key of the moment. One that is past the half of its life is renewed, as Oracle's own clients do; where that
-    /// fails, it is used on while it lasts.
+    /// The current key. It is renewed after half of its lifetime, as in Oracle's own clients; after a failed renewal it is
+    /// used until it expires.
     pub(crate) async fn current(&self) -> Result<Arc<Signing>, OciFailure> {
         let mut held = self.held.lock().await;
         let now = Instant::now();
@@ -143,7 +143,7 @@ impl Credentials {
             }
         }
         if usable.is_some() {
-            // Also where whoever asks goes away before it is there.
+            // In a task of its own: it completes also if the caller is cancelled.
             held.not_before = Some(now + RENEW_AGAIN);
         }
         match self.fetch().await {
@@ -165,7 +165,7 @@ impl Credentials {
         }
     }
 
-    /// This key is not accepted: the next who asks gets another.
+    /// Discards a key that was not accepted: the next call renews it.
     pub(crate) async fn invalidate(&self, refused: &Arc<Signing>) {
         let mut held = self.held.lock().await;
         if held

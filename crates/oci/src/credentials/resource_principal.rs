@@ -1,5 +1,5 @@
-//! Resource principals, version 2.2: token and key by environment, as values or as absolute paths of files that are
-//! renewed from outside.
+//! Resource principals, version 2.2: token and key in the environment, as values or as absolute paths of files that the
+//! platform renews.
 
 use std::path::Path;
 
@@ -11,7 +11,7 @@ const TOKEN: &str = "OCI_RESOURCE_PRINCIPAL_RPST";
 const KEY: &str = "OCI_RESOURCE_PRINCIPAL_PRIVATE_PEM";
 const PASSPHRASE: &str = "OCI_RESOURCE_PRINCIPAL_PRIVATE_PEM_PASSPHRASE";
 
-/// A variable of the environment that must be there.
+/// A required variable of the environment.
 pub(super) fn variable(name: &str) -> Result<String, Reason> {
     let value = std::env::var(name).ok().filter(|value| !value.is_empty());
     value.ok_or_else(|| format!("{name} is not in the environment"))
@@ -54,7 +54,7 @@ impl ResourcePrincipal {
     }
 }
 
-/// The value itself, or what the file holds that it names.
+/// The value itself, or the content of the file that it names.
 fn content(value: &str) -> Result<String, Reason> {
     if Path::new(value).is_absolute() {
         return read(Path::new(value));

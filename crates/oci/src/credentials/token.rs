@@ -1,4 +1,4 @@
-//! Session tokens: JSON Web Tokens whose claims tell how long they count.
+//! Session tokens: JSON Web Tokens whose claims hold their lifetime.
 
 use std::time::{Duration, Instant};
 
@@ -8,7 +8,7 @@ use serde::Deserialize;
 
 use super::Reason;
 
-/// How long a key counts, by this process's clock.
+/// The lifetime of a key, by the clock of this process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Life {
     half: Instant,
@@ -16,7 +16,7 @@ pub(super) struct Life {
 }
 
 impl Life {
-    /// Read from a token that has just been got. Whoever issued it checks its signature; here it is only read.
+    /// Reads the lifetime of a new token. Its issuer checks its signature.
     pub(super) fn of(token: &str) -> Result<Self, Reason> {
         #[derive(Deserialize)]
         struct Claims {

@@ -1,6 +1,6 @@
-//! OKE workload identity: the token of a pod's service account for one of Oracle's. Enhanced clusters only.
+//! OKE workload identity: exchanges the token of the service account of a pod for a token of Oracle. Enhanced clusters only.
 //!
-//! The protocol is that of Oracle's own SDKs; see `containerresourceprincipals` in `oci-python-sdk`.
+//! The protocol is that of the OCI SDKs; see `containerresourceprincipals` in `oci-python-sdk`.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -22,7 +22,7 @@ const PATH: &str = "/resourcePrincipalSessionTokens";
 const PORT: u16 = 12_250;
 const ACCOUNT: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
 const CA_VARIABLE: &str = "OCI_KUBERNETES_SERVICE_ACCOUNT_CERT_PATH";
-/// Where Oracle's own SDK for Go looks for the token, if not in the usual place.
+/// The path of the token in the OCI SDK for Go, unless it is the default.
 const TOKEN_VARIABLE: &str = "OCI_KUBERNETES_SERVICE_ACCOUNT_TOKEN_PATH";
 
 #[derive(Debug)]
@@ -52,7 +52,7 @@ impl Workload {
             }
             given => given.to_owned(),
         };
-        // Both are renewed from outside, so they are read each time.
+        // Kubernetes renews both, so that they are read each time.
         let account = read(&path(TOKEN_VARIABLE, "token"))?;
         let ca = read(&path(CA_VARIABLE, "ca.crt"))?;
         let ca = Certificate::from_pem_bundle(ca.as_bytes())
@@ -99,7 +99,7 @@ fn path(variable_name: &str, file: &str) -> PathBuf {
     variable(variable_name).map_or_else(|_| PathBuf::from(ACCOUNT).join(file), PathBuf::from)
 }
 
-/// A JSON string that holds, in base64, JSON with a token, which begins with `ST$`.
+/// Reads a JSON string with base64 of JSON with a token, which begins with `ST$`.
 fn session_token(text: &str) -> Option<String> {
     #[derive(Deserialize)]
     struct Answer {

@@ -1,4 +1,4 @@
-//! Custom metrics in Oracle's Monitoring, out of what `/metrics` shows, once a minute.
+//! Posts the metrics of `/metrics` to Oracle's Monitoring as custom metrics, once a minute.
 
 mod post;
 mod streams;
@@ -15,10 +15,10 @@ use crate::config::OciConfig;
 use post::Poster;
 use streams::Look;
 
-/// How long the last post may take at the end, after which what is on its way is cut off.
+/// Timeout of the last post.
 pub(crate) const FAREWELL: Duration = Duration::from_secs(3);
 
-/// Posts until `ended`, and once more then.
+/// Posts until `ended`, then a last time.
 pub(crate) async fn run(client: Client, config: OciConfig, service: &'static str, ended: Shutdown) {
     let every = Duration::from_secs(config.monitoring.interval_seconds);
     let mut ticks = interval_at(Instant::now() + every, every);
@@ -34,7 +34,7 @@ pub(crate) async fn run(client: Client, config: OciConfig, service: &'static str
         poster.add(now.since(&before));
         before = now;
         let over = CancellationToken::new();
-        // One that does not answer is asked until the next look is due.
+        // Retried until the next post is due.
         let limit = if last { FAREWELL } else { every.mul_f64(0.9) };
         let sending = poster.send(&over);
         tokio::pin!(sending);

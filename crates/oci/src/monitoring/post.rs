@@ -1,5 +1,5 @@
-//! Batches on their way to Monitoring: 50 streams a call, few calls a second, and nothing lost while it is away for
-//! less than two hours, beyond which it takes no point any more.
+//! Posts batches to Monitoring: 50 streams a call, few calls a second. Points are kept during an outage of less than two
+//! hours; older ones are refused by Monitoring.
 
 use std::collections::VecDeque;
 use std::num::NonZeroU32;
@@ -10,16 +10,16 @@ use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 use metrics::counter;
 use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
-use tollgate_service::resilience::{Dependency, Limits, Patience, Unserved};
+use tollgate_service::resilience::{CallFailure, CallPolicy, Dependency, DependencyConfig};
 
 use super::streams::Points;
 use crate::config::OciConfig;
 use crate::{Client, OciFailure};
 use tollgate_service::telemetry::exposition::Labels;
 
-/// Unique streams that a call may hold.
+/// Most streams in a call.
 const STREAMS_A_CALL: usize = 50;
-/// Points older than two hours are refused; the rest is for the way.
+/// Points are dropped after this time: Monitoring refuses points older than two hours.
 const KEPT: Duration = Duration::from_secs(110 * 60);
 const PATH: &str = "/20180401/metrics";
 
@@ -53,7 +53,7 @@ struct Datapoint {
 #[serde(rename_all = "camelCase")]
 struct Details<'a> {
     metric_data: &'a [MetricData],
-    /// One stream that is refused does not take the others with it.
+    /// A refused stream does not affect the others.
     batch_atomicity: &'static str,
 }
 
@@ -88,7 +88,7 @@ pub(super) struct Poster {
 impl Poster {
     pub(super) fn new(client: Client, config: &OciConfig, service: &'static str) -> Self {
         let calls = NonZeroU32::new(config.monitoring.calls_per_second).unwrap_or(NonZeroU32::MIN);
-        let limits = Limits::new(config.timeout() + Duration::from_secs(1), 1);
+        let limits = DependencyConfig::new(config.timeout() + Duration::from_secs(1), 1);
         Self {
             client,
             dependency: Dependency::new("oci monitoring", &limits, None),
@@ -100,7 +100,7 @@ impl Poster {
         }
     }
 
-    /// Queues the points of one look.
+    /// Queues the points of one interval.
     pub(super) fn add(&mut self, points: Vec<Points>) {
         let settings = &self.config.monitoring;
         let now = chrono::Utc::now().to_rfc3339_opts(chrono::SecondsFormat::Millis, true);
@@ -135,7 +135,7 @@ impl Poster {
             }));
     }
 
-    /// Sends what is queued, until Monitoring does not answer and `over` is cancelled.
+    /// Posts the queue. Ends early if Monitoring does not answer and `over` is cancelled.
     pub(super) async fn send(&mut self, over: &CancellationToken) {
         while let Some(batch) = self.queue.front() {
             let streams = batch.data.len() as u64;
@@ -149,14 +149,14 @@ impl Poster {
                 metric_data: &batch.data,
                 batch_atomicity: "NON_ATOMIC",
             };
-            let patience = Patience::endless().pointless_with(over.clone());
-            let call = self.dependency.call(patience, || async {
+            let policy = CallPolicy::unlimited().cancelled_by(over.clone());
+            let call = self.dependency.call(policy, || async {
                 self.wait_for_turn().await;
                 self.client.post(PATH, &details).await
             });
             match call.await.1 {
                 Ok(answer) => match serde_json::from_value(answer) {
-                    Ok(answer) => told(streams, answer),
+                    Ok(answer) => report(streams, answer),
                     Err(_) => {
                         tracing::warn!(
                             "the answer to metrics is not that of Monitoring; they are sent again"
@@ -164,9 +164,9 @@ impl Poster {
                         return;
                     }
                 },
-                Err(Unserved::Failed(failure)) => refused(streams, &failure),
-                // It is sent at the next look.
-                Err(Unserved::GivenUp(_)) => return,
+                Err(CallFailure::Rejected(failure)) => refused(streams, &failure),
+                // It is posted in the next interval.
+                Err(CallFailure::Unavailable(_)) => return,
             }
             self.queue.pop_front();
         }
@@ -180,8 +180,8 @@ impl Poster {
     }
 }
 
-/// A 2xx may hold refusals. Sent again they would be refused again, so they are told and counted.
-fn told(streams: u64, answer: Answer) {
+/// An answer with 2xx may contain refusals. They would be refused again, so that they are logged and counted.
+fn report(streams: u64, answer: Answer) {
     let failed = answer.failed_metrics_count.min(streams);
     count("posted", streams - failed);
     if failed > 0 {
@@ -223,7 +223,7 @@ mod tests {
 
     type Calls = Arc<Mutex<Vec<(Instant, Value)>>>;
 
-    /// Takes what comes, after as many answers of 503 as the test wants, and says of one stream a call that it was refused.
+    /// Answers 503 as often as the test sets, then accepts calls and refuses one stream of each.
     async fn monitoring(failures: usize) -> (String, Calls) {
         let calls = Calls::default();
         let seen = Arc::clone(&calls);
@@ -282,7 +282,7 @@ mod tests {
         poster.send(&CancellationToken::new()).await;
         let calls = calls.lock().unwrap();
         let sizes: Vec<usize> = calls.iter().map(|(_, call)| streams(call)).collect();
-        // What was refused in a call that was answered well is not sent again.
+        // A stream that was refused within an answer of 200 is not sent again.
         assert_eq!(sizes, [50, 50, 50, 50, 20]);
         let took = calls[4].0 - calls[0].0;
         assert!(

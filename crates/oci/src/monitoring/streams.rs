@@ -1,21 +1,21 @@
-//! From two looks at the metrics to the data points between them. Pure.
+//! Converts two snapshots of the metrics to the data points between them. Pure.
 //!
-//! Counters become what was counted since the last look, histograms the values since then, gauges what they show. So
-//! the number of streams, and of points in them, is that of the metrics, whatever the traffic.
+//! A counter becomes its increase since the last snapshot, a histogram the values since then, a gauge its value. The number
+//! of streams, and of points in them, therefore depends on the metrics, not on the traffic.
 
 use std::collections::BTreeMap;
 
 use tollgate_service::telemetry::exposition::{Labels, Sample};
 
-/// How a metric of ours is seen in Monitoring.
+/// The mapping of a metric to Monitoring.
 struct Stream {
-    /// Ours.
+    /// The name in `/metrics`.
     metric: &'static str,
-    /// There.
+    /// The name in Monitoring.
     name: &'static str,
     unit: &'static str,
     kind: Kind,
-    /// Labels that are kept; what differs in others only is added up.
+    /// The labels that become dimensions; series that differ in other labels are added.
     dimensions: &'static [&'static str],
 }
 
@@ -42,7 +42,7 @@ const fn stream(
     }
 }
 
-/// Every dimension here has few values: ours are bounded, and so the streams are.
+/// The mapped metrics. Their labels are bounded, and so are the streams.
 const STREAMS: [Stream; 8] = [
     stream(
         "tollgate_scorer_fraud_score",
@@ -102,24 +102,24 @@ const STREAMS: [Stream; 8] = [
     ),
 ];
 
-/// Identity of a stream: its place in [`STREAMS`] and its dimensions.
+/// The identity of a stream: its index in [`STREAMS`] and its dimensions.
 type Key = (usize, Labels);
 
-/// What the metrics show at one moment, as far as it is wanted.
+/// A snapshot of the mapped metrics.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Look {
     values: BTreeMap<Key, f64>,
-    /// By upper bound: observations up to it. The bounds of finite floats order as their bits do, being positive.
+    /// Observations up to each upper bound. The bits of positive floats sort like the floats.
     buckets: BTreeMap<Key, BTreeMap<u64, f64>>,
 }
 
-/// One stream's data points.
+/// The data points of one stream.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Points {
     pub(super) name: &'static str,
     pub(super) unit: &'static str,
     pub(super) dimensions: Labels,
-    /// A value, and how often it was seen.
+    /// A value, and its count.
     pub(super) points: Vec<(f64, u64)>,
 }
 
@@ -144,7 +144,7 @@ impl Look {
                     let buckets = look.buckets.entry(key).or_default();
                     *buckets.entry(bound.to_bits()).or_default() += sample.value;
                 }
-                // As many as the last bucket holds.
+                // The count of the last bucket.
                 "_count" => {}
                 _ => *look.values.entry(key).or_default() += sample.value,
             }
@@ -152,13 +152,13 @@ impl Look {
         look
     }
 
-    /// What happened since `before`. A series that was not there then began at zero.
+    /// The changes since `before`. A new series starts at zero.
     pub(super) fn since(&self, before: &Self) -> Vec<Points> {
         let mut all = Vec::new();
         for (key, value) in &self.values {
             let stream = &STREAMS[key.0];
             let earlier = before.values.get(key).copied().unwrap_or_default();
-            // A counter that went back began again.
+            // A counter that decreased was reset.
             let grown = if *value >= earlier {
                 value - earlier
             } else {
@@ -198,8 +198,8 @@ fn wanted(name: &str) -> Option<(usize, &str)> {
     })
 }
 
-/// A value for each bucket that got some: its middle, moved within the bucket so that all together add up to what was
-/// observed. Sums and means are exact then, the rest as fine as the buckets are.
+/// A value for each bucket with observations: its middle, moved within the bucket so that the sum is the observed sum. Sums
+/// and means are exact; other statistics have the resolution of the buckets.
 fn values_of(now: &BTreeMap<u64, f64>, then: &BTreeMap<u64, f64>, sum: f64) -> Vec<(f64, u64)> {
     let (mut low, mut counted) = (0.0_f64, 0.0);
     let mut found: Vec<(f64, f64, f64)> = Vec::new();
@@ -213,7 +213,7 @@ fn values_of(now: &BTreeMap<u64, f64>, then: &BTreeMap<u64, f64>, sum: f64) -> V
         }
         low = high;
     }
-    // The last bucket has no end, and so no middle.
+    // The last bucket has no upper bound, and so no middle.
     let middle = |low: f64, high: f64| {
         if high.is_finite() {
             f64::midpoint(low, high)
@@ -225,13 +225,13 @@ fn values_of(now: &BTreeMap<u64, f64>, then: &BTreeMap<u64, f64>, sum: f64) -> V
         .iter()
         .map(|(low, high, _)| middle(*low, *high))
         .collect();
-    let told = |values: &[f64]| -> f64 {
+    let total = |values: &[f64]| -> f64 {
         let pairs = values.iter().zip(&found);
         pairs.map(|(value, (.., count))| value * count).sum()
     };
-    // Each round moves those that still can, and at least one of them to its end, or there is nothing left to move.
+    // Each round moves those that can still move, and at least one of them to its end.
     for _ in 0..=found.len() {
-        let off = sum - told(&values);
+        let off = sum - total(&values);
         let moves = |value: f64, low: f64, high: f64| {
             if off > 0.0 { value < high } else { value > low }
         };
@@ -328,7 +328,7 @@ mod tests {
             prop_assert!((sum - new.iter().sum::<f64>()).abs() < 1e-6 * 150.0 * 200.0);
             let bucket = |value: f64| bounds.iter().filter(|bound| value > **bound).count();
             for (value, count) in points {
-                // A value may lie on the lower bound, which is the bucket below.
+                // A value on the lower bound belongs to the bucket below.
                 let near = new.iter().filter(|each| bucket(**each).abs_diff(bucket(*value)) <= 1).count();
                 prop_assert!(near as u64 >= *count);
             }

@@ -5,10 +5,11 @@ use axum::extract::{Path, Query, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use tollgate_service::http::Problem;
+use tollgate_service::http::openapi::ProblemSchema;
 use tollgate_types::{Status, Timestamp};
 use utoipa::IntoParams;
 
-use super::{Api, bad_parameter, documents, failed, is_id};
+use super::{Api, bad_parameter, documents, is_id};
 use crate::cursor::Cursor;
 use crate::rows::StoredDecision;
 use crate::store::Filter;
@@ -18,22 +19,22 @@ type Pairs = Query<Vec<(String, String)>>;
 
 /// The decision on a transaction
 ///
-/// Transaction ids are unique within a user only. Where several users have this one, `user_id` must say which is meant.
+/// Transaction ids are unique within a user only. If several users have this one, `user_id` is required.
 #[utoipa::path(
     get,
     path = "/v1/decisions/{transaction_id}",
     params(
         ("transaction_id" = String, Path, description = "Id of the transaction"),
-        ("user_id" = Option<String>, Query, description = "Whose transaction it is"),
+        ("user_id" = Option<String>, Query, description = "The user of the transaction"),
     ),
     responses(
         (status = 200, description = "The decision", body = documents::Decision),
-        (status = 400, description = "A parameter does not fit", body = documents::Problem, content_type = "application/problem+json"),
-        (status = 404, description = "There is no such decision", body = documents::Problem, content_type = "application/problem+json"),
-        (status = 409, description = "Several users have a transaction of this id", body = documents::Problem, content_type = "application/problem+json"),
-        (status = 503, description = "The store is away", body = documents::Problem, content_type = "application/problem+json"),
+        (status = 400, description = "A parameter is invalid", body = ProblemSchema, content_type = "application/problem+json"),
+        (status = 404, description = "There is no such decision", body = ProblemSchema, content_type = "application/problem+json"),
+        (status = 409, description = "Several users have a transaction of this id", body = ProblemSchema, content_type = "application/problem+json"),
+        (status = 503, description = "The store does not answer", body = ProblemSchema, content_type = "application/problem+json"),
     ),
-    security(("api_key" = [])),
+    security((), ("bearer" = []), ("api_key" = []), ("basic" = [])),
     tag = "decisions"
 )]
 pub(super) async fn get_decision(
@@ -53,14 +54,13 @@ pub(super) async fn get_decision(
     let found = api
         .store
         .decisions(&transaction_id, user_id.as_deref())
-        .await
-        .map_err(failed)?;
+        .await?;
     match found.as_slice() {
         [] => Err(not_found()),
         [only] => Ok(json(write(only))),
         _ => Err(Problem::new(
             StatusCode::CONFLICT,
-            "several users have a transaction of this id; add ?user_id= to say whose is meant",
+            "several users have a transaction of this id; add ?user_id=",
         )
         .with("parameter", "user_id")),
     }
@@ -71,7 +71,7 @@ pub(super) async fn get_decision(
 #[into_params(parameter_in = Query)]
 #[expect(
     dead_code,
-    reason = "read by the generator of the document only; the values are read by hand, to name what is wrong"
+    reason = "used for the document only; the values are parsed by hand, so that errors name the parameter"
 )]
 pub(super) struct PageParameters {
     /// `approved`, `review` or `blocked`
@@ -82,7 +82,7 @@ pub(super) struct PageParameters {
     from: Option<String>,
     /// Event time before this, RFC 3339
     to: Option<String>,
-    /// Most decisions on the page, 50 unless told otherwise
+    /// Most decisions on the page, 50 unless given
     #[param(minimum = 1, maximum = 1000)]
     limit: Option<u32>,
     /// `next` of the page before
@@ -94,7 +94,7 @@ pub(super) struct PageParameters {
 pub(super) struct Page {
     /// Newest event time first.
     decisions: Vec<documents::Decision>,
-    /// What to send as `after` for the next page; null where there is none.
+    /// The value of `after` for the next page; null on the last page.
     next: Option<String>,
 }
 
@@ -105,10 +105,10 @@ pub(super) struct Page {
     params(PageParameters),
     responses(
         (status = 200, description = "A page of decisions", body = Page),
-        (status = 400, description = "A parameter does not fit", body = documents::Problem, content_type = "application/problem+json"),
-        (status = 503, description = "The store is away", body = documents::Problem, content_type = "application/problem+json"),
+        (status = 400, description = "A parameter is invalid", body = ProblemSchema, content_type = "application/problem+json"),
+        (status = 503, description = "The store does not answer", body = ProblemSchema, content_type = "application/problem+json"),
     ),
-    security(("api_key" = [])),
+    security((), ("bearer" = []), ("api_key" = []), ("basic" = [])),
     tag = "decisions"
 )]
 pub(super) async fn list_decisions(
@@ -116,12 +116,8 @@ pub(super) async fn list_decisions(
     Query(pairs): Pairs,
 ) -> Result<Response, Problem> {
     let (filter, limit) = read_filter(&api, pairs)?;
-    // One more than asked for tells whether there is a next page.
-    let mut found = api
-        .store
-        .page(&filter, limit.saturating_add(1))
-        .await
-        .map_err(failed)?;
+    // One more than the page shows whether there is a next page.
+    let mut found = api.store.page(&filter, limit.saturating_add(1)).await?;
     let size = usize::try_from(limit).unwrap_or(usize::MAX);
     let more = found.len() > size;
     found.truncate(size);
@@ -139,7 +135,7 @@ pub(super) async fn list_decisions(
     }
     body.extend(b"],\"next\":");
     match next {
-        // Its alphabet needs no escapes.
+        // The alphabet of base64 needs no escapes.
         Some(next) => body.extend(format!("\"{}\"}}", next.encode()).as_bytes()),
         None => body.extend(b"null}"),
     }
@@ -184,7 +180,7 @@ fn read_filter(api: &Api, pairs: Vec<(String, String)>) -> Result<(Filter, u32),
     Ok((filter, limit.unwrap_or(api.page_default)))
 }
 
-/// Reads each parameter; `read` says false for one that was there before.
+/// Reads each parameter. `read` returns false for a repeated one.
 fn read_pairs(
     pairs: Vec<(String, String)>,
     mut read: impl FnMut(&str, &str) -> Result<bool, Problem>,
@@ -203,7 +199,7 @@ pub(super) fn no_parameters(pairs: Vec<(String, String)>) -> Result<(), Problem>
 }
 
 fn unknown(name: &str, known: &str) -> Problem {
-    // A name may be as long as an address; enough of it is shown to be recognised.
+    // A name may be very long; its beginning is enough to recognise it.
     let shown: String = name.chars().take(64).collect();
     bad_parameter(&shown, format!("no such parameter; known here: {known}"))
 }

@@ -1,9 +1,8 @@
-//! What `/openapi.json` says of values that are written without going through a schema, and of the API as a whole.
+//! The OpenAPI document of the read API, and the schemas of values that are written as text.
 
 use serde::Serialize;
-use utoipa::openapi::OpenApi as Document;
-use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
-use utoipa::{Modify, OpenApi, ToSchema};
+use tollgate_service::http::openapi::{ApiKeySchemes, ProblemSchema};
+use utoipa::{OpenApi, ToSchema};
 
 /// The read API.
 #[derive(OpenApi)]
@@ -12,22 +11,10 @@ use utoipa::{Modify, OpenApi, ToSchema};
         title = "Tollgate: decisions",
         description = "Decisions on transactions, and what they add up to. Times are RFC 3339 in UTC; amounts are decimal strings."
     ),
-    components(schemas(Decision, Contribution, Problem)),
-    modifiers(&ApiKey)
+    components(schemas(Decision, Contribution, ProblemSchema)),
+    modifiers(&ApiKeySchemes)
 )]
 pub(super) struct ApiDoc;
-
-struct ApiKey;
-
-impl Modify for ApiKey {
-    fn modify(&self, document: &mut Document) {
-        let components = document.components.get_or_insert_default();
-        let scheme = HttpBuilder::new()
-            .scheme(HttpAuthScheme::Bearer)
-            .description(Some("An API key with the scope decisions:read."));
-        components.add_security_scheme("api_key", SecurityScheme::Http(scheme.build()));
-    }
-}
 
 /// What was decided on a transaction, and why.
 #[derive(Serialize, ToSchema)]
@@ -37,7 +24,8 @@ pub(super) struct Decision {
     user_id: String,
     /// Sum of the contributions' points.
     fraud_score: f64,
-    /// `high_velocity`, `high_amount`, `geographic_anomaly`, `suspicious_pattern`, in this order.
+    /// Names: `high_velocity`, `high_amount`, `geographic_anomaly`, `suspicious_pattern`, in this order, then those of
+    /// other rules. The set is open; a reader must accept names that it does not know.
     fraud_indicators: Vec<String>,
     /// `approved`, `review` or `blocked`.
     status: String,
@@ -68,18 +56,4 @@ pub(super) struct Contribution {
     amount: Option<String>,
     speed_kmh: Option<f64>,
     distance_km: Option<f64>,
-}
-
-/// An error (RFC 9457).
-#[derive(Serialize, ToSchema)]
-pub(super) struct Problem {
-    r#type: String,
-    title: String,
-    status: u16,
-    /// What was wrong this time, and what to do.
-    detail: String,
-    /// The parameter at fault, where it is one.
-    parameter: Option<String>,
-    /// What is wrong with the parameter.
-    reason: Option<String>,
 }

@@ -1,4 +1,4 @@
-//! What all decisions add up to. The store keeps the counts, so that a question costs the same over any number of rows.
+//! Statistics over all decisions. The store keeps the counts, so that the cost does not depend on the number of rows.
 
 use std::collections::BTreeMap;
 
@@ -6,11 +6,12 @@ use axum::Json;
 use axum::extract::{Query, State};
 use serde::Serialize;
 use tollgate_service::http::Problem;
+use tollgate_service::http::openapi::ProblemSchema;
 use tollgate_types::{Status, Timestamp};
 use utoipa::ToSchema;
 
 use super::decisions::no_parameters;
-use super::{Api, by_indicator, by_status, documents, failed};
+use super::{Api, by_indicator, by_status};
 use crate::rows::split;
 use crate::store::Counts;
 
@@ -19,7 +20,7 @@ const BUCKET_POINTS: i64 = 10;
 /// Number of the last bucket, which is open.
 const LAST_BUCKET: i64 = 14;
 
-/// All decisions, summed up.
+/// Statistics over all decisions.
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct Stats {
     decisions: i64,
@@ -41,7 +42,7 @@ pub(super) struct Stats {
     last_processed_at: Option<Timestamp>,
 }
 
-/// How many scores lie in a range.
+/// The number of scores in a range.
 #[derive(Debug, PartialEq, Serialize, ToSchema)]
 pub(super) struct ScoreBucket {
     /// Inclusive.
@@ -51,15 +52,15 @@ pub(super) struct ScoreBucket {
     decisions: i64,
 }
 
-/// All decisions, summed up
+/// Statistics over all decisions
 #[utoipa::path(
     get,
     path = "/v1/stats",
     responses(
         (status = 200, description = "The statistics", body = Stats),
-        (status = 503, description = "The store is away", body = documents::Problem, content_type = "application/problem+json"),
+        (status = 503, description = "The store does not answer", body = ProblemSchema, content_type = "application/problem+json"),
     ),
-    security(("api_key" = [])),
+    security((), ("bearer" = []), ("api_key" = []), ("basic" = [])),
     tag = "stats"
 )]
 pub(super) async fn get_stats(
@@ -67,7 +68,7 @@ pub(super) async fn get_stats(
     Query(pairs): Query<Vec<(String, String)>>,
 ) -> Result<Json<Stats>, Problem> {
     no_parameters(pairs)?;
-    Ok(Json(summarize(&api.store.counts().await.map_err(failed)?)))
+    Ok(Json(summarize(&api.store.counts().await?)))
 }
 
 fn summarize(counts: &Counts) -> Stats {

@@ -1,4 +1,4 @@
-//! What a user's decisions add up to.
+//! The summary of the decisions of a user.
 
 use std::collections::BTreeMap;
 
@@ -9,15 +9,16 @@ use axum::http::StatusCode;
 use serde::Serialize;
 use serde_json::value::RawValue;
 use tollgate_service::http::Problem;
+use tollgate_service::http::openapi::ProblemSchema;
 use tollgate_types::{Amount, Timestamp};
 use utoipa::ToSchema;
 
 use super::decisions::{no_parameters, write};
-use super::{Api, bad_parameter, by_indicator, by_status, documents, failed, is_id};
+use super::{Api, bad_parameter, by_indicator, by_status, documents, is_id};
 use crate::rows::split;
 use crate::store::{Filter, UserGroup};
 
-/// A user's decisions, summed up.
+/// The summary of the decisions of a user.
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct UserSummary {
     user_id: String,
@@ -45,17 +46,17 @@ pub(super) struct UserSummary {
     last_decision: Option<Box<RawValue>>,
 }
 
-/// A user's decisions, summed up
+/// The summary of the decisions of a user
 #[utoipa::path(
     get,
     path = "/v1/users/{user_id}/summary",
     params(("user_id" = String, Path, description = "Id of the user")),
     responses(
         (status = 200, description = "The summary", body = UserSummary),
-        (status = 404, description = "Nothing is known of this user", body = documents::Problem, content_type = "application/problem+json"),
-        (status = 503, description = "The store is away", body = documents::Problem, content_type = "application/problem+json"),
+        (status = 404, description = "There is no decision for this user", body = ProblemSchema, content_type = "application/problem+json"),
+        (status = 503, description = "The store does not answer", body = ProblemSchema, content_type = "application/problem+json"),
     ),
-    security(("api_key" = [])),
+    security((), ("bearer" = []), ("api_key" = []), ("basic" = [])),
     tag = "users"
 )]
 pub(super) async fn get_user_summary(
@@ -68,13 +69,13 @@ pub(super) async fn get_user_summary(
     if !is_id(&user_id) {
         return Err(not_found());
     }
-    let groups = api.store.user(&user_id).await.map_err(failed)?;
+    let groups = api.store.user(&user_id).await?;
     let filter = Filter {
         user_id: Some(user_id.clone()),
         ..Filter::default()
     };
-    let last = api.store.page(&filter, 1).await.map_err(failed)?;
-    // What was written as JSON is read as JSON.
+    let last = api.store.page(&filter, 1).await?;
+    // The text was written as JSON.
     let last = last
         .first()
         .and_then(|last| RawValue::from_string(String::from_utf8(write(last)).ok()?).ok());
@@ -83,7 +84,7 @@ pub(super) async fn get_user_summary(
         .ok_or_else(not_found)
 }
 
-/// None where there is nothing to sum up.
+/// `None` without decisions.
 fn summarize(
     user_id: String,
     groups: &[UserGroup],
@@ -135,7 +136,10 @@ fn decimal(ten_thousandths: i128) -> String {
 }
 
 fn not_found() -> Problem {
-    Problem::new(StatusCode::NOT_FOUND, "nothing is stored of such a user")
+    Problem::new(
+        StatusCode::NOT_FOUND,
+        "there is no decision for such a user",
+    )
 }
 
 #[cfg(test)]

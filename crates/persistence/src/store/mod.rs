@@ -1,11 +1,10 @@
-//! The store: a batch of decisions goes in as one database transaction, questions are answered from it.
+//! The store: writes a batch of decisions in one database transaction, and answers the read API.
 //!
-//! Invariant: both tables hold a decision, or neither does; what is there already stays as it is. The writer has
-//! connections of its own, so that no number of readers keeps decisions from being stored.
+//! Invariant: a decision is in both tables or in neither, and an existing row is never changed. The writer has connections
+//! of its own, so that readers cannot delay it.
 
-#[cfg(test)]
-mod measure;
 mod postgres;
+mod query;
 mod sqlite;
 
 use std::io;
@@ -16,7 +15,7 @@ use std::time::{Duration, Instant};
 use sqlx::migrate::Migrator;
 use tollgate_service::database::{Database, DatabaseError};
 use tollgate_service::health::Health;
-use tollgate_service::resilience::{CallError as _, Dependency, Patience, Unserved};
+use tollgate_service::resilience::{CallError as _, CallFailure, CallPolicy, Dependency};
 use tollgate_service::telemetry::trace::SPAN_TARGET;
 use tollgate_types::{Amount, Status, Timestamp};
 use tracing::Instrument as _;
@@ -25,23 +24,23 @@ use crate::config::PersistenceConfig;
 use crate::cursor::Cursor;
 use crate::rows::{Row, StoredDecision};
 
-/// The store's name among the reasons for not being ready.
+/// The component of the store in `/readyz`.
 pub(crate) const COMPONENT: &str = "store";
-/// How long the store may take to say that it is there.
+/// Timeout of a probe.
 const PING: Duration = Duration::from_secs(5);
-/// Connections of the writer: one writes, one is there when the other has broken.
+/// Connections of the writer: one writes, the other replaces it when it breaks.
 const WRITER_CONNECTIONS: u32 = 2;
 
-/// What became of the rows of a batch.
+/// The result of writing a batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Written {
-    /// Rows that are new.
+    /// New rows.
     pub(crate) stored: u64,
-    /// Rows that were there already.
+    /// Rows that were stored before.
     pub(crate) known: u64,
 }
 
-/// Which decisions a page holds, newest first.
+/// The decisions of a page, newest first.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Filter {
     pub(crate) status: Option<Status>,
@@ -53,13 +52,13 @@ pub(crate) struct Filter {
     pub(crate) after: Option<Cursor>,
 }
 
-/// A user's decisions of one kind.
+/// The decisions of a user with the same status and indicators.
 #[derive(Debug, Clone)]
 pub(crate) struct UserGroup {
     pub(crate) status: String,
     pub(crate) fraud_indicators: String,
     pub(crate) decisions: i64,
-    /// In ten-thousandths; a sum may pass what an [`Amount`] holds.
+    /// In ten-thousandths: a sum may exceed an [`Amount`].
     pub(crate) total: i128,
     pub(crate) largest: Amount,
     pub(crate) highest_score: f64,
@@ -67,7 +66,7 @@ pub(crate) struct UserGroup {
     pub(crate) last: Timestamp,
 }
 
-/// How many decisions there are of one kind.
+/// The number of decisions with the same status, indicators and score bucket.
 #[derive(Debug, Clone)]
 pub(crate) struct Count {
     pub(crate) status: String,
@@ -86,7 +85,7 @@ pub(crate) struct Counts {
     pub(crate) last: Option<Timestamp>,
 }
 
-/// A connection to the store. Clones share it.
+/// The store, with its connections. Clones share them.
 #[derive(Debug, Clone)]
 pub(crate) struct Store {
     writing: Database,
@@ -100,7 +99,7 @@ pub(crate) struct Store {
 
 impl Store {
     /// # Errors
-    /// Names the setting at fault.
+    /// Names the invalid setting.
     pub(crate) async fn open(config: &PersistenceConfig, health: Health) -> anyhow::Result<Self> {
         let url = config.database_url.expose();
         let opened = Database::open("persistence.database_url", url, WRITER_CONNECTIONS).await?;
@@ -128,38 +127,42 @@ impl Store {
         })
     }
 
-    /// Brings the schema to what this version works with. A newer schema is left alone: versions follow each other
-    /// in a rolling update.
-    pub(crate) async fn migrate(&self, patience: &Patience) -> Result<(), Unserved<DatabaseError>> {
-        // An upgrade may take its time.
-        let patient = self.writes.with_timeout(Duration::MAX);
+    /// Brings the schema to that of this version. A newer schema is not changed: in a rolling update both versions run.
+    pub(crate) async fn migrate(
+        &self,
+        policy: &CallPolicy,
+    ) -> Result<(), CallFailure<DatabaseError>> {
+        // An upgrade may take long.
+        let unlimited = self.writes.with_timeout(Duration::MAX);
         let migrate = async || match &self.writing {
             Database::Postgres(pool) => for_this_service(postgres::migrations()).run(pool).await,
             Database::Sqlite(pool) => for_this_service(sqlite::migrations()).run(pool).await,
         };
-        let call = patient.call(patience.clone(), async || Ok(migrate().await?));
+        let call = unlimited.call(policy.clone(), async || Ok(migrate().await?));
         call.await.1?;
         self.migrated.store(true, Ordering::Release);
         Ok(())
     }
 
-    /// Asks whether the store answers the writer; what it says is the service's health.
+    /// Probes the store, and sets the readiness of the service.
     pub(crate) async fn ping(&self) {
         let quick = self.writes.with_timeout(PING);
-        let (_, result) = quick.call(Patience::none(), || self.writing.ping()).await;
-        // An outage shows by itself.
-        if let Err(Unserved::Failed(error)) = result {
+        let (_, result) = quick
+            .call(CallPolicy::no_retry(), || self.writing.ping())
+            .await;
+        // The dependency itself reports an outage.
+        if let Err(CallFailure::Rejected(error)) = result {
             self.health.not_ready(COMPONENT, error.to_string());
         }
     }
 
-    /// Stores every row that is not there yet, or nothing at all. The rows must be sorted by key: replicas that
-    /// write the same ones then wait for each other, and never in a circle. The attempts, and what came of them.
+    /// Stores all rows that are not stored yet, or none. The rows must be sorted by key, so that replicas that write the
+    /// same rows cannot deadlock. Returns the number of attempts with the result.
     pub(crate) async fn write(
         &self,
         rows: &[Row<'_>],
-        patience: &Patience,
-    ) -> (u32, Result<Written, Unserved<DatabaseError>>) {
+        policy: &CallPolicy,
+    ) -> (u32, Result<Written, CallFailure<DatabaseError>>) {
         let write = async || {
             let begun = Instant::now();
             self.writing.ensure_there()?;
@@ -173,10 +176,10 @@ impl Store {
             let known = (rows.len() as u64).saturating_sub(stored);
             Ok(Written { stored, known })
         };
-        self.writes.call(patience.clone(), write).await
+        self.writes.call(policy.clone(), write).await
     }
 
-    /// The store's name in OpenTelemetry's conventions.
+    /// The name of the database system, by OpenTelemetry's conventions.
     pub(crate) const fn system(&self) -> &'static str {
         match self.writing {
             Database::Postgres(_) => "postgresql",
@@ -184,14 +187,14 @@ impl Store {
         }
     }
 
-    /// Asks once: whoever reads can ask again.
+    /// Makes one attempt: the caller of the API can retry.
     async fn read<T, F>(&self, table: &'static str, ask: impl Fn() -> F) -> Result<T, DatabaseError>
     where
         F: Future<Output = Result<T, DatabaseError>>,
     {
         self.check_migrated()?;
-        let call = self.reads.call(Patience::none(), ask);
-        // Whoever waits for room among the others waits no longer than for an answer.
+        let call = self.reads.call(CallPolicy::no_retry(), ask);
+        // The timeout includes the wait for a slot of the bulkhead.
         let span = tracing::info_span!(
             target: SPAN_TARGET,
             "SELECT",
@@ -215,7 +218,7 @@ impl Store {
         answer
     }
 
-    /// The decisions on transactions of this id; two at most, which is one too many to answer with.
+    /// The decisions on transactions with this id, at most two: more than one cannot be answered.
     pub(crate) async fn decisions(
         &self,
         transaction_id: &str,
@@ -241,7 +244,7 @@ impl Store {
         self.read("fraud_analysis", ask).await
     }
 
-    /// A user's decisions by kind; none for a user who has none.
+    /// The groups of the decisions of a user.
     pub(crate) async fn user(&self, user_id: &str) -> Result<Vec<UserGroup>, DatabaseError> {
         let ask = async || match &self.reading {
             Database::Postgres(pool) => postgres::user(pool, user_id).await,
@@ -250,7 +253,7 @@ impl Store {
         self.read("fraud_analysis", ask).await
     }
 
-    /// All decisions by kind.
+    /// The numbers of all decisions by kind.
     pub(crate) async fn counts(&self) -> Result<Counts, DatabaseError> {
         let ask = async || match &self.reading {
             Database::Postgres(pool) => postgres::counts(pool).await,
@@ -265,27 +268,27 @@ impl Store {
         self.writing.close().await;
     }
 
-    /// Before the first migration there are no tables, which is no fault of theirs.
+    /// Fails as unavailable until the tables exist.
     fn check_migrated(&self) -> Result<(), DatabaseError> {
         if self.migrated.load(Ordering::Acquire) {
             return Ok(());
         }
         let reason = io::Error::new(
             io::ErrorKind::NotConnected,
-            "its tables are not prepared yet",
+            "its tables are not created yet",
         );
         Err(DatabaseError::Unavailable(sqlx::Error::Io(reason)))
     }
 }
 
-/// The notifier may keep its delivery log in the same database: each keeps its own record of migrations.
+/// The delivery log of the notifier may be in the same database: each service has a table of migrations of its own.
 fn for_this_service(mut migrator: Migrator) -> Migrator {
     migrator.set_ignore_missing(true);
     migrator.dangerous_set_table_name("persistence_migrations");
     migrator
 }
 
-/// A column that holds what this version never writes.
+/// The error of a column with a value that this version never writes.
 fn unreadable(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> DatabaseError {
     DatabaseError::Broken(sqlx::Error::Decode(error.into()))
 }

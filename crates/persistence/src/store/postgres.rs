@@ -1,4 +1,4 @@
-//! PostgreSQL: sets of rows by `unnest`, one statement and so one round trip a batch.
+//! PostgreSQL: sets of rows by `unnest`, with one statement, and so one round trip, for each batch.
 
 use chrono::{DateTime, Utc};
 use sqlx::migrate::Migrator;
@@ -7,18 +7,25 @@ use sqlx::{AssertSqlSafe, Executor as _, Postgres, QueryBuilder, Row as _};
 use tollgate_service::database::{self, DatabaseError, Lease};
 use tollgate_types::{Amount, Status, Timestamp};
 
+use super::query::{self, Dialect};
 use super::{Count, Counts, Filter, UserGroup, unreadable};
 use crate::config::PersistenceConfig;
 use crate::rows::{Columns, Row, StoredDecision, utc};
 
 pub(super) fn migrations() -> Migrator {
-    database::migrations(&[(
-        "decisions",
-        include_str!("../../migrations/postgres/0001_decisions.sql"),
-    )])
+    database::migrations(&[
+        (
+            "decisions",
+            include_str!("../../migrations/postgres/0001_decisions.sql"),
+        ),
+        (
+            "long lists of indicators",
+            include_str!("../../migrations/postgres/0002_long_indicator_lists.sql"),
+        ),
+    ])
 }
 
-/// Connections that cannot write, and whose questions the server itself ends in time.
+/// Read-only connections with a statement timeout on the server.
 pub(super) fn readers(writers: &PgPool, config: &PersistenceConfig) -> PgPool {
     let settings = format!(
         "SET default_transaction_read_only = on; SET statement_timeout = {}",
@@ -34,7 +41,7 @@ pub(super) fn readers(writers: &PgPool, config: &PersistenceConfig) -> PgPool {
         .connect_lazy_with(writers.connect_options().as_ref().clone())
 }
 
-/// One statement is one database transaction, also where the connection breaks in the middle of it.
+/// One statement is one database transaction, also if the connection breaks during it.
 const WRITE: &str = r"
 WITH given AS (
     SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::timestamptz[], $5::text[], $6::float8[], $7::text[],
@@ -108,26 +115,32 @@ pub(super) async fn write(pool: &PgPool, rows: &[Row<'_>]) -> Result<u64, Databa
     Ok(result.await?.rows_affected())
 }
 
-const COLUMNS: &str = "
+impl Dialect for Postgres {
+    const SELECT: &'static str = "
 SELECT a.user_id, a.transaction_id, a.fraud_score, a.status, a.fraud_indicators, a.event_time, a.processed_at,
        a.ruleset_version, a.late, a.contributions::text AS contributions, t.body::text AS body
 FROM ";
+    type Time = DateTime<Utc>;
+
+    fn time(time: Timestamp) -> DateTime<Utc> {
+        utc(time)
+    }
+
+    fn status(status: Status) -> &'static str {
+        match status {
+            Status::Approved => "status = 'approved'",
+            Status::Review => "status = 'review'",
+            Status::Blocked => "status = 'blocked'",
+        }
+    }
+}
 
 pub(super) async fn decisions(
     pool: &PgPool,
     transaction_id: &str,
     user_id: Option<&str>,
 ) -> Result<Vec<StoredDecision>, DatabaseError> {
-    let mut query = QueryBuilder::<Postgres>::new(COLUMNS);
-    query.push("fraud_analysis a JOIN transactions t USING (user_id, transaction_id) WHERE a.transaction_id = ");
-    query.push_bind(transaction_id);
-    if let Some(user_id) = user_id {
-        query.push(" AND a.user_id = ").push_bind(user_id);
-    }
-    query.push(" LIMIT 2");
-    let lease = Lease::of(pool).await?;
-    let rows = lease.run(async |connection| query.build().fetch_all(connection).await);
-    rows.await?.iter().map(stored).collect()
+    read(pool, query::decisions(transaction_id, user_id)).await
 }
 
 pub(super) async fn page(
@@ -135,38 +148,13 @@ pub(super) async fn page(
     filter: &Filter,
     limit: u32,
 ) -> Result<Vec<StoredDecision>, DatabaseError> {
-    let mut query = QueryBuilder::<Postgres>::new(COLUMNS);
-    // The page is cut before the join, so that no plan joins more than a page.
-    query.push("(SELECT * FROM fraud_analysis WHERE true");
-    if let Some(status) = filter.status {
-        // As a literal, or a prepared plan could not know that the index of alerts will do.
-        query.push(match status {
-            Status::Approved => " AND status = 'approved'",
-            Status::Review => " AND status = 'review'",
-            Status::Blocked => " AND status = 'blocked'",
-        });
-    }
-    if let Some(user_id) = &filter.user_id {
-        query.push(" AND user_id = ").push_bind(user_id);
-    }
-    if let Some(from) = filter.from {
-        query.push(" AND event_time >= ").push_bind(utc(from));
-    }
-    if let Some(to) = filter.to {
-        query.push(" AND event_time < ").push_bind(utc(to));
-    }
-    if let Some(after) = &filter.after {
-        query
-            .push(" AND (event_time, user_id, transaction_id) < (")
-            .push_bind(utc(after.event_time));
-        query.push(", ").push_bind(&after.user_id);
-        query.push(", ").push_bind(&after.transaction_id).push(")");
-    }
-    query
-        .push(" ORDER BY event_time DESC, user_id DESC, transaction_id DESC LIMIT ")
-        .push_bind(i64::from(limit));
-    query.push(") a JOIN transactions t USING (user_id, transaction_id)");
-    query.push(" ORDER BY a.event_time DESC, a.user_id DESC, a.transaction_id DESC");
+    read(pool, query::page(filter, limit)).await
+}
+
+async fn read(
+    pool: &PgPool,
+    mut query: QueryBuilder<Postgres>,
+) -> Result<Vec<StoredDecision>, DatabaseError> {
     let lease = Lease::of(pool).await?;
     let rows = lease.run(async |connection| query.build().fetch_all(connection).await);
     rows.await?.iter().map(stored).collect()

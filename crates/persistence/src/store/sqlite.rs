@@ -1,4 +1,4 @@
-//! SQLite: the embedded default. Several rows an insert, in a few sizes, so that statements are prepared once.
+//! SQLite, the embedded default: inserts of several rows in a few sizes, so that statements are prepared once.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -11,8 +11,9 @@ use sqlx::{
     SqliteConnection,
 };
 use tollgate_service::database::{self, DatabaseError};
-use tollgate_types::{Amount, Timestamp};
+use tollgate_types::{Amount, Status, Timestamp};
 
+use super::query::{self, Dialect};
 use super::{Count, Counts, Filter, UserGroup, unreadable};
 use crate::config::PersistenceConfig;
 use crate::rows::{Columns, Row, StoredDecision, fixed_width};
@@ -24,8 +25,8 @@ pub(super) fn migrations() -> Migrator {
     )])
 }
 
-/// More memory and rarer checkpoints than connections have by default: users come in any order, and each batch touches
-/// pages all over the indexes. Twice as many rows a second, measured.
+/// Connections with more memory and fewer checkpoints than by default: users come in any order, and a batch touches pages
+/// all over the indexes. Measured: twice as many rows a second.
 pub(super) fn writers(opened: &SqlitePool) -> SqlitePool {
     let options = opened.connect_options().as_ref().clone();
     SqlitePoolOptions::new()
@@ -84,8 +85,8 @@ pub(super) async fn write(pool: &SqlitePool, rows: &[Row<'_>]) -> Result<u64, Da
     let mut connection = pool.acquire().await?;
     let result = write_at_once(&mut connection, rows).await;
     if result.is_err() {
-        // On a full disk, and at other times, SQLite itself has rolled back, which the client library does not know:
-        // nobody gets this connection again.
+        // After some errors, such as a full disk, SQLite itself has rolled back, which the client library does not notice:
+        // this connection is not reused.
         let _ = connection.close().await;
     }
     result
@@ -95,7 +96,7 @@ async fn write_at_once(
     connection: &mut SqliteConnection,
     rows: &[Row<'_>],
 ) -> Result<u64, DatabaseError> {
-    // Waits for its turn here, where that is no deadlock, and not at the first insert.
+    // Takes the write lock here: waiting for it at the first insert could deadlock.
     let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await?;
     let (mut stored, mut rest) = (0, rows);
     for inserts in INSERTS.iter() {
@@ -143,30 +144,33 @@ async fn insert(
     Ok(query.execute(&mut *connection).await?.rows_affected())
 }
 
-const COLUMNS: &str = "
+impl Dialect for Sqlite {
+    const SELECT: &'static str = "
 SELECT a.user_id, a.transaction_id, a.fraud_score, a.status, a.fraud_indicators, a.event_time, a.processed_at,
        a.ruleset_version, a.late, a.contributions, t.body
 FROM ";
+    type Time = String;
+
+    fn time(time: Timestamp) -> String {
+        fixed_width(time)
+    }
+
+    fn status(status: Status) -> &'static str {
+        match status {
+            Status::Approved => "status = 'approved'",
+            // SQLite uses the index of alerts only if its condition is in the statement.
+            Status::Review => "status = 'review' AND status <> 'approved'",
+            Status::Blocked => "status = 'blocked' AND status <> 'approved'",
+        }
+    }
+}
 
 pub(super) async fn decisions(
     pool: &SqlitePool,
     transaction_id: &str,
     user_id: Option<&str>,
 ) -> Result<Vec<StoredDecision>, DatabaseError> {
-    let mut query = QueryBuilder::<Sqlite>::new(COLUMNS);
-    query.push("fraud_analysis a JOIN transactions t USING (user_id, transaction_id) WHERE a.transaction_id = ");
-    query.push_bind(transaction_id);
-    if let Some(user_id) = user_id {
-        query.push(" AND a.user_id = ").push_bind(user_id);
-    }
-    query.push(" LIMIT 2");
-    query
-        .build()
-        .fetch_all(pool)
-        .await?
-        .iter()
-        .map(stored)
-        .collect()
+    read(pool, query::decisions(transaction_id, user_id)).await
 }
 
 pub(super) async fn page(
@@ -174,46 +178,15 @@ pub(super) async fn page(
     filter: &Filter,
     limit: u32,
 ) -> Result<Vec<StoredDecision>, DatabaseError> {
-    let mut query = QueryBuilder::<Sqlite>::new(COLUMNS);
-    // The page is cut before the join, so that no plan joins more than a page.
-    query.push("(SELECT * FROM fraud_analysis WHERE true");
-    if let Some(status) = filter.status {
-        query.push(format_args!(" AND status = '{}'", status.name()));
-        if status.is_alert() {
-            // SQLite takes the index of alerts only where its condition stands in the question.
-            query.push(" AND status <> 'approved'");
-        }
-    }
-    if let Some(user_id) = &filter.user_id {
-        query.push(" AND user_id = ").push_bind(user_id);
-    }
-    if let Some(from) = filter.from {
-        query
-            .push(" AND event_time >= ")
-            .push_bind(fixed_width(from));
-    }
-    if let Some(to) = filter.to {
-        query.push(" AND event_time < ").push_bind(fixed_width(to));
-    }
-    if let Some(after) = &filter.after {
-        query
-            .push(" AND (event_time, user_id, transaction_id) < (")
-            .push_bind(fixed_width(after.event_time));
-        query.push(", ").push_bind(&after.user_id);
-        query.push(", ").push_bind(&after.transaction_id).push(")");
-    }
-    query
-        .push(" ORDER BY event_time DESC, user_id DESC, transaction_id DESC LIMIT ")
-        .push_bind(i64::from(limit));
-    query.push(") a JOIN transactions t USING (user_id, transaction_id)");
-    query.push(" ORDER BY a.event_time DESC, a.user_id DESC, a.transaction_id DESC");
-    query
-        .build()
-        .fetch_all(pool)
-        .await?
-        .iter()
-        .map(stored)
-        .collect()
+    read(pool, query::page(filter, limit)).await
+}
+
+async fn read(
+    pool: &SqlitePool,
+    mut query: QueryBuilder<Sqlite>,
+) -> Result<Vec<StoredDecision>, DatabaseError> {
+    let rows = query.build().fetch_all(pool).await?;
+    rows.iter().map(stored).collect()
 }
 
 const USER: &str = "
@@ -221,7 +194,7 @@ SELECT a.status, a.fraud_indicators, a.fraud_score, a.event_time, t.amount
 FROM fraud_analysis a JOIN transactions t USING (user_id, transaction_id)
 WHERE a.user_id = ?";
 
-/// Summed up here: SQLite has no exact decimals.
+/// Summed here: SQLite has no exact decimals.
 pub(super) async fn user(
     pool: &SqlitePool,
     user_id: &str,

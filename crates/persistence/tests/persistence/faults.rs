@@ -8,7 +8,7 @@ on_each_store!(
     rows_that_the_store_refuses_are_dead_lettered_and_all_others_stored,
     a_store_that_goes_away_is_waited_for_and_nothing_is_dead_lettered,
     a_service_that_starts_before_its_store_becomes_ready_with_it,
-    a_service_told_to_stop_while_its_store_is_away_stops_and_its_successor_stores_everything,
+    a_shutdown_while_the_store_is_down_completes_and_the_next_instance_stores_everything,
     a_store_with_somebody_elses_tables_ends_the_service_with_a_word_on_what_to_do,
 );
 
@@ -86,12 +86,12 @@ async fn a_store_that_goes_away_is_waited_for_and_nothing_is_dead_lettered(store
         .send((0..100).map(|n| Sample::new("u", format!("before{n}")).decision()))
         .await;
     service.stored(100).await;
-    let away = store.take_away().await;
+    let outage = store.break_down().await;
     service
         .log
         .send((0..100).map(|n| Sample::new("u", format!("during{n}")).decision()))
         .await;
-    until("it says that the store is away", async || {
+    until("the service reports that the store is down", async || {
         let (status, body) = service.readiness().await;
         status == 503 && body["reasons"]["store"].is_string()
     })
@@ -106,7 +106,7 @@ async fn a_store_that_goes_away_is_waited_for_and_nothing_is_dead_lettered(store
         assert!(response.headers().contains_key("retry-after"));
         service.problem("/v1/decisions/before0", 503).await;
     }
-    away.give_back().await;
+    outage.repair().await;
     until("it is ready again", async || {
         service.readiness().await.0 == 200
     })
@@ -128,10 +128,10 @@ async fn a_store_that_goes_away_is_waited_for_and_nothing_is_dead_lettered(store
 }
 
 async fn a_service_that_starts_before_its_store_becomes_ready_with_it(store: Arc<TestStore>) {
-    let away = store.take_away().await;
+    let outage = store.break_down().await;
     let service = Service::start_with(&store, Log::open(), |_| {}).await;
     service.log.send([Sample::new("u", "t").decision()]).await;
-    until("it says that the store is away", async || {
+    until("the service reports that the store is down", async || {
         let (status, body) = service.readiness().await;
         status == 503
             && body["reasons"]["store"]
@@ -140,27 +140,27 @@ async fn a_service_that_starts_before_its_store_becomes_ready_with_it(store: Arc
     })
     .await;
     service.problem("/v1/stats", 503).await;
-    away.give_back().await;
+    outage.repair().await;
     service.ready().await;
     service.stored(1).await;
     service.stop().await;
 }
 
-async fn a_service_told_to_stop_while_its_store_is_away_stops_and_its_successor_stores_everything(
+async fn a_shutdown_while_the_store_is_down_completes_and_the_next_instance_stores_everything(
     store: Arc<TestStore>,
 ) {
     let service = Service::start(&store).await;
-    let away = store.take_away().await;
+    let outage = store.break_down().await;
     service
         .log
         .send((0..2000).map(|n| Sample::new(format!("u{n}"), "t").decision()))
         .await;
-    until("it says that the store is away", async || {
+    until("the service reports that the store is down", async || {
         service.readiness().await.1["reasons"]["store"].is_string()
     })
     .await;
     let log = service.stop().await;
-    away.give_back().await;
+    outage.repair().await;
     let service = Service::start_with(&store, log, |_| {}).await;
     service.ready().await;
     service.stored(2000).await;

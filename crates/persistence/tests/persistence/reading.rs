@@ -14,6 +14,7 @@ on_each_store!(
     ids_may_hold_anything_that_an_address_can_say,
     a_user_is_summed_up_exactly,
     statistics_count_what_is_there_also_after_deletions,
+    indicators_that_this_version_does_not_know_are_stored_shown_and_counted,
     nothing_is_found_in_an_empty_store,
 );
 
@@ -347,7 +348,7 @@ async fn statistics_count_what_is_there_also_after_deletions(store: Arc<TestStor
     samples.push(Sample::new("u", "b").alert(
         "review",
         49.999,
-        &["high_amount", "suspicious_pattern"],
+        &["high_amount", "suspicious_pattern", "card_testing"],
     ));
     samples.push(
         Sample::new("u", "c")
@@ -366,7 +367,7 @@ async fn statistics_count_what_is_there_also_after_deletions(store: Arc<TestStor
         stats["by_status"],
         serde_json::json!({"approved": 96, "review": 2, "blocked": 2})
     );
-    let indicators = serde_json::json!({"high_velocity": 2, "high_amount": 3, "geographic_anomaly": 0, "suspicious_pattern": 1});
+    let indicators = serde_json::json!({"high_velocity": 2, "high_amount": 3, "geographic_anomaly": 0, "suspicious_pattern": 1, "card_testing": 1});
     assert_eq!(stats["by_indicator"], indicators);
     assert_eq!(stats["alert_share"], 0.04);
     let histogram = stats["score_histogram"].as_array().unwrap();
@@ -397,6 +398,37 @@ async fn statistics_count_what_is_there_also_after_deletions(store: Arc<TestStor
     assert_eq!(
         (&stats["decisions"], &stats["by_indicator"]["high_velocity"]),
         (&97.into(), &0.into())
+    );
+    service.stop().await;
+}
+
+async fn indicators_that_this_version_does_not_know_are_stored_shown_and_counted(
+    store: Arc<TestStore>,
+) {
+    let service = Service::start(&store).await;
+    let few = Sample::new("u", "few").alert("review", 61.5, &["high_amount", "zz_rule", "a_rule"]);
+    // More bytes of names than an entry of an index holds.
+    let hex = |n: u64| format!("{:016x}", n.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+    let name = |n: u64| (1..5).map(|part| hex(n * 5 + part)).collect::<String>();
+    let names: Vec<&'static str> = (0..60).map(|n| &*name(n).leak()).collect();
+    let many = Sample::new("u", "many").alert("blocked", 145.0, names.leak());
+    let samples = [few, many];
+    service.log.send(samples.iter().map(Sample::decision)).await;
+    service.stored(2).await;
+    for sample in &samples {
+        let (status, shown) = service.text(&format!("/v1/decisions/{}", sample.id)).await;
+        assert_eq!((status, shown), (200, sample.decision()));
+    }
+    let stats = service.get("/v1/stats").await;
+    assert_eq!(stats["decisions"], 2);
+    for name in ["high_amount", "zz_rule", "a_rule", &name(0)] {
+        assert_eq!(stats["by_indicator"][name], 1, "{name}");
+    }
+    store.execute("DELETE FROM fraud_analysis").await;
+    let stats = service.get("/v1/stats").await;
+    assert_eq!(
+        (&stats["decisions"], &stats["by_indicator"]["zz_rule"]),
+        (&0.into(), &serde_json::Value::Null)
     );
     service.stop().await;
 }

@@ -59,8 +59,8 @@ async fn only_a_key_that_may_read_opens_the_api(store: Arc<TestStore>) {
     };
     let service = Service::start_with(&store, Log::open(), |config| {
         config.api_keys = vec![
-            key("reader", Scope::DecisionsRead),
-            key("writer", Scope::TransactionsWrite),
+            key("reader", Scope::DECISIONS_READ),
+            key("writer", Scope::TRANSACTIONS_WRITE),
         ];
     })
     .await;

@@ -56,7 +56,7 @@ async fn a_restart_that_reads_everything_again_changes_nothing(store: Arc<TestSt
         .texts("SELECT CAST(created_at AS TEXT) FROM fraud_analysis ORDER BY transaction_id")
         .await;
     let log = service.stop().await;
-    // The embedded log knows no committed offsets: this one begins at the beginning.
+    // The embedded log has no committed offsets: this one starts at the first record.
     let service = Service::start_with(&store, log, |_| {}).await;
     service.ready().await;
     service.log.send([Sample::new("u", "new").decision()]).await;

@@ -1,10 +1,10 @@
-//! Histories beside the log, so that a scorer that gets a partition need not read 7 days of it.
+//! Snapshots of histories, so that a scorer that is assigned a partition need not read 7 days of the log.
 //!
-//! A mark stands between two batches in the lane of every worker, so the histories of all workers at the mark are one
-//! history, which stands at one offset of the log. It is kept only when the group has committed that offset: a
-//! snapshot never knows a transaction whose decision may yet be written a second time.
+//! A barrier stands between two batches in the queue of every worker, so the histories of all workers at the barrier are
+//! one history, at one offset of the log. Invariant: it is stored only when the group has committed that offset, so that a
+//! snapshot never holds a transaction whose decision may be written a second time.
 
-mod format;
+mod requirements;
 mod store;
 
 use std::collections::HashMap;
@@ -19,9 +19,9 @@ use tokio::runtime::Handle;
 use tollgate_log::{Histories, Position, SnapshotRequirements};
 
 use crate::config::{Mode, ScorerConfig};
-use format::{FORMAT, Header};
 use store::SnapshotStore;
-use tollgate_engine::{Engine, UnreadableHistory, UserHasher};
+use tollgate_engine::snapshot::{self, Header, UnreadableHistory};
+use tollgate_engine::{Engine, UserHasher};
 
 /// Snapshots that are read at the same time.
 const AT_ONCE: usize = 4;
@@ -33,7 +33,7 @@ pub(crate) struct Snapshots {
     hash_key: [u8; 16],
     hasher: UserHasher,
     by_user: bool,
-    lanes: usize,
+    workers: usize,
     lookback_seconds: u64,
     state: Mutex<State>,
     changed: Condvar,
@@ -52,8 +52,8 @@ struct State {
     /// Goes up with every assignment.
     epoch: u64,
     committed: HashMap<i32, i64>,
-    /// What is marked and not kept yet, by partition.
-    marked: HashMap<i32, Marked>,
+    /// Histories at a barrier that are not stored yet, by partition.
+    pending: HashMap<i32, PendingSnapshot>,
     /// What the workers take over, by partition.
     restored: HashMap<i32, Restored>,
 }
@@ -66,8 +66,10 @@ struct Restored {
 }
 
 /// A history that is being collected from the workers.
-struct Marked {
+struct PendingSnapshot {
     position: Position,
+    /// The lowest format that can hold all parts.
+    format: u32,
     parts: Vec<Vec<u8>>,
     writing: bool,
 }
@@ -83,7 +85,7 @@ impl Snapshots {
             hash_key,
             hasher: UserHasher::new(hash_key),
             by_user: config.mode == Mode::Parallel,
-            lanes: config.parallelism,
+            workers: config.parallelism,
             lookback_seconds: config.rules.lookback_seconds(),
             state: Mutex::default(),
             changed: Condvar::new(),
@@ -112,23 +114,24 @@ impl Snapshots {
             restored.remove();
         }
         drop(state);
-        let lane_of_partition = partition.unsigned_abs() as usize % self.lanes;
+        let worker_of_partition = partition.unsigned_abs() as usize % self.workers;
         engine.read_histories(&histories, |user| {
             worker
                 == if self.by_user {
-                    user.lane(self.lanes)
+                    user.worker(self.workers)
                 } else {
-                    lane_of_partition
+                    worker_of_partition
                 }
         })
     }
 
-    /// A worker's part of the history at a mark.
-    pub(crate) fn collect(self: &Arc<Self>, position: Position, part: Vec<u8>) {
-        if let Some(marked) = self.lock().marked.get_mut(&position.partition)
-            && marked.position == position
+    /// Adds a worker's part of the history at a barrier, which needs a snapshot format of at least `format`.
+    pub(crate) fn collect(self: &Arc<Self>, position: Position, format: u32, part: Vec<u8>) {
+        if let Some(pending) = self.lock().pending.get_mut(&position.partition)
+            && pending.position == position
         {
-            marked.parts.push(part);
+            pending.format = pending.format.max(format);
+            pending.parts.push(part);
         }
         self.write_what_is_due();
     }
@@ -139,37 +142,38 @@ impl Snapshots {
         let State {
             epoch,
             committed,
-            marked,
+            pending,
             ..
         } = &mut *state;
         let epoch = *epoch;
-        for (partition, marked) in marked {
+        for (partition, pending) in pending {
             let is_committed = committed
                 .get(partition)
-                .is_some_and(|committed| *committed >= marked.position.offset);
-            if marked.writing || marked.parts.len() < self.lanes || !is_committed {
+                .is_some_and(|committed| *committed >= pending.position.offset);
+            if pending.writing || pending.parts.len() < self.workers || !is_committed {
                 continue;
             }
-            marked.writing = true;
-            let (position, parts) = (marked.position, std::mem::take(&mut marked.parts));
+            pending.writing = true;
+            let (position, format) = (pending.position, pending.format);
+            let parts = std::mem::take(&mut pending.parts);
             let this = Arc::clone(self);
             self.runtime.spawn(async move {
-                this.write(position, parts).await;
+                this.write(position, format, parts).await;
                 let mut state = this.lock();
                 if state.epoch == epoch {
-                    state.marked.remove(&position.partition);
+                    state.pending.remove(&position.partition);
                 }
                 this.changed.notify_all();
             });
         }
     }
 
-    async fn write(&self, position: Position, parts: Vec<Vec<u8>>) {
+    async fn write(&self, position: Position, format: u32, parts: Vec<Vec<u8>>) {
         let begun = Instant::now();
         let bytes: usize = parts.iter().map(Vec::len).sum();
         let result = async {
             let header = Header {
-                format: FORMAT,
+                format,
                 partition: position.partition,
                 partitions: position.partitions,
                 log: format!("{:016x}", position.log),
@@ -178,11 +182,11 @@ impl Snapshots {
                 written_at: tollgate_service::now(),
                 bytes: bytes as u64,
             };
-            let snapshot =
-                tokio::task::spawn_blocking(move || format::write(&header, &parts)).await??;
-            let size = snapshot.len();
+            let encoded =
+                tokio::task::spawn_blocking(move || snapshot::write(&header, &parts)).await??;
+            let size = encoded.len();
             self.store
-                .write(position.partition, position.offset, snapshot)
+                .write(position.partition, position.offset, encoded)
                 .await?;
             anyhow::Ok(size)
         };
@@ -207,20 +211,20 @@ impl Snapshots {
             }
             Err(error) => {
                 counter!("tollgate_scorer_snapshot_failures_total").increment(1);
-                // The log still has everything; only the next start takes longer.
+                // The log still has all records: only the next start takes longer.
                 tracing::warn!(
                     partition,
                     offset = position.offset,
                     error = format!("{error:#}"),
-                    "a snapshot could not be written; the next is tried at its time"
+                    "a snapshot could not be written; the next one is due after the usual interval"
                 );
             }
         }
     }
 
     /// The newest snapshot that may be used for this partition.
-    async fn newest(&self, wanted: &SnapshotRequirements) -> Option<(i64, Vec<u8>)> {
-        let committed = &wanted.committed;
+    async fn newest(&self, required: &SnapshotRequirements) -> Option<(i64, Vec<u8>)> {
+        let committed = &required.committed;
         let partition = committed.partition;
         let listed = match self.store.list(partition).await {
             Ok(listed) => listed,
@@ -234,13 +238,14 @@ impl Snapshots {
         for (offset, path) in listed {
             let used = match self.store.read(&path).await {
                 Ok(bytes) => {
-                    let read = tokio::task::spawn_blocking(move || format::read(&bytes));
+                    let read = tokio::task::spawn_blocking(move || snapshot::read(&bytes));
                     match read.await {
-                        Ok(Ok((header, histories))) => header
-                            .usable(wanted, self.lookback_seconds)
-                            .map(|()| (header.offset, histories))
-                            .map_err(str::to_owned),
-                        Ok(Err(damaged)) => Err(damaged.to_string()),
+                        Ok(Ok((header, histories))) => {
+                            requirements::check(&header, required, self.lookback_seconds)
+                                .map(|()| (header.offset, histories))
+                                .map_err(str::to_owned)
+                        }
+                        Ok(Err(unreadable)) => Err(unreadable.to_string()),
                         Err(error) => Err(error.to_string()),
                     }
                 }
@@ -275,7 +280,7 @@ impl Snapshots {
     }
 }
 
-/// What the reader of the log calls.
+/// The snapshots as the consumer of the log uses them.
 #[derive(Debug)]
 pub(crate) struct Kept(pub(crate) Arc<Snapshots>);
 
@@ -304,7 +309,7 @@ impl Histories for Kept {
             .map(|(partition, (_, histories))| {
                 let restored = Restored {
                     histories: Arc::new(histories),
-                    waiting: snapshots.lanes,
+                    waiting: snapshots.workers,
                 };
                 (partition, restored)
             })
@@ -315,11 +320,12 @@ impl Histories for Kept {
 
     fn begin_barrier(&self, position: Position) -> bool {
         let mut state = self.0.lock();
-        let Entry::Vacant(free) = state.marked.entry(position.partition) else {
+        let Entry::Vacant(free) = state.pending.entry(position.partition) else {
             return false;
         };
-        free.insert(Marked {
+        free.insert(PendingSnapshot {
             position,
+            format: 0,
             parts: Vec::new(),
             writing: false,
         });
@@ -334,7 +340,7 @@ impl Histories for Kept {
     fn wait_until_written(&self, timeout: Duration) {
         let deadline = Instant::now() + timeout;
         let mut state = self.0.lock();
-        while !state.marked.is_empty() {
+        while !state.pending.is_empty() {
             let Some(left) = deadline.checked_duration_since(Instant::now()) else {
                 tracing::warn!(
                     "not every snapshot was written in time; the next owner reads more of the log"

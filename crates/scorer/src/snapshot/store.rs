@@ -1,4 +1,4 @@
-//! Where snapshots lie: `TOPIC/00003/00000000000001234567.snapshot` under a URL, and beside them the key of the hashes.
+//! Where snapshots are stored: `TOPIC/00003/00000000000001234567.snapshot` under a URL, and beside them the key of the hashes.
 
 use std::fmt;
 use std::sync::Arc;
@@ -10,7 +10,9 @@ use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt as _, PutMode, PutPayload};
 use tokio_util::sync::CancellationToken;
 use tollgate_service::objects;
-use tollgate_service::resilience::{CallError, Circuit, Dependency, Limits, Patience, Unserved};
+use tollgate_service::resilience::{
+    CallError, CallFailure, CallPolicy, Circuit, Dependency, DependencyConfig,
+};
 
 use crate::config::ScorerConfig;
 
@@ -18,12 +20,12 @@ const SUFFIX: &str = ".snapshot";
 /// How many of a partition are kept: the newest, and one to fall back on.
 const KEPT: usize = 2;
 
-/// How long one request may take; a snapshot of millions of transactions takes its time.
+/// Timeout of one request; a snapshot of millions of transactions is large.
 const TIMEOUT: Duration = Duration::from_secs(120);
-/// How long a store that is down is waited for, before the log or the next interval has to do.
-const PATIENCE: Duration = Duration::from_secs(20);
+/// How long calls to a store that is down are retried, before the log is used or the next interval is waited for.
+const MAX_RETRY_TIME: Duration = Duration::from_secs(20);
 
-/// What a request ended with.
+/// Why a request failed.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum StoreError {
     #[error(transparent)]
@@ -41,7 +43,7 @@ impl CallError for StoreError {
 
     fn is_outage(&self) -> bool {
         match self {
-            // A folder that cannot be written today cannot be in a second.
+            // A folder that cannot be written is a fault of the configuration: a retry does not help.
             Self::Answered(object_store::Error::Generic { store, .. }) => {
                 *store != "LocalFileSystem"
             }
@@ -51,11 +53,11 @@ impl CallError for StoreError {
     }
 }
 
-impl From<Unserved<Self>> for StoreError {
-    fn from(unserved: Unserved<Self>) -> Self {
+impl From<CallFailure<Self>> for StoreError {
+    fn from(unserved: CallFailure<Self>) -> Self {
         match unserved {
-            Unserved::Failed(error) | Unserved::GivenUp(Some(error)) => error,
-            Unserved::GivenUp(None) => Self::Down,
+            CallFailure::Rejected(error) | CallFailure::Unavailable(Some(error)) => error,
+            CallFailure::Unavailable(None) => Self::Down,
         }
     }
 }
@@ -87,25 +89,25 @@ impl SnapshotStore {
         })
     }
 
-    /// Asks the store, for a while if it does not answer.
-    async fn ask<T, F>(&self, request: impl Fn() -> F) -> Result<T, StoreError>
+    /// Sends a request, and retries it for [`MAX_RETRY_TIME`] if the store does not answer.
+    async fn request<T, F>(&self, request: impl Fn() -> F) -> Result<T, StoreError>
     where
         F: Future<Output = object_store::Result<T>>,
     {
         let over = CancellationToken::new();
         // One that is known to be down was waited for already.
-        let patience = match self.dependency.circuit() {
-            Circuit::Open => Patience::none(),
-            Circuit::Closed | Circuit::HalfOpen => Patience::endless(),
+        let policy = match self.dependency.circuit() {
+            Circuit::Open => CallPolicy::no_retry(),
+            Circuit::Closed | Circuit::HalfOpen => CallPolicy::unlimited(),
         };
-        let patience = patience.pointless_with(over.clone());
+        let policy = policy.cancelled_by(over.clone());
         let call = self
             .dependency
-            .call(patience, || async { Ok(request().await?) });
+            .call(policy, || async { Ok(request().await?) });
         tokio::pin!(call);
         let (_, result) = tokio::select! {
             ended = &mut call => ended,
-            () = tokio::time::sleep(PATIENCE) => {
+            () = tokio::time::sleep(MAX_RETRY_TIME) => {
                 over.cancel();
                 call.await
             }
@@ -121,7 +123,7 @@ impl SnapshotStore {
     pub(crate) async fn list(&self, partition: i32) -> Result<Vec<(i64, Path)>, StoreError> {
         let folder = self.partition(partition);
         let all: Vec<_> = self
-            .ask(|| self.store.list(Some(&folder)).try_collect())
+            .request(|| self.store.list(Some(&folder)).try_collect())
             .await?;
         let mut found: Vec<(i64, Path)> = all
             .into_iter()
@@ -136,10 +138,10 @@ impl SnapshotStore {
 
     pub(crate) async fn read(&self, path: &Path) -> Result<Vec<u8>, StoreError> {
         let read = || async { Ok(self.store.get(path).await?.bytes().await?.to_vec()) };
-        self.ask(read).await
+        self.request(read).await
     }
 
-    /// Writes a snapshot, which appears whole or not at all, then takes away those that are not needed any more.
+    /// Writes a snapshot, which appears whole or not at all, then deletes those that are no longer needed.
     pub(crate) async fn write(
         &self,
         partition: i32,
@@ -150,11 +152,12 @@ impl SnapshotStore {
             .partition(partition)
             .join(format!("{offset:020}{SUFFIX}"));
         let snapshot = PutPayload::from(snapshot);
-        self.ask(|| self.store.put(&path, snapshot.clone())).await?;
-        // One beyond this offset is of another log, or of an owner that came after this one: not for us to judge.
+        self.request(|| self.store.put(&path, snapshot.clone()))
+            .await?;
+        // One beyond this offset is of another log, or of a later owner of the partition: it is left alone.
         let older = self.list(partition).await?.into_iter();
         for (_, path) in older.filter(|(other, _)| *other <= offset).skip(KEPT) {
-            match self.ask(|| self.store.delete(&path)).await {
+            match self.request(|| self.store.delete(&path)).await {
                 Ok(()) | Err(StoreError::Answered(object_store::Error::NotFound { .. })) => {}
                 Err(error) => return Err(error),
             }
@@ -162,7 +165,7 @@ impl SnapshotStore {
         Ok(())
     }
 
-    /// The key of the hashes in all snapshots here, made by the first who asks.
+    /// The key of the hashes in all snapshots here, created by the first scorer that needs it.
     pub(crate) async fn hash_key(&self) -> anyhow::Result<[u8; 16]> {
         let path = self.root.clone().join("hash.key");
         let made = PutPayload::from(tollgate_service::random_key().to_vec());
@@ -170,7 +173,7 @@ impl SnapshotStore {
             self.store
                 .put_opts(&path, made.clone(), PutMode::Create.into())
         };
-        match self.ask(make).await {
+        match self.request(make).await {
             Ok(_) | Err(StoreError::Answered(object_store::Error::AlreadyExists { .. })) => {}
             Err(error) => return Err(error).context(format!("cannot write to {}", self.url)),
         }
@@ -184,7 +187,7 @@ impl SnapshotStore {
     }
 }
 
-fn limits() -> Limits {
+fn limits() -> DependencyConfig {
     // Partitions are restored side by side, and their snapshots held in memory.
-    Limits::new(TIMEOUT, 4)
+    DependencyConfig::new(TIMEOUT, 4)
 }

@@ -1,4 +1,4 @@
-//! The admin port of a service: `/livez`, `/readyz`, `/metrics`, and the levels of its logs at `/log`.
+//! The admin port of a service: `/livez`, `/readyz`, `/metrics`, and the log filter at `/log`.
 
 use axum::Router;
 use axum::body::Bytes;
@@ -14,14 +14,14 @@ use crate::Shutdown;
 use crate::health::Health;
 use crate::telemetry::{LogLevels, log_levels, metrics_text};
 
-/// Longest filter of the log, in bytes. Each directive is asked at each line.
+/// Longest log filter, in bytes. Each directive is evaluated for each line.
 const MAX_FILTER: usize = 2_048;
 
-/// Answers probes and scrapes until `shutdown`, which is given when the service has drained, not when it begins to:
-/// a service that drains is alive, and says that it is not ready.
+/// Answers probes and scrapes until `shutdown`, which is given after the service has drained: until then it is alive, and
+/// not ready.
 ///
 /// # Errors
-/// Where the listener breaks.
+/// The listener failed.
 pub async fn serve_admin(bound: Bound, health: Health, shutdown: Shutdown) -> anyhow::Result<()> {
     let app = Router::new()
         .route("/livez", get(|| async { "alive\n" }))
@@ -84,11 +84,11 @@ async fn set_levels(body: Result<Bytes, BytesRejection>) -> Response {
     };
     match levels.set(filter) {
         Ok(()) => {
-            tracing::warn!(filter, "the levels of the log were changed");
+            tracing::warn!(filter, "the log filter was changed");
             let mut answer = format!("{filter}\n");
             if !filter.split(',').any(|word| !word.contains(['=', '['])) {
                 answer.push_str(
-                    "# what it does not name is silent now; info,… before it keeps the rest\n",
+                    "# targets that it does not name are off now; begin it with info, to keep them\n",
                 );
             }
             answer.into_response()
@@ -105,9 +105,9 @@ async fn reset_levels() -> Response {
     }
 }
 
-/// As in a program that has brought a subscriber of its own.
+/// The program has set a subscriber of its own.
 fn unset() -> Problem {
-    let detail = "the log of this process is not Tollgate's to set";
+    let detail = "the log of this process was not set up by Tollgate";
     Problem::new(StatusCode::NOT_FOUND, detail)
 }
 

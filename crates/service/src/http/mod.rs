@@ -1,20 +1,23 @@
-//! What the HTTP faces of the services share: listening, probes, problems, API keys.
+//! What the HTTP listeners of the services share: listening, probes, problems, API keys, and parts of the OpenAPI documents.
 
 mod admin;
+mod api;
 mod api_keys;
 mod observe;
+pub mod openapi;
 mod problem;
 mod server;
 
 use url::{Host, Url};
 
 pub use admin::serve_admin;
-pub use api_keys::{ApiKeyConfig, ApiKeys, Caller, Denied, Scope};
+pub use api::api;
+pub use api_keys::{ApiKeyConfig, ApiKeys, Caller, Scope};
 pub use observe::{RequestTrace, observed};
 pub use problem::Problem;
 pub use server::{Bound, bind};
 
-/// Whether a URL leads to this machine, where plain HTTP will do.
+/// Whether the host of a URL is this machine, so that plain HTTP is acceptable.
 #[must_use]
 pub fn is_loopback(url: &Url) -> bool {
     match url.host() {
@@ -25,7 +28,7 @@ pub fn is_loopback(url: &Url) -> bool {
     }
 }
 
-/// Text of others in HTML, where it must not become markup.
+/// Foreign text, escaped for HTML.
 #[must_use]
 pub fn escaped(text: &str) -> String {
     text.replace('&', "&amp;")
@@ -34,7 +37,7 @@ pub fn escaped(text: &str) -> String {
         .replace('"', "&quot;")
 }
 
-/// An HTTP client's error with those beneath it: its own message says little.
+/// The message of an HTTP client's error with the messages of its causes, which hold the details.
 #[must_use]
 pub fn with_causes(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();

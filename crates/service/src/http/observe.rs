@@ -1,7 +1,8 @@
-//! What is told of every request: metrics by route, and a span by OpenTelemetry's conventions,
+//! Metrics by route and a span for every request, by OpenTelemetry's conventions,
 //! <https://opentelemetry.io/docs/specs/semconv/http/>.
 //!
-//! Invariant: nothing of a request's query, body or path parameters is told: they hold ids, and may hold card data.
+//! Invariant: neither contains the query, the body or the path parameters of a request: they contain ids, and may contain
+//! card data.
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -20,26 +21,26 @@ use tollgate_types::headers::{TRACEPARENT, TRACESTATE};
 
 use crate::telemetry::trace::{self, Span, SpanKind};
 
-/// Longest `tracestate` passed on, in bytes: as much as the standard asks everybody to carry.
+/// Longest `tracestate` that is propagated, in bytes: the length that the standard requires.
 const MAX_STATE_BYTES: usize = 512;
 
-/// Tells of every request to a service.
+/// Measures and traces every request to a service.
 pub fn observed(routes: Router, service: &'static str) -> Router {
     routes.layer(from_fn(move |request: Request, next: Next| {
         observe(service, request, next)
     }))
 }
 
-/// The trace of a request. Handlers find it among the request's extensions.
+/// The trace of a request, among the extensions of the request.
 #[derive(Debug, Default)]
 pub struct RequestTrace {
     parent: Option<TraceContext>,
-    /// That of the request's own span, where it has one; else the caller's.
+    /// The context of the span of the request, or that of the caller.
     context: Option<TraceContext>,
     has_own: bool,
     state: Option<Box<str>>,
     kept: AtomicBool,
-    /// Spans that have ended, until it is known whether they are kept.
+    /// Spans that have ended, until it is known whether they are sampled.
     held: Mutex<Vec<(Span, SystemTime)>>,
 }
 
@@ -58,13 +59,13 @@ impl RequestTrace {
         }
     }
 
-    /// Where in a trace the request is.
+    /// The context of the request.
     #[must_use]
     pub const fn context(&self) -> Option<TraceContext> {
         self.context
     }
 
-    /// Whether the caller gave a context.
+    /// Whether the caller sent a context.
     #[must_use]
     pub const fn has_parent(&self) -> bool {
         self.parent.is_some()
@@ -76,18 +77,18 @@ impl RequestTrace {
         self.has_own
     }
 
-    /// The caller's `tracestate`, passed on unread.
+    /// The `tracestate` of the caller, propagated unchanged.
     #[must_use]
     pub fn state(&self) -> Option<&str> {
         self.state.as_deref()
     }
 
-    /// What came of the request is worth a trace.
+    /// Samples the trace because of the outcome of the request.
     pub fn keep(&self) {
         self.kept.store(true, Ordering::Relaxed);
     }
 
-    /// The context for what goes wrong, which is kept.
+    /// The context of a failure, whose trace is sampled.
     #[must_use]
     pub fn failed(&self) -> Option<TraceContext> {
         self.keep();
@@ -99,7 +100,7 @@ impl RequestTrace {
         })
     }
 
-    /// A span of the request has ended. It is kept if the request's trace is, which may show later.
+    /// Adds a span of the request that has ended. It is exported if the trace is sampled, which may become known later.
     pub fn end(&self, span: Span) {
         self.held
             .lock()
@@ -120,7 +121,7 @@ impl RequestTrace {
     }
 }
 
-/// The trace context that a request carries, if it is one. A state without a parent means nothing.
+/// The valid trace context of a request. A state without a parent is ignored.
 fn caller(headers: &HeaderMap) -> (Option<TraceContext>, Option<Box<str>>) {
     let mut parents = headers.get_all(TRACEPARENT).iter();
     let parent = match (parents.next(), parents.next()) {
@@ -140,7 +141,7 @@ fn caller(headers: &HeaderMap) -> (Option<TraceContext>, Option<Box<str>>) {
     (parent, state)
 }
 
-/// Counts a request under way, also one whose caller goes away.
+/// Counts a request in flight until it is dropped, also if its caller disconnects.
 struct InFlight(metrics::Gauge);
 
 impl InFlight {
@@ -166,12 +167,12 @@ async fn observe(service: &'static str, mut request: Request, next: Next) -> Res
     let route = route
         .as_ref()
         .map_or("other", |route| match route.as_str() {
-            // The documents are many files, and no part of the service.
+            // The page of the documents consists of many files.
             path if path.starts_with("/docs") => "/docs",
             path => path,
         });
     let method = method(request.method());
-    let mut told = None;
+    let mut own = None;
     if let (true, Some(context)) = (traced.has_own, traced.context()) {
         let span = Span::new(
             service,
@@ -180,7 +181,7 @@ async fn observe(service: &'static str, mut request: Request, next: Next) -> Res
             context,
             traced.parent,
         );
-        told = Some(described(
+        own = Some(described(
             span.since(since).behind_remote(),
             method,
             route,
@@ -188,12 +189,12 @@ async fn observe(service: &'static str, mut request: Request, next: Next) -> Res
         ));
     }
     let answer = next.run(request);
-    let response = match traced.context().filter(|_| told.is_some()) {
+    let response = match traced.context().filter(|_| own.is_some()) {
         Some(context) => answer.with_context(trace::within(context)).await,
         None => answer.await,
     };
     let status = response.status();
-    if let Some(span) = &mut told {
+    if let Some(span) = &mut own {
         span.set("http.response.status_code", i64::from(status.as_u16()));
         if status.is_server_error() {
             span.fail(status.as_str(), "");
@@ -202,7 +203,7 @@ async fn observe(service: &'static str, mut request: Request, next: Next) -> Res
     if status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS {
         traced.keep();
     }
-    traced.close(told);
+    traced.close(own);
     let status = status.as_str().to_owned();
     counter!("tollgate_http_requests_total", "service" => service, "method" => method, "route" => route.to_owned(), "status" => status)
         .increment(1);
@@ -213,7 +214,7 @@ async fn observe(service: &'static str, mut request: Request, next: Next) -> Res
 
 const OTHER: &str = "_OTHER";
 
-/// Callers may send any word.
+/// The method as a label: callers may send any word.
 fn method(method: &Method) -> &'static str {
     match *method {
         Method::GET => "GET",
@@ -248,7 +249,7 @@ fn described(span: Span, method: &'static str, route: &str, request: &Request) -
     };
     span.with("http.request.method", method)
         .with("http.route", route.to_owned())
-        // The path itself may hold ids.
+        // The path itself may contain ids.
         .with("url.path", route.to_owned())
         .with("url.scheme", "http")
         .with("network.protocol.version", version)
@@ -265,7 +266,7 @@ mod tests {
     const PARENT: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
 
     #[test]
-    fn a_state_goes_on_only_with_its_parent_and_of_two_parents_neither_does() {
+    fn a_state_is_propagated_only_with_its_parent_and_two_parents_are_ignored() {
         let mut headers = HeaderMap::new();
         headers.append(TRACESTATE, "a=1".parse().unwrap());
         headers.append(TRACESTATE, "b=2".parse().unwrap());
@@ -279,7 +280,7 @@ mod tests {
     }
 
     #[test]
-    fn a_process_that_does_not_trace_passes_its_callers_context_on() {
+    fn a_process_that_does_not_trace_propagates_the_context_of_its_caller() {
         let headers = HeaderMap::from_iter([(
             header::HeaderName::from_static(TRACEPARENT),
             PARENT.parse().unwrap(),

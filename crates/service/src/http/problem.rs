@@ -8,7 +8,12 @@ use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-/// One problem: what kind, and what exactly was wrong this time.
+use crate::database::DatabaseError;
+
+/// The `Retry-After` of an answer without the store.
+const STORE_RETRY: Duration = Duration::from_secs(2);
+
+/// One problem: its kind, and what was wrong this time.
 #[derive(Debug, Clone, Serialize)]
 pub struct Problem {
     #[serde(rename = "type")]
@@ -23,7 +28,7 @@ pub struct Problem {
 }
 
 impl Problem {
-    /// A problem of this HTTP status; the detail says what to do.
+    /// A problem of this HTTP status. The detail names what was wrong, and what to do.
     pub fn new(status: StatusCode, detail: impl Into<Cow<'static, str>>) -> Self {
         Self {
             kind: Cow::Borrowed("about:blank"),
@@ -35,7 +40,16 @@ impl Problem {
         }
     }
 
-    /// Adds a member beside the standard ones.
+    /// The answer to a request that failed because of a defect or the installation. It hides the reason, which is logged.
+    #[must_use]
+    pub fn internal() -> Self {
+        Self::new(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            "an error of this service; it has been logged",
+        )
+    }
+
+    /// Adds a member to the standard ones.
     #[must_use]
     pub fn with(mut self, name: &str, value: impl Serialize) -> Self {
         let value = serde_json::to_value(value).unwrap_or(Value::Null);
@@ -43,7 +57,7 @@ impl Problem {
         self
     }
 
-    /// Says when to try again, in whole seconds, at least one.
+    /// Adds the header `Retry-After`, in whole seconds, at least one.
     #[must_use]
     pub const fn retry_after(mut self, wait: Duration) -> Self {
         self.retry_after = Some(wait);
@@ -54,6 +68,26 @@ impl Problem {
     #[must_use]
     pub fn status(&self) -> StatusCode {
         StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
+    }
+}
+
+/// The one mapping of store errors to answers.
+impl From<DatabaseError> for Problem {
+    fn from(error: DatabaseError) -> Self {
+        match error {
+            DatabaseError::Unavailable(_) => {
+                tracing::warn!(%error, "a request could not be answered");
+                Self::new(
+                    StatusCode::SERVICE_UNAVAILABLE,
+                    "the store does not answer at the moment; try again",
+                )
+                .retry_after(STORE_RETRY)
+            }
+            DatabaseError::Refused(_) | DatabaseError::Broken(_) => {
+                tracing::error!(%error, "a request could not be answered");
+                Self::internal()
+            }
+        }
     }
 }
 
@@ -72,10 +106,27 @@ impl IntoResponse for Problem {
         }
         if self.status == StatusCode::UNAUTHORIZED.as_u16() {
             headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
-            // What Oracle's Notifications looks for before it sends the password of its URL.
+            // Oracle's Notifications sends the password of its URL only after this challenge.
             let basic = HeaderValue::from_static("Basic realm=\"tollgate\"");
             headers.append(header::WWW_AUTHENTICATE, basic);
         }
         response
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_store_error_becomes_503_with_retry_after_or_500_without_its_text() {
+        let down = DatabaseError::Unavailable(sqlx::Error::PoolTimedOut);
+        let broken = DatabaseError::Broken(sqlx::Error::Protocol("4111".to_owned()));
+        let response = Problem::from(down).into_response();
+        assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
+        assert_eq!(response.headers()[header::RETRY_AFTER], "2");
+        let problem = Problem::from(broken);
+        assert_eq!(problem.status(), StatusCode::INTERNAL_SERVER_ERROR);
+        assert!(!serde_json::to_string(&problem).unwrap().contains("4111"));
     }
 }

@@ -1,4 +1,4 @@
-//! Listening, and stopping without cutting a request off.
+//! Listens for connections, and stops without cutting requests off.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -16,18 +16,18 @@ use tower::{Service as _, ServiceExt as _};
 
 use crate::Shutdown;
 
-/// How long a caller may take to send a request's head, and a connection may be idle: one that holds a connection
-/// and says nothing takes the place of one that would.
+/// Timeout for the head of a request, and for an idle connection: connections that send nothing must not use up the file
+/// descriptors of others.
 const HEAD: Duration = Duration::from_secs(30);
 
-/// A port that is taken, before anything answers on it.
+/// A bound port on which nothing is answered yet.
 #[derive(Debug)]
 pub struct Bound {
     listener: TcpListener,
     address: SocketAddr,
 }
 
-/// Takes the address that a setting names. Port 0 takes any free one.
+/// Binds the address of a setting. Port 0 is any free one.
 ///
 /// # Errors
 /// Names the setting, and what to do.
@@ -41,16 +41,16 @@ pub async fn bind(setting: &str, address: SocketAddr) -> anyhow::Result<Bound> {
 }
 
 impl Bound {
-    /// The address it really has.
+    /// The bound address, with the port that was chosen.
     #[must_use]
     pub const fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// Answers until the shutdown, then lets the requests under way end, within the grace period.
+    /// Answers until the shutdown; then requests in flight end within the grace period.
     ///
     /// # Errors
-    /// Where the listener breaks.
+    /// The listener failed.
     pub async fn serve(self, app: Router, shutdown: Shutdown) -> anyhow::Result<()> {
         let mut builder = Builder::new(TokioExecutor::new());
         builder
@@ -72,13 +72,13 @@ impl Bound {
             let (stream, peer) = match accepted {
                 Ok(accepted) => accepted,
                 Err(error) => {
-                    // The peer has gone again, or there are no more file descriptors until others go.
-                    tracing::warn!(%error, "a connection could not be taken");
+                    // The peer closed it already, or there are no file descriptors left at the moment.
+                    tracing::warn!(%error, "a connection could not be accepted");
                     tokio::time::sleep(Duration::from_millis(100)).await;
                     continue;
                 }
             };
-            // Answers are small, and written at once.
+            // Answers are small and must not wait for more data.
             if let Err(error) = stream.set_nodelay(true) {
                 tracing::debug!(%error, "TCP_NODELAY");
             }
@@ -89,7 +89,7 @@ impl Bound {
                 .into_owned();
             let connection = connections.watch(connection);
             tokio::spawn(async move {
-                // A caller that breaks off, or is too slow, is no news.
+                // A caller that disconnects or is too slow is not an error of the service.
                 let _ = connection.await;
             });
         }
@@ -98,7 +98,7 @@ impl Bound {
             .await
             .is_err()
         {
-            tracing::warn!("requests were still under way at the end of the grace period");
+            tracing::warn!("requests were still in flight at the end of the grace period");
         }
         Ok(())
     }
@@ -112,7 +112,7 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn a_caller_that_does_not_end_its_head_is_cut_off_and_others_are_answered() {
+    async fn a_caller_that_does_not_finish_its_head_is_disconnected_and_others_are_answered() {
         let bound = bind("test.listen", SocketAddr::from(([127, 0, 0, 1], 0)))
             .await
             .unwrap();
@@ -132,7 +132,7 @@ mod tests {
         quick.read_to_string(&mut answer).await.unwrap();
         assert!(answer.ends_with("here"), "{answer}");
 
-        // The clock runs on whenever everybody waits for it.
+        // The paused clock advances while every task waits.
         let mut rest = Vec::new();
         let cut_off = tokio::time::timeout(2 * HEAD, slow.read_to_end(&mut rest));
         assert!(cut_off.await.is_ok(), "the connection is still open");

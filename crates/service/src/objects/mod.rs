@@ -1,4 +1,4 @@
-//! From a URL in the settings to an object store: a directory, or a bucket over the S3 protocol.
+//! Opens the object store of a URL: a directory, or a bucket over the S3 protocol.
 
 mod signing;
 
@@ -14,23 +14,23 @@ use url::Url;
 use crate::Secret;
 use crate::config::ConfigError;
 
-/// A store as the settings name it.
+/// The settings of a store.
 #[derive(Debug, Clone, Copy)]
 pub struct StoreSettings<'a> {
     /// `file://`, `s3://` or `memory://`.
     pub url: &'a str,
     /// The setting of the URL.
     pub url_setting: &'a str,
-    /// Options of the crate `object_store`, such as `aws_endpoint`; they come before the environment's `AWS_*`.
+    /// Options of the crate `object_store`, such as `aws_endpoint`; they take precedence over the variables `AWS_*`.
     pub options: &'a BTreeMap<String, Secret>,
     /// The setting of the options.
     pub options_setting: &'a str,
 }
 
-/// Opens a store. Gives it, and the path in it.
+/// Opens a store. Returns it, and the path in it.
 ///
 /// # Errors
-/// Names the setting at fault.
+/// Names the invalid setting.
 pub fn open(settings: StoreSettings<'_>) -> Result<(Arc<dyn ObjectStore>, Path), ConfigError> {
     let url = settings.url;
     let invalid = |reason: String| ConfigError::invalid(settings.url_setting, reason);
@@ -62,7 +62,7 @@ fn s3(settings: StoreSettings<'_>) -> Result<Arc<dyn ObjectStore>, ConfigError> 
     let mut builder = AmazonS3Builder::from_env()
         .with_url(settings.url)
         .with_crypto_provider(Arc::new(Signing))
-        // Requests are made again in one place, by whoever makes them.
+        // The caller retries.
         .with_retry(RetryConfig {
             max_retries: 0,
             ..RetryConfig::default()

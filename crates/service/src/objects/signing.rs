@@ -1,4 +1,4 @@
-//! Hashes for the signatures of S3 requests, by the library that is here anyway.
+//! Hashes for the signatures of S3 requests, by the crates `sha2` and `hmac`, which are in use anyway.
 
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use object_store::client::{
@@ -7,7 +7,7 @@ use object_store::client::{
 use object_store::{Error, Result};
 use sha2::{Digest as _, Sha256};
 
-/// See the module.
+/// The hashes of S3.
 #[derive(Debug)]
 pub(super) struct Signing;
 
@@ -33,12 +33,12 @@ impl CryptoProvider for Signing {
     }
 
     fn sign(&self, algorithm: SigningAlgorithm, _pem: &[u8]) -> Result<Box<dyn Signer>> {
-        // Google's way, not S3's.
+        // Used by Google, not by S3.
         unknown(&algorithm)
     }
 }
 
-/// A hash on its way, then its value.
+/// The state of a hash, then its value.
 #[derive(Default)]
 struct Context<S> {
     state: S,
@@ -76,6 +76,6 @@ fn of(source: impl std::error::Error + Send + Sync + 'static) -> Error {
 
 fn unknown<T>(algorithm: &impl std::fmt::Debug) -> Result<T> {
     Err(of(std::io::Error::other(format!(
-        "{algorithm:?} is not needed for S3, and not there"
+        "{algorithm:?} is not used by S3, and not supported"
     ))))
 }

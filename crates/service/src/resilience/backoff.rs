@@ -1,5 +1,5 @@
-//! When to try again: exponential backoff with full jitter (M. Brooker, «Exponential Backoff And Jitter», AWS
-//! Architecture Blog, 2015), and what the other side asks for. Pure: randomness is passed in.
+//! The wait before a retry: exponential backoff with full jitter (M. Brooker, "Exponential Backoff And Jitter", AWS
+//! Architecture Blog, 2015), and the `Retry-After` of the dependency. Pure: randomness is passed in.
 
 use std::time::Duration;
 
@@ -11,13 +11,13 @@ use crate::config::ConfigError;
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct RetryConfig {
-    /// Longest wait before the second attempt, in milliseconds.
+    /// Longest wait before the first retry, in milliseconds.
     pub base_ms: u64,
-    /// How much longer the wait may get each time.
+    /// Factor by which the longest wait grows with each failure.
     pub multiplier: f64,
     /// Longest wait, in milliseconds.
     pub cap_ms: u64,
-    /// Longest wait that a `Retry-After` is granted, in milliseconds.
+    /// Longest `Retry-After` that is honoured, in milliseconds.
     pub retry_after_cap_ms: u64,
 }
 
@@ -33,10 +33,10 @@ impl Default for RetryConfig {
 }
 
 impl RetryConfig {
-    /// Checks what one setting means for another. `section` is where it stands, such as `notifier.retry`.
+    /// Checks the ranges. `section` is the path of this section, such as `notifier.retry`.
     ///
     /// # Errors
-    /// Names the setting at fault.
+    /// Names the invalid setting.
     pub fn validate(&self, section: &str) -> Result<(), ConfigError> {
         let invalid = |member: &str, reason: String| {
             Err(ConfigError::invalid(format!("{section}.{member}"), reason))
@@ -53,18 +53,19 @@ impl RetryConfig {
         Ok(())
     }
 
-    /// How long to wait after `failed` failed attempts. `random` lies in 0…1, 1 excluded. Who asks for a longer wait
-    /// gets it, up to the cap, with the jitter on top, so that not all come back at once.
+    /// The wait after `failed` failed attempts. `random` lies in 0…1, 1 excluded. A `Retry-After` is honoured up to its
+    /// cap, with the jitter added to it, so that not all callers return at once.
     #[must_use]
-    pub fn wait(&self, failed: u32, random: f64, retry_after: Option<Duration>) -> Duration {
+    pub fn backoff(&self, failed: u32, random: f64, retry_after: Option<Duration>) -> Duration {
         let cap = Duration::from_millis(self.cap_ms);
         let exponent = i32::try_from(failed.saturating_sub(1)).unwrap_or(i32::MAX);
         let growth = self.multiplier.powi(exponent);
         let ceiling =
             Duration::try_from_secs_f64(Duration::from_millis(self.base_ms).as_secs_f64() * growth)
                 .map_or(cap, |ceiling| ceiling.min(cap));
-        let asked = retry_after.unwrap_or_default();
-        let granted = asked.min(Duration::from_millis(self.retry_after_cap_ms));
+        let granted = retry_after
+            .unwrap_or_default()
+            .min(Duration::from_millis(self.retry_after_cap_ms));
         granted + ceiling.mul_f64(random.clamp(0.0, 1.0))
     }
 }
@@ -101,7 +102,7 @@ mod tests {
             asked in proptest::option::of(0_u64..10_000_000),
         ) {
             prop_assert!(config.validate("retry").is_ok());
-            let wait = config.wait(failed, random, asked.map(Duration::from_millis));
+            let wait = config.backoff(failed, random, asked.map(Duration::from_millis));
             let granted = asked.unwrap_or(0).min(config.retry_after_cap_ms);
             prop_assert!(wait >= Duration::from_millis(granted));
             prop_assert!(wait <= Duration::from_millis(granted + config.cap_ms));
@@ -109,15 +110,15 @@ mod tests {
 
         #[test]
         fn the_ceiling_grows_with_every_failure_until_the_cap(config in config(), failed in 1_u32..1_000) {
-            let ceiling = |failed| config.wait(failed, 1.0, None);
+            let ceiling = |failed| config.backoff(failed, 1.0, None);
             prop_assert_eq!(ceiling(1), Duration::from_millis(config.base_ms));
             prop_assert!(ceiling(failed) <= ceiling(failed + 1));
         }
 
         #[test]
         fn the_whole_range_below_the_ceiling_is_used(config in config(), failed in 1_u32..50) {
-            prop_assert_eq!(config.wait(failed, 0.0, None), Duration::ZERO);
-            let (half, full) = (config.wait(failed, 0.5, None), config.wait(failed, 1.0, None));
+            prop_assert_eq!(config.backoff(failed, 0.0, None), Duration::ZERO);
+            let (half, full) = (config.backoff(failed, 0.5, None), config.backoff(failed, 1.0, None));
             prop_assert!((half.as_secs_f64() * 2.0 - full.as_secs_f64()).abs() < 1e-6);
         }
     }

@@ -1,4 +1,4 @@
-//! The layers together, on a clock that the test moves.
+//! Whole calls, on a paused clock.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -7,29 +7,30 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 use super::*;
+use crate::health::Health;
 
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
-enum Refusal {
-    #[error("away")]
-    Away,
+enum TestError {
+    #[error("down")]
+    Down,
     #[error("no answer within {0:?}")]
     Late(Duration),
-    #[error("refused")]
-    Refused,
+    #[error("rejected")]
+    Rejected,
 }
 
-impl CallError for Refusal {
+impl CallError for TestError {
     fn timed_out(limit: Duration) -> Self {
         Self::Late(limit)
     }
 
     fn is_outage(&self) -> bool {
-        *self != Self::Refused
+        *self != Self::Rejected
     }
 }
 
-fn limits() -> Limits {
-    Limits {
+fn config() -> DependencyConfig {
+    DependencyConfig {
         timeout: Duration::from_secs(1),
         concurrency: 2,
         retry: RetryConfig::default(),
@@ -38,175 +39,190 @@ fn limits() -> Limits {
     }
 }
 
-/// A dependency that can be down, and counts what reaches it.
+/// A dependency that can be down, and counts the attempts that reach it.
 #[derive(Debug, Default)]
-struct Far {
+struct Remote {
     down: AtomicBool,
-    asked: AtomicUsize,
-    under_way: AtomicUsize,
-    most: AtomicUsize,
+    attempts: AtomicUsize,
+    in_flight: AtomicUsize,
+    most_in_flight: AtomicUsize,
 }
 
-impl Far {
-    async fn ask(&self) -> Result<(), Refusal> {
-        self.asked.fetch_add(1, Ordering::Relaxed);
-        let now = self.under_way.fetch_add(1, Ordering::Relaxed) + 1;
-        self.most.fetch_max(now, Ordering::Relaxed);
+impl Remote {
+    async fn attempt(&self) -> Result<(), TestError> {
+        self.attempts.fetch_add(1, Ordering::Relaxed);
+        let now = self.in_flight.fetch_add(1, Ordering::Relaxed) + 1;
+        self.most_in_flight.fetch_max(now, Ordering::Relaxed);
         tokio::time::sleep(Duration::from_millis(10)).await;
-        self.under_way.fetch_sub(1, Ordering::Relaxed);
+        self.in_flight.fetch_sub(1, Ordering::Relaxed);
         if self.down.load(Ordering::Relaxed) {
-            return Err(Refusal::Away);
+            return Err(TestError::Down);
         }
         Ok(())
     }
 
-    fn asked(&self) -> usize {
-        self.asked.load(Ordering::Relaxed)
+    fn attempts(&self) -> usize {
+        self.attempts.load(Ordering::Relaxed)
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn calls_wait_out_an_outage_with_few_attempts_and_are_all_served_after_it() {
-    let far = Arc::new(Far::default());
-    far.down.store(true, Ordering::Relaxed);
+async fn during_an_outage_calls_make_few_attempts_and_all_are_answered_after_it() {
+    let remote = Arc::new(Remote::default());
+    remote.down.store(true, Ordering::Relaxed);
     let health = Health::default();
-    let dependency = Dependency::new("far", &limits(), Some((health.clone(), "far")));
+    let dependency = Dependency::new("remote", &config(), Some((health.clone(), "remote")));
     let calls: Vec<_> = (0..20)
         .map(|_| {
-            let (dependency, far) = (dependency.clone(), Arc::clone(&far));
-            tokio::spawn(async move { dependency.call(Patience::endless(), || far.ask()).await.1 })
+            let (dependency, remote) = (dependency.clone(), Arc::clone(&remote));
+            tokio::spawn(async move {
+                dependency
+                    .call(CallPolicy::unlimited(), || remote.attempt())
+                    .await
+                    .1
+            })
         })
         .collect();
     tokio::time::sleep(Duration::from_secs(60)).await;
     // Two at once until the third failure, then a probe a second at most.
-    assert!((10..70).contains(&far.asked()), "{}", far.asked());
-    assert_eq!(
-        health.reasons().get("far").map(String::as_str),
-        Some("away")
+    assert!(
+        (10..70).contains(&remote.attempts()),
+        "{}",
+        remote.attempts()
     );
-    far.down.store(false, Ordering::Relaxed);
+    assert_eq!(
+        health.reasons().get("remote").map(String::as_str),
+        Some("down")
+    );
+    remote.down.store(false, Ordering::Relaxed);
     for call in calls {
         assert!(call.await.unwrap().is_ok());
     }
     assert_eq!(dependency.circuit(), Circuit::Closed);
     assert!(health.is_ready());
-    assert_eq!(far.most.load(Ordering::Relaxed), 2);
+    assert_eq!(remote.most_in_flight.load(Ordering::Relaxed), 2);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_refusal_is_told_at_once_and_is_no_failure_of_the_dependency() {
-    let dependency = Dependency::new("far", &limits(), None);
+async fn a_rejection_is_returned_at_once_and_is_no_failure_of_the_dependency() {
+    let dependency = Dependency::new("remote", &config(), None);
     for _ in 0..10 {
         let (attempts, result) = dependency
-            .call(Patience::endless(), || async {
-                Err::<(), _>(Refusal::Refused)
+            .call(CallPolicy::unlimited(), || async {
+                Err::<(), _>(TestError::Rejected)
             })
             .await;
         assert_eq!(attempts, 1);
-        assert!(matches!(result, Err(Unserved::Failed(Refusal::Refused))));
+        assert!(matches!(
+            result,
+            Err(CallFailure::Rejected(TestError::Rejected))
+        ));
     }
     assert_eq!(dependency.circuit(), Circuit::Closed);
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_attempt_that_hangs_ends_in_time_and_counts_as_a_failure() {
-    let dependency = Dependency::new("far", &limits(), None);
+async fn an_attempt_that_hangs_times_out_and_counts_as_a_failure() {
+    let dependency = Dependency::new("remote", &config(), None);
     let begun = tokio::time::Instant::now();
     for _ in 0..3 {
         let (_, result) = dependency
             .call(
-                Patience::none(),
-                std::future::pending::<Result<(), Refusal>>,
+                CallPolicy::no_retry(),
+                std::future::pending::<Result<(), TestError>>,
             )
             .await;
-        assert!(matches!(result, Err(Unserved::GivenUp(_))));
+        assert!(matches!(result, Err(CallFailure::Unavailable(_))));
     }
     assert_eq!(begun.elapsed().as_secs(), 3);
     assert_eq!(dependency.circuit(), Circuit::Open);
-    // Who waits for nothing is told at once while the circuit is open.
+    // Without retries a call returns at once while the circuit is open.
     let (attempts, _) = dependency
         .call(
-            Patience::none(),
-            std::future::pending::<Result<(), Refusal>>,
+            CallPolicy::no_retry(),
+            std::future::pending::<Result<(), TestError>>,
         )
         .await;
     assert_eq!((attempts, begun.elapsed().as_secs()), (0, 3));
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_call_that_fails_while_others_are_served_is_given_back_after_its_attempts() {
-    let mut limits = limits();
-    limits.poison_after = Some(5);
-    let dependency = Dependency::new("far", &limits, None);
+async fn a_call_that_keeps_failing_while_others_succeed_is_rejected_as_poison() {
+    let mut config = config();
+    config.poison_after = Some(5);
+    let dependency = Dependency::new("remote", &config, None);
     let served = CancellationToken::new();
     let others = {
         let (dependency, served) = (dependency.clone(), served.clone());
         tokio::spawn(async move {
             while !served.is_cancelled() {
-                let good = dependency.call(Patience::endless(), || async { Ok::<_, Refusal>(()) });
+                let good =
+                    dependency.call(CallPolicy::unlimited(), || async { Ok::<_, TestError>(()) });
                 assert!(good.await.1.is_ok());
                 tokio::time::sleep(Duration::from_millis(1)).await;
             }
         })
     };
     let (attempts, result) = dependency
-        .call(Patience::endless(), || async {
-            Err::<(), _>(Refusal::Away)
+        .call(CallPolicy::unlimited(), || async {
+            Err::<(), _>(TestError::Down)
         })
         .await;
-    assert!(matches!(result, Err(Unserved::Failed(Refusal::Away))));
+    assert!(matches!(
+        result,
+        Err(CallFailure::Rejected(TestError::Down))
+    ));
     assert!((6..20).contains(&attempts), "{attempts}");
     served.cancel();
     others.await.unwrap();
 }
 
 #[tokio::test(start_paused = true)]
-async fn whoever_gives_up_leaves_the_wait_and_nothing_is_begun_once_it_is_pointless() {
-    let far = Far::default();
-    far.down.store(true, Ordering::Relaxed);
-    let dependency = Dependency::new("far", &limits(), None);
+async fn a_cancelled_call_stops_waiting_and_starts_no_attempt() {
+    let remote = Remote::default();
+    remote.down.store(true, Ordering::Relaxed);
+    let dependency = Dependency::new("remote", &config(), None);
     let token = CancellationToken::new();
-    let patience = Patience::endless().pointless_with(token.clone());
-    let call = dependency.call(patience.clone(), || far.ask());
+    let policy = CallPolicy::unlimited().cancelled_by(token.clone());
+    let call = dependency.call(policy.clone(), || remote.attempt());
     let end = async {
         tokio::time::sleep(Duration::from_secs(30)).await;
         token.cancel();
     };
     let ((_, result), ()) = tokio::join!(call, end);
-    assert!(matches!(result, Err(Unserved::GivenUp(_))));
-    let before = far.asked();
-    let (attempts, result) = dependency.call(patience, || far.ask()).await;
-    assert!(matches!(result, Err(Unserved::GivenUp(_))));
-    assert_eq!((attempts, far.asked()), (0, before));
+    assert!(matches!(result, Err(CallFailure::Unavailable(_))));
+    let before = remote.attempts();
+    let (attempts, result) = dependency.call(policy, || remote.attempt()).await;
+    assert!(matches!(result, Err(CallFailure::Unavailable(_))));
+    assert_eq!((attempts, remote.attempts()), (0, before));
 }
 
 #[tokio::test(start_paused = true)]
-async fn whoever_waits_no_longer_makes_no_further_attempt_and_learns_what_failed_the_last_one() {
-    let far = Far::default();
-    far.down.store(true, Ordering::Relaxed);
-    let mut limits = limits();
-    limits.breaker.failures = 100;
-    limits.retry.base_ms = 60_000;
-    limits.retry.cap_ms = 60_000;
-    let dependency = Dependency::new("far", &limits, None);
+async fn an_expired_call_makes_no_further_attempt_and_returns_its_last_error() {
+    let remote = Remote::default();
+    remote.down.store(true, Ordering::Relaxed);
+    let mut config = config();
+    config.breaker.failures = 100;
+    config.retry.base_ms = 60_000;
+    config.retry.cap_ms = 60_000;
+    let dependency = Dependency::new("remote", &config, None);
     let token = CancellationToken::new();
-    let patience = Patience::endless().over_with(token.clone());
-    let call = dependency.call(patience, || far.ask());
+    let policy = CallPolicy::unlimited().retry_until(token.clone());
+    let call = dependency.call(policy, || remote.attempt());
     let end = async {
         tokio::time::sleep(Duration::from_secs(300)).await;
-        // Its wait is over, and nothing else.
-        let asked = far.asked();
+        let attempted = remote.attempts();
         token.cancel();
-        asked
+        attempted
     };
-    let ((attempts, result), asked) = tokio::join!(call, end);
+    let ((attempts, result), attempted) = tokio::join!(call, end);
     assert!(matches!(
         result,
-        Err(Unserved::GivenUp(Some(Refusal::Away)))
+        Err(CallFailure::Unavailable(Some(TestError::Down)))
     ));
-    assert!(asked > 1);
+    assert!(attempted > 1);
     assert_eq!(
-        (usize::try_from(attempts).unwrap(), far.asked()),
-        (asked, asked)
+        (usize::try_from(attempts).unwrap(), remote.attempts()),
+        (attempted, attempted)
     );
 }

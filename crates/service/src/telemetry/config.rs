@@ -1,4 +1,4 @@
-//! Section `telemetry`, and OpenTelemetry's own variables where a setting is silent. Pure.
+//! Section `telemetry`, and the variables of OpenTelemetry for settings that are not given. Pure.
 //!
 //! <https://opentelemetry.io/docs/specs/otel/protocol/exporter/>
 
@@ -12,7 +12,7 @@ use super::headers::{checked, pairs};
 use crate::Secret;
 use crate::config::ConfigError;
 
-/// Traces kept where neither a caller nor what became of the payment decides.
+/// Ratio of sampled traces.
 const TRACE_RATIO: f64 = 0.01;
 const METRICS_INTERVAL_MS: u64 = 15_000;
 const TIMEOUT_MS: u64 = 10_000;
@@ -23,37 +23,36 @@ const TIMEOUT_MS: u64 = 10_000;
 pub struct TelemetryConfig {
     /// Log filter, such as `info` or `info,tollgate_scorer=debug`.
     pub log: String,
-    /// How log lines look.
+    /// The format of log lines.
     pub log_format: LogFormat,
-    /// Key of the hashes that stand for users in logs and traces. Without one, hashes of two processes cannot be
-    /// compared.
+    /// Key of the hashes of user ids in logs and traces. Without a key the hashes of two processes cannot be compared.
     pub user_key: Secret,
-    /// How users stand in traces.
+    /// How traces identify users.
     pub user_ids: UserIds,
-    /// Base URL of an OTLP endpoint; `/v1/traces`, `/v1/metrics` and `/v1/logs` are put behind it for HTTP.
+    /// Base URL of an OTLP endpoint; `/v1/traces`, `/v1/metrics` and `/v1/logs` are appended for HTTP.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub otlp_endpoint: String,
-    /// How it is spoken to.
+    /// The protocol of the endpoint.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub otlp_protocol: Option<OtlpProtocol>,
-    /// Sent with every export, such as `authorization`.
+    /// Headers of every export, such as `authorization`.
     pub otlp_headers: BTreeMap<String, Secret>,
-    /// Whole URL for traces instead; `none` sends none.
+    /// Complete URL for traces; `none` exports none.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub otlp_traces_endpoint: String,
-    /// Whole URL for metrics instead; `none` sends none.
+    /// Complete URL for metrics; `none` exports none.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub otlp_metrics_endpoint: String,
-    /// Whole URL for logs instead; `none` sends none.
+    /// Complete URL for logs; `none` exports none.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub otlp_logs_endpoint: String,
-    /// Share of the traces begun here that is kept, from 0 to 1. Blocked, for review, dead-lettered and failed are
-    /// kept whatever it is.
+    /// Ratio of the traces started here that are sampled, from 0 to 1. Blocked, for review, dead-lettered and failed are
+    /// always sampled.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub trace_ratio: Option<f64>,
 }
 
-/// How log lines look.
+/// The format of log lines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum LogFormat {
@@ -63,18 +62,18 @@ pub enum LogFormat {
     Text,
 }
 
-/// How users stand in traces.
+/// How traces identify users.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum UserIds {
     /// As keyed hashes, in `user.hash`.
     #[default]
     Hashed,
-    /// As they are, in `user.id`.
+    /// As user ids, in `user.id`.
     Plain,
 }
 
-/// How an OTLP endpoint is spoken to.
+/// The protocol of an OTLP endpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum OtlpProtocol {
     /// Protocol buffers in HTTP requests.
@@ -103,18 +102,18 @@ impl Default for TelemetryConfig {
     }
 }
 
-/// Where one kind of telemetry goes.
+/// The endpoint of one signal.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Target {
     pub(super) url: Url,
     pub(super) protocol: OtlpProtocol,
     pub(super) headers: BTreeMap<String, Secret>,
     pub(super) timeout: Duration,
-    /// PEM of the authority that the endpoint's certificate is of, where it is a private one.
+    /// PEM file of a private certificate authority.
     pub(super) ca_file: Option<String>,
 }
 
-/// Where telemetry goes.
+/// The endpoints of all signals.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Targets {
     pub(super) traces: Option<Target>,
@@ -124,7 +123,7 @@ pub(super) struct Targets {
     pub(super) metrics_interval: Duration,
 }
 
-/// The three kinds, as OpenTelemetry names them.
+/// The signals of OpenTelemetry.
 #[derive(Clone, Copy)]
 enum Signal {
     Traces,
@@ -142,19 +141,19 @@ impl Signal {
     }
 }
 
-/// What is in the environment under a name.
+/// Looks up a variable of the environment.
 pub(super) type Environment<'a> = &'a dyn Fn(&str) -> Option<String>;
 
 impl TelemetryConfig {
     /// Checks what can be checked without the environment.
     ///
     /// # Errors
-    /// Names the setting at fault.
+    /// Names the invalid setting.
     pub fn validate(&self) -> Result<(), ConfigError> {
         self.targets(&|_| None).map(drop)
     }
 
-    /// Where telemetry goes; none where nobody asked for it.
+    /// The endpoints; `None` if none is configured.
     pub(super) fn targets(
         &self,
         environment: Environment<'_>,
@@ -270,7 +269,7 @@ fn parse(setting: &str, text: &str) -> Result<Url, ConfigError> {
         .ok_or_else(|| ConfigError::invalid(setting, "must be a URL such as http://127.0.0.1:4318"))
 }
 
-/// The signal's own address behind a base; gRPC has one for all.
+/// The URL of a signal under a base URL; gRPC has one URL for all.
 fn under(mut base: Url, protocol: OtlpProtocol, signal: Signal) -> Url {
     if protocol == OtlpProtocol::HttpProtobuf {
         let path = format!("{}/v1/{}", base.path().trim_end_matches('/'), signal.name());
@@ -318,7 +317,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_sent_where_nobody_asked_for_it() {
+    fn nothing_is_exported_without_an_endpoint() {
         let config = TelemetryConfig::default();
         assert_eq!(targets(&config, &[]), None);
         let asked = ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://c:4318");
@@ -330,7 +329,7 @@ mod tests {
     }
 
     #[test]
-    fn a_base_is_completed_for_each_signal_and_a_whole_url_is_taken_as_it_is() {
+    fn a_base_url_is_completed_for_each_signal_and_a_complete_url_is_unchanged() {
         let config = TelemetryConfig {
             otlp_endpoint: "http://c:4318/".to_owned(),
             otlp_metrics_endpoint: "https://apm/20200101/opentelemetry/v1/metrics".to_owned(),
@@ -344,7 +343,7 @@ mod tests {
             "https://apm/20200101/opentelemetry/v1/metrics"
         );
         assert_eq!(all.logs, None);
-        // Settings go before variables, whole ones of these before bases.
+        // Settings take precedence over variables, complete URLs over base URLs.
         let base = ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://other:4318");
         let whole = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "http://whole/t");
         assert_eq!(targets(&config, &[base, whole]), Some(all));
@@ -355,7 +354,7 @@ mod tests {
     }
 
     #[test]
-    fn grpc_has_one_address_for_all() {
+    fn grpc_has_one_url_for_all_signals() {
         let variables = [
             ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://c:4317"),
             ("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc"),
@@ -366,7 +365,7 @@ mod tests {
     }
 
     #[test]
-    fn headers_are_decoded_and_those_of_settings_win() {
+    fn headers_are_decoded_and_those_of_settings_take_precedence() {
         let config = TelemetryConfig {
             otlp_headers: BTreeMap::from([("x".to_owned(), Secret::new("2"))]),
             ..TelemetryConfig::default()
@@ -387,7 +386,7 @@ mod tests {
     }
 
     #[test]
-    fn a_header_that_cannot_be_sent_or_is_the_exporters_own_is_refused_and_its_value_not_told() {
+    fn an_invalid_or_reserved_header_is_refused_without_its_value() {
         for (name, value) in [
             ("two words", "secret"),
             ("", "secret"),
@@ -423,7 +422,7 @@ mod tests {
     }
 
     #[test]
-    fn a_ratio_comes_from_the_setting_else_from_the_variables_else_it_is_the_default() {
+    fn the_ratio_is_the_setting_or_the_variable_or_the_default() {
         let endpoint = ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://c:4318");
         let ratio = |config: &TelemetryConfig, more: &[(&str, &str)]| {
             let variables: Vec<_> = more.iter().copied().chain([endpoint]).collect();
@@ -448,7 +447,7 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_fit_is_named() {
+    fn an_invalid_setting_is_named() {
         let set = |change: fn(&mut TelemetryConfig)| {
             let mut config = TelemetryConfig::default();
             change(&mut config);

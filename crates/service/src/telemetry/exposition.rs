@@ -1,6 +1,6 @@
-//! Reads what `/metrics` shows: what is sent elsewhere is what everybody sees. Pure.
+//! Parses the text of `/metrics`, so that exports elsewhere have the same values. Pure.
 //!
-//! <https://prometheus.io/docs/instrumenting/exposition_formats/>, as far as our own exporter writes it.
+//! <https://prometheus.io/docs/instrumenting/exposition_formats/>, as far as the exporter of this process writes it.
 
 use std::collections::BTreeMap;
 
@@ -10,15 +10,15 @@ pub type Labels = BTreeMap<String, String>;
 /// A line of the text.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Sample {
-    /// With `_bucket`, `_sum` and `_count` of a histogram.
+    /// The name; of a histogram with `_bucket`, `_sum` or `_count`.
     pub name: String,
-    /// Unescaped.
+    /// The labels, unescaped.
     pub labels: Labels,
-    /// The number.
+    /// The value.
     pub value: f64,
 }
 
-/// The samples of a text; lines that are none are passed over.
+/// The samples of a text. Other lines are ignored.
 pub fn samples(text: &str) -> impl Iterator<Item = Sample> {
     text.lines().filter_map(sample)
 }

@@ -1,4 +1,4 @@
-//! Headers that go with every export. Pure.
+//! The headers of every export. Pure.
 
 use std::collections::BTreeMap;
 
@@ -23,12 +23,12 @@ pub(super) fn pairs(name: &str, text: &str) -> Result<BTreeMap<String, Secret>, 
         .collect()
 }
 
-/// Headers under their names in small letters, as HTTP/2 has them, all of which can be sent.
+/// Checks the headers, and puts their names into lower case, as HTTP/2 requires.
 pub(super) fn checked(
     setting: &str,
     headers: BTreeMap<String, Secret>,
 ) -> Result<BTreeMap<String, Secret>, ConfigError> {
-    // The exporter's and the connection's own.
+    // Set by the exporter or the connection.
     const TAKEN: [&str; 8] = [
         "connection",
         "content-encoding",
@@ -43,10 +43,10 @@ pub(super) fn checked(
         let lower = name.to_lowercase();
         let wrong = |what: String| Err(ConfigError::invalid(setting, what));
         if HeaderName::from_bytes(lower.as_bytes()).is_err() {
-            return wrong(format!("{name:?} is no name of a header"));
+            return wrong(format!("{name:?} is not a valid header name"));
         }
         if TAKEN.contains(&&*lower) {
-            return wrong(format!("{name} is not to be set: the exporter sets it"));
+            return wrong(format!("{name} must not be set: the exporter sets it"));
         }
         let printable = |byte| matches!(byte, b' '..=b'~');
         if !value.expose().bytes().all(printable) {

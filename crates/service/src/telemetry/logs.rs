@@ -1,4 +1,4 @@
-//! Log lines on standard error, and their levels, which can be changed while the process runs.
+//! Log lines on standard error, and their filter, which can be changed while the process runs.
 
 use std::fmt;
 use std::io::IsTerminal as _;
@@ -21,7 +21,7 @@ use super::trace::SPAN_TARGET;
 
 static LEVELS: OnceLock<LogLevels> = OnceLock::new();
 
-/// The levels of this process, once its logs have been started.
+/// The log filter of this process, once its logs have been started.
 #[must_use]
 pub fn log_levels() -> Option<&'static LogLevels> {
     LEVELS.get()
@@ -29,7 +29,7 @@ pub fn log_levels() -> Option<&'static LogLevels> {
 
 type Handle = reload::Handle<EnvFilter, Registry>;
 
-/// Which log lines are told.
+/// The log filter in force.
 #[derive(Debug)]
 pub struct LogLevels {
     configured: String,
@@ -40,30 +40,30 @@ impl LogLevels {
     /// The filter in force.
     #[must_use]
     pub fn current(&self) -> String {
-        let told = self
+        let current = self
             .handles
             .first()
             .map(|handle| handle.with_current(ToString::to_string));
-        told.and_then(Result::ok).unwrap_or_default()
+        current.and_then(Result::ok).unwrap_or_default()
     }
 
-    /// Puts another filter in force.
+    /// Replaces the filter.
     ///
     /// # Errors
-    /// What is wrong with it; the one in force stays.
+    /// What is wrong with the new one; the current one stays in force.
     pub fn set(&self, text: &str) -> Result<(), String> {
         for handle in &self.handles {
             let filter = parse(text)?;
             handle.reload(filter).map_err(|error| error.to_string())?;
         }
-        let_libraries_tell();
+        set_max_level_of_log();
         Ok(())
     }
 
-    /// Puts the configured filter in force again.
+    /// Restores the configured filter.
     ///
     /// # Errors
-    /// Where the process's logs have ended.
+    /// The logs of the process have ended.
     pub fn reset(&self) -> Result<(), String> {
         self.set(&self.configured)
     }
@@ -71,7 +71,7 @@ impl LogLevels {
 
 fn parse(text: &str) -> Result<EnvFilter, String> {
     const EXPECTED: &str = "expected a filter such as info or info,tollgate_scorer=debug";
-    // A bare word would pass for the name of a module.
+    // The library accepts any word as the name of a module.
     let levels = ["off", "error", "warn", "info", "debug", "trace"];
     let is_level = |word: &str| levels.contains(&word.trim().to_lowercase().as_str());
     let mut words = text.split(',').filter(|word| !word.contains(['=', '[']));
@@ -81,13 +81,13 @@ fn parse(text: &str) -> Result<EnvFilter, String> {
     EnvFilter::try_new(text).map_err(|error| format!("{error}; {EXPECTED}"))
 }
 
-/// Libraries that log by the crate `log` ask nothing but this: what nobody wants is not even handed on.
-fn let_libraries_tell() {
+/// Sets the level of libraries that log by the crate `log`, so that lines below it are not created.
+fn set_max_level_of_log() {
     let most = filter::LevelFilter::current().to_string();
     log::set_max_level(most.parse().unwrap_or(log::LevelFilter::Trace));
 }
 
-/// Starts logging, and with `otlp` whatever of it goes there. A second call in one process changes nothing.
+/// Starts logging, with `otlp` also to its endpoint. A second call in one process has no effect.
 pub(super) fn start(config: &TelemetryConfig, otlp: Option<&Otlp>) -> anyhow::Result<()> {
     let filter = || parse(&config.log).map_err(|reason| anyhow::anyhow!("telemetry.log: {reason}"));
     let (levels, handle) = reload::Layer::new(filter()?);
@@ -109,11 +109,11 @@ pub(super) fn start(config: &TelemetryConfig, otlp: Option<&Otlp>) -> anyhow::Re
             .with_ansi(std::io::stderr().is_terminal())
             .boxed(),
     };
-    let mut layers = vec![lines.with_filter(asked_anew(levels)).boxed()];
+    let mut layers = vec![lines.with_filter(uncached(levels)).boxed()];
     if let Some(provider) = otlp.and_then(Otlp::logs) {
         let (levels, handle) = reload::Layer::new(filter()?);
         handles.push(handle);
-        // What sends them would otherwise tell of that, and send it.
+        // Otherwise each export would log lines that are exported again.
         let senders = ["hyper", "h2", "tonic", "tower", "reqwest", "opentelemetry"];
         let ours = filter::filter_fn(move |metadata| {
             !senders
@@ -122,7 +122,7 @@ pub(super) fn start(config: &TelemetryConfig, otlp: Option<&Otlp>) -> anyhow::Re
         })
         .with_max_level_hint(filter::LevelFilter::TRACE);
         let bridge = OpenTelemetryTracingBridge::new(provider);
-        layers.push(bridge.with_filter(asked_anew(levels.and(ours))).boxed());
+        layers.push(bridge.with_filter(uncached(levels.and(ours))).boxed());
     }
     if let Some(tracer) = otlp.and_then(Otlp::tracer) {
         let spans = tracing_opentelemetry::layer()
@@ -133,15 +133,15 @@ pub(super) fn start(config: &TelemetryConfig, otlp: Option<&Otlp>) -> anyhow::Re
             .with_tracked_inactivity(false);
         let ours = filter::filter_fn(|metadata| metadata.target() == SPAN_TARGET)
             .with_max_level_hint(filter::LevelFilter::INFO);
-        layers.push(spans.with_filter(asked_anew(ours)).boxed());
+        layers.push(spans.with_filter(uncached(ours)).boxed());
     }
-    // Fails only where a subscriber is set already, as in tests that start several services.
+    // Fails only if a subscriber is set already, as in tests that start several services.
     if tracing_subscriber::registry()
         .with(layers)
         .try_init()
         .is_ok()
     {
-        let_libraries_tell();
+        set_max_level_of_log();
         let configured = config.log.clone();
         let _ = LEVELS.set(LogLevels {
             configured,
@@ -151,15 +151,15 @@ pub(super) fn start(config: &TelemetryConfig, otlp: Option<&Otlp>) -> anyhow::Re
     Ok(())
 }
 
-/// A filter that is asked each time. Where its answer is kept by the callsite, that to another question may be taken for
-/// it: libraries ask whether something would be logged, log nothing, and leave behind what each layer has said.
-fn asked_anew(filter: impl Filter<Registry>) -> impl Filter<Registry> {
+/// A filter whose result is not cached by the callsite. A library may call `enabled!` and log nothing, which leaves the
+/// results of the layers behind: a cached result could then be that of another call.
+fn uncached(filter: impl Filter<Registry>) -> impl Filter<Registry> {
     let anew = filter::dynamic_filter_fn(|_, _| true);
-    // It bounds nothing; without saying so it would let everything be asked for, traces of libraries too.
+    // Without this hint the filter would enable all levels, those of libraries too.
     filter.and(anew.with_max_level_hint(filter::LevelFilter::TRACE))
 }
 
-/// A line of JSON with the trace and the span that it was told in.
+/// A line of JSON with the ids of its trace and span.
 struct WithTrace<F>(F);
 
 impl<S, N, F> FormatEvent<S, N> for WithTrace<F>
@@ -219,16 +219,16 @@ mod tests {
     }
 
     #[test]
-    fn a_library_that_asks_whether_it_should_log_and_does_not_hides_no_span() {
+    fn a_library_that_checks_the_level_and_logs_nothing_hides_no_span() {
         let spans = Arc::new(AtomicUsize::new(0));
         let ours = filter::filter_fn(|metadata| metadata.target() == SPAN_TARGET);
         let others = filter::filter_fn(|metadata| metadata.target() != SPAN_TARGET);
         let layers = vec![
             Counting(Arc::default())
-                .with_filter(asked_anew(others))
+                .with_filter(uncached(others))
                 .boxed(),
             Counting(Arc::clone(&spans))
-                .with_filter(asked_anew(ours))
+                .with_filter(uncached(ours))
                 .boxed(),
         ];
         tracing::subscriber::with_default(tracing_subscriber::registry().with(layers), || {
@@ -241,15 +241,15 @@ mod tests {
     }
 
     #[test]
-    fn what_no_filter_wants_is_not_asked_for() {
-        let level = |text| asked_anew(parse(text).unwrap()).max_level_hint();
+    fn the_level_of_a_filter_is_that_of_its_most_verbose_directive() {
+        let level = |text| uncached(parse(text).unwrap()).max_level_hint();
         assert_eq!(level("info"), Some(filter::LevelFilter::INFO));
         let named = level("error,tollgate_scorer=debug");
         assert_eq!(named, Some(filter::LevelFilter::DEBUG));
     }
 
     #[test]
-    fn a_filter_that_cannot_be_read_is_refused_with_what_would_do() {
+    fn an_invalid_filter_is_refused_with_an_example() {
         for wrong in ["loud", "info,nonsense", "tollgate_scorer=loud"] {
             let reason = parse(wrong).unwrap_err();
             assert!(reason.contains("info,tollgate_scorer=debug"), "{reason}");

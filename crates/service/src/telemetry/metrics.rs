@@ -9,7 +9,7 @@ const SECONDS: &[f64] = &[
     0.000_1, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0,
     10.0, 30.0,
 ];
-/// Upper bounds in seconds for what takes less than a millionth of one.
+/// Upper bounds in seconds for durations below a microsecond.
 const SHORT_SECONDS: &[f64] = &[
     0.000_000_1,
     0.000_000_25,
@@ -23,7 +23,7 @@ const SHORT_SECONDS: &[f64] = &[
     0.000_1,
     0.001,
 ];
-/// Upper bounds in seconds for what begins outside, and may have waited for long.
+/// Upper bounds in seconds for durations since an event outside Tollgate, which may be long ago.
 const LONG_SECONDS: &[f64] = &[
     0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 1_800.0,
     21_600.0, 86_400.0,
@@ -44,10 +44,10 @@ pub fn metrics_text() -> String {
     handle.render()
 }
 
-/// The process's metrics. Services in one process share them; their names tell them apart.
+/// The metrics of the process. Services in one process share them, and distinguish them by their names.
 pub fn metrics_handle() -> &'static PrometheusHandle {
     METRICS.get_or_init(|| {
-        // Of several that match, the whole name and then the longest suffix counts.
+        // If several match, the full name takes precedence, then the longest suffix.
         let builder = [
             (
                 Matcher::Full("tollgate_scorer_scoring_duration_seconds".to_owned()),
@@ -73,7 +73,7 @@ pub fn metrics_handle() -> &'static PrometheusHandle {
         .unwrap_or_default();
         let recorder = builder.build_recorder();
         let handle = recorder.handle();
-        // Fails only where somebody else set a recorder: then theirs is used, and this one shows nothing.
+        // Fails only if another recorder is set: then that one is used, and this one stays empty.
         let _ = metrics::set_global_recorder(recorder);
         handle
     })

@@ -1,8 +1,8 @@
-//! What a process tells of itself: logs on standard error, metrics at `/metrics`, and with an OTLP endpoint traces,
-//! metrics and logs there.
+//! Observability: logs on standard error, metrics at `/metrics`, and traces, metrics and logs to an OTLP endpoint.
 //!
-//! Invariants: no log line, metric or span holds an amount, a location or card data, and users stand in them as keyed
-//! hashes, unless a setting says otherwise. Telemetry never makes a payment wait: every queue is bounded, and what does not fit is counted and gone.
+//! Invariants: no log line, metric or span contains an amount, a location or card data, and users are keyed hashes unless a
+//! setting allows their ids. Telemetry never delays a payment: every queue is bounded, and items that do not fit are counted
+//! and dropped.
 
 mod config;
 pub mod exposition;
@@ -21,9 +21,9 @@ pub use logs::{LogLevels, log_levels};
 pub use metrics::{metrics_handle, metrics_text};
 pub use user_hash::user_attribute;
 
-/// How long what is still to be sent may take when the process ends.
-const FAREWELL: Duration = Duration::from_secs(3);
-/// Histograms keep every value until they are summed up.
+/// Timeout of the last export when the process ends.
+const LAST_EXPORT: Duration = Duration::from_secs(3);
+/// Interval of the upkeep of histograms, which keep every value until then.
 const UPKEEP: Duration = Duration::from_secs(5);
 
 /// The telemetry of a process that runs services.
@@ -34,11 +34,11 @@ pub struct Telemetry {
 }
 
 impl Telemetry {
-    /// Starts telling. `service` names the process where neither `OTEL_SERVICE_NAME` nor `OTEL_RESOURCE_ATTRIBUTES`
-    /// does.
+    /// Starts logs, metrics and traces. `service` names the process unless `OTEL_SERVICE_NAME` or
+    /// `OTEL_RESOURCE_ATTRIBUTES` do.
     ///
     /// # Errors
-    /// Names the setting at fault.
+    /// Names the invalid setting.
     pub fn start(service: &str, config: &TelemetryConfig) -> anyhow::Result<Self> {
         metrics_handle();
         user_hash::configure(config.user_ids, config.user_key.expose());
@@ -57,11 +57,11 @@ impl Telemetry {
         Ok(Self { otlp, upkeep })
     }
 
-    /// Sends what is still to be sent, and does not take long over it.
+    /// Exports what is queued, within a short timeout.
     pub async fn stop(self) {
         self.upkeep.abort();
         if let Some(otlp) = self.otlp {
-            otlp.stop(FAREWELL).await;
+            otlp.stop(LAST_EXPORT).await;
         }
     }
 }

@@ -1,9 +1,9 @@
-//! Who tells: <https://opentelemetry.io/docs/specs/semconv/resource/>.
+//! The resource of the telemetry: <https://opentelemetry.io/docs/specs/semconv/resource/>.
 
 use opentelemetry::KeyValue;
 use opentelemetry_sdk::Resource;
 
-/// The process. `OTEL_SERVICE_NAME` and `OTEL_RESOURCE_ATTRIBUTES` win over what is known here.
+/// The process. `OTEL_SERVICE_NAME` and `OTEL_RESOURCE_ATTRIBUTES` take precedence over the attributes set here.
 pub(super) fn resource(service: &str) -> Resource {
     let instance = format!("{:032x}", rand::random::<u128>());
     let known = Resource::builder_empty()
@@ -14,7 +14,7 @@ pub(super) fn resource(service: &str) -> Resource {
             KeyValue::new("service.instance.id", instance),
         ])
         .build();
-    // Its detectors read the two variables; what they find nothing for is said by the first one.
+    // Its detectors read the two variables; the attributes set here fill the gaps.
     let found = Resource::builder().build();
     let named = |key: &opentelemetry::Key| {
         let unnamed = key.as_str() == "service.name"

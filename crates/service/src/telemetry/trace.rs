@@ -1,9 +1,10 @@
-//! Traces: where a span begins, whether it is kept, and its way to the exporter.
+//! Traces: contexts, sampling, and the spans that are exported.
 //!
-//! Spans are made where it is known what became of them, from times taken before: whether a payment was blocked is known
-//! only then, and what is not kept costs next to nothing. Contexts, which travel ahead of their spans, are values.
+//! A span is created when its outcome is known, from times taken before: only then is it known whether a payment was
+//! blocked, and a span that is not sampled costs almost nothing. Contexts, which are propagated before their spans exist,
+//! are values.
 //!
-//! Without an OTLP endpoint for traces nothing is begun, and the contexts of callers are passed on as they came.
+//! Without an OTLP endpoint for traces no span is created, and the contexts of callers are propagated unchanged.
 
 use std::borrow::Cow;
 use std::sync::OnceLock;
@@ -25,17 +26,17 @@ pub use opentelemetry::{Array, StringValue, Value};
 
 /// The target of `tracing` spans that are part of traces.
 pub const SPAN_TARGET: &str = "tollgate::span";
-/// What a span that joins many traces links to at most, as OpenTelemetry has it by default.
+/// Most links of a span that joins many traces: the default of OpenTelemetry.
 pub const MAX_LINKS: usize = 128;
 
 static TRACING: OnceLock<Tracing> = OnceLock::new();
 
-/// What a process that traces has.
+/// The state of a process that traces.
 #[derive(Debug)]
 struct Tracing {
     queue: SpanQueue,
-    /// Traces begun here are kept whose id is below it.
-    kept_below: u64,
+    /// A trace that starts here is sampled if the lower half of its id is below this.
+    sampled_below: u64,
     budget: Budget,
     trimmed: Trimmed,
 }
@@ -48,7 +49,7 @@ impl Tracing {
             None => {
                 let trace_id: u128 = rand::random();
                 #[expect(clippy::cast_possible_truncation, reason = "the lower half")]
-                let sampled = (trace_id as u64) < self.kept_below;
+                let sampled = (trace_id as u64) < self.sampled_below;
                 TraceContext::new(trace_id.max(1), span_id(), sampled)
             }
         }
@@ -63,7 +64,7 @@ impl std::fmt::Debug for Trimmed {
     }
 }
 
-/// Begins tracing, once in a process.
+/// Starts tracing, once in a process.
 pub(super) fn start(queue: SpanQueue, ratio: f64) {
     #[expect(
         clippy::cast_possible_truncation,
@@ -71,10 +72,10 @@ pub(super) fn start(queue: SpanQueue, ratio: f64) {
         clippy::cast_precision_loss,
         reason = "a ratio from 0 to 1 of the range; the cast saturates"
     )]
-    let kept_below = (ratio * u64::MAX as f64) as u64;
+    let sampled_below = (ratio * u64::MAX as f64) as u64;
     let _ = TRACING.set(Tracing {
         queue,
-        kept_below,
+        sampled_below,
         budget: Budget {
             began: Instant::now(),
             taken: AtomicU64::new(0),
@@ -83,31 +84,31 @@ pub(super) fn start(queue: SpanQueue, ratio: f64) {
     });
 }
 
-/// Whether this process traces at all.
+/// Whether this process traces.
 #[must_use]
 pub fn is_on() -> bool {
     TRACING.get().is_some()
 }
 
-/// The context of a new span: behind its parent in the parent's trace, kept if that is; without a parent in a new
-/// trace, kept for a share of them. None where this process does not trace, or has just failed to tell.
+/// The context of a new span: a child of its parent, sampled if that is; without a parent the root of a new trace, sampled
+/// by the ratio. `None` if this process does not trace, or its last export failed.
 #[must_use]
 pub fn begin(parent: Option<TraceContext>) -> Option<TraceContext> {
     let tracing = TRACING.get()?;
-    let kept = parent.is_some_and(TraceContext::is_sampled);
-    tracing.queue.takes(kept).then_some(())?;
+    let sampled = parent.is_some_and(TraceContext::is_sampled);
+    tracing.queue.accepts(sampled).then_some(())?;
     tracing.context(parent)
 }
 
-/// As [`begin`], where only a trace that is kept is worth a context.
+/// As [`begin`], but `None` also for a trace that is not sampled.
 #[must_use]
 pub fn begin_kept(parent: Option<TraceContext>) -> Option<TraceContext> {
     let tracing = TRACING.get()?;
-    let kept = match parent {
+    let sampled = match parent {
         Some(parent) => parent.is_sampled(),
-        None => rand::random::<u64>() < tracing.kept_below,
+        None => rand::random::<u64>() < tracing.sampled_below,
     };
-    if !kept || !tracing.queue.takes(true) {
+    if !sampled || !tracing.queue.accepts(true) {
         return None;
     }
     match parent {
@@ -116,12 +117,12 @@ pub fn begin_kept(parent: Option<TraceContext>) -> Option<TraceContext> {
     }
 }
 
-/// As [`begin`], for a span that is kept whatever the share says: what became of it is worth it. Only of a flood of such
-/// a part is, so that telling of it takes no time from deciding.
+/// As [`begin`], for a span that is sampled regardless of the ratio because of its outcome. The number of them in a second
+/// is limited, so that tracing takes no time from decisions.
 #[must_use]
 pub fn begin_always(parent: Option<TraceContext>) -> Option<TraceContext> {
     let tracing = TRACING.get()?;
-    tracing.queue.takes(true).then_some(())?;
+    tracing.queue.accepts(true).then_some(())?;
     if !parent.is_some_and(TraceContext::is_sampled) && !tracing.budget.take(Instant::now()) {
         tracing.trimmed.0.increment(1);
         return None;
@@ -129,23 +130,23 @@ pub fn begin_always(parent: Option<TraceContext>) -> Option<TraceContext> {
     Some(tracing.context(parent)?.with_sampled(true))
 }
 
-/// How many a second may be kept against the share.
+/// The limit of spans in a second that are sampled regardless of the ratio.
 #[derive(Debug)]
 struct Budget {
     began: Instant,
-    /// The second, counted from then, in the upper half; how many were taken in it in the lower.
+    /// Upper half: the second since `began`. Lower half: the number taken in it.
     taken: AtomicU64,
 }
 
 impl Budget {
-    const A_SECOND: u64 = 500;
+    const PER_SECOND: u64 = 500;
 
     fn take(&self, now: Instant) -> bool {
         let second = now.saturating_duration_since(self.began).as_secs() & 0xffff_ffff;
         let next = |taken: u64| {
             let in_this = taken >> 32 == second;
             let number = if in_this { taken & 0xffff_ffff } else { 0 };
-            (number < Self::A_SECOND).then_some(second << 32 | (number + 1))
+            (number < Self::PER_SECOND).then_some(second << 32 | (number + 1))
         };
         self.taken
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, next)
@@ -171,7 +172,7 @@ fn scope_name(scope: &'static str) -> Cow<'static, str> {
     }
 }
 
-/// The context as OpenTelemetry's own crates have it.
+/// The context as a type of OpenTelemetry's crates.
 #[must_use]
 pub fn to_otel(context: TraceContext) -> SpanContext {
     SpanContext::new(
@@ -183,7 +184,7 @@ pub fn to_otel(context: TraceContext) -> SpanContext {
     )
 }
 
-/// The current `tracing` span's context, or that of whatever it stands in.
+/// The context of the current `tracing` span, or that of its surroundings.
 #[must_use]
 pub fn current() -> Option<TraceContext> {
     let current = opentelemetry::Context::current();
@@ -196,13 +197,13 @@ pub fn current() -> Option<TraceContext> {
     )
 }
 
-/// What is done within this belongs to the context: `tracing` spans stand in it, and log lines tell it.
+/// An OpenTelemetry context with this span: it is the parent of `tracing` spans within, and log lines contain its ids.
 #[must_use]
 pub fn within(context: TraceContext) -> opentelemetry::Context {
     opentelemetry::Context::new().with_remote_span_context(to_otel(context))
 }
 
-/// A span that is being made. It is exported when it [ends](Span::end), if its context says that it is kept.
+/// A span under construction. It is exported when it [ends](Span::end), if its context is sampled.
 #[derive(Debug)]
 pub struct Span {
     context: TraceContext,
@@ -218,7 +219,7 @@ pub struct Span {
 }
 
 impl Span {
-    /// A span of a part of Tollgate, such as `scorer`, that begins now.
+    /// A span of a part of Tollgate, such as `scorer`, that starts now.
     #[must_use]
     pub fn new(
         scope: &'static str,
@@ -241,34 +242,34 @@ impl Span {
         }
     }
 
-    /// Its own context.
+    /// The context of the span.
     #[must_use]
     pub const fn context(&self) -> TraceContext {
         self.context
     }
 
-    /// It began then.
+    /// Sets the start.
     #[must_use]
     pub const fn since(mut self, began: SystemTime) -> Self {
         self.began = began;
         self
     }
 
-    /// Its parent is another process's.
+    /// Marks the parent as remote.
     #[must_use]
     pub const fn behind_remote(mut self) -> Self {
         self.remote_parent = true;
         self
     }
 
-    /// With an attribute.
+    /// Adds an attribute.
     #[must_use]
     pub fn with(mut self, key: &'static str, value: impl Into<Value>) -> Self {
         self.set(key, value);
         self
     }
 
-    /// With an attribute, where there is a value.
+    /// Adds an attribute, if there is a value.
     #[must_use]
     pub fn with_some(self, key: &'static str, value: Option<impl Into<Value>>) -> Self {
         match value {
@@ -282,30 +283,30 @@ impl Span {
         self.attributes.push(KeyValue::new(key, value));
     }
 
-    /// With links to spans of other traces; what is beyond the limit is counted.
+    /// Adds links to spans of other traces. Links beyond the limit are counted.
     #[must_use]
     pub fn linked_to(mut self, links: impl IntoIterator<Item = TraceContext>) -> Self {
         self.links.extend(links);
         self
     }
 
-    /// It failed: a short stable word for the kind of failure, and what there is to say of it, without values.
+    /// Sets the status to failed. `kind` is a short stable word; the description must contain no values of a record.
     pub fn fail(&mut self, kind: &str, description: impl Into<Cow<'static, str>>) {
         self.set("error.type", kind.to_owned());
         self.status = Status::error(description);
     }
 
-    /// Keeps it, whatever was said when its trace began.
+    /// Samples the span, regardless of the decision at the start of its trace.
     pub const fn keep(&mut self) {
         self.context = self.context.with_sampled(true);
     }
 
-    /// It ends now.
+    /// Ends the span now.
     pub fn end(self) {
         self.end_at(SystemTime::now());
     }
 
-    /// It ended then.
+    /// Ends the span at this time.
     pub fn end_at(self, ended: SystemTime) {
         if !self.context.is_sampled() {
             return;
@@ -340,7 +341,7 @@ impl Span {
             span_kind: self.kind,
             name: self.name,
             start_time: self.began,
-            // A clock that was set back in between makes no negative durations.
+            // The clock may have been set back.
             end_time: ended.max(self.began),
             attributes: self.attributes,
             dropped_attributes_count: 0,
@@ -361,7 +362,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn of_a_flood_so_many_a_second_are_kept_and_no_more() {
+    fn no_more_than_the_limit_of_a_second_are_sampled() {
         let began = Instant::now();
         let budget = Budget {
             began,
@@ -370,7 +371,7 @@ mod tests {
         for second in [0, 1, 7] {
             let now = began + Duration::from_secs(second);
             let kept = (0..10_000).filter(|_| budget.take(now)).count();
-            assert_eq!(kept as u64, Budget::A_SECOND);
+            assert_eq!(kept as u64, Budget::PER_SECOND);
         }
     }
 }

@@ -1,5 +1,5 @@
-//! What stands for a user in traces: a keyed hash, by which spans of one user can be told to belong together, and which
-//! nobody without the key can try user ids on; or the user itself, where a setting says so.
+//! The identification of a user in traces: a keyed hash, which groups the spans of a user and cannot be reversed by trying
+//! user ids without the key; or the user id itself, if a setting allows it.
 
 use std::sync::OnceLock;
 
@@ -11,7 +11,7 @@ use super::config::UserIds;
 static KEY: OnceLock<[u8; 16]> = OnceLock::new();
 static PLAIN: OnceLock<()> = OnceLock::new();
 
-/// Sets how users are told, once in a process; an empty key is left to chance.
+/// Sets how users are identified, once in a process. An empty key is replaced by a random one.
 pub(super) fn configure(ids: UserIds, key: &str) {
     if !key.is_empty() {
         let _ = KEY.set(derived(key.as_bytes()));
@@ -21,7 +21,7 @@ pub(super) fn configure(ids: UserIds, key: &str) {
     }
 }
 
-/// The attribute that tells a user, by OpenTelemetry's names: `user.hash`, or `user.id` where that is wanted.
+/// The attribute of a user, by OpenTelemetry's names: `user.hash`, or `user.id` if that is configured.
 #[must_use]
 pub fn user_attribute(user_id: &[u8]) -> (&'static str, String) {
     if PLAIN.get().is_some() {
@@ -30,14 +30,14 @@ pub fn user_attribute(user_id: &[u8]) -> (&'static str, String) {
     ("user.hash", user_hash(user_id))
 }
 
-/// Keys are of any length, and SipHash wants sixteen bytes.
+/// The 16 bytes that SipHash needs, from a key of any length.
 fn derived(key: &[u8]) -> [u8; 16] {
     let mut sixteen = [0; 16];
     sixteen.copy_from_slice(&Sha256::digest(key)[..16]);
     sixteen
 }
 
-/// Sixteen hexadecimal digits that stand for a user.
+/// The hash of a user id: 16 hexadecimal digits.
 fn user_hash(user_id: &[u8]) -> String {
     let key = KEY.get_or_init(rand::random);
     hash(key, user_id)

@@ -14,6 +14,7 @@ use anyhow::Context as _;
 use serde::Deserialize;
 use tollgate_service::Shutdown;
 use tollgate_service::config::Settings;
+use tollgate_service::supervisor::RunningService;
 use tollgate_service::telemetry::Telemetry;
 
 use crate::all_in_one::{AllInOne, Configs};
@@ -133,13 +134,17 @@ pub(crate) struct Api {
 
 impl Api {
     fn new(running: &AllInOne) -> anyhow::Result<Self> {
+        let url = |service: &RunningService, path: &str| {
+            let address = service.address.context("the service has no API")?;
+            anyhow::Ok(format!("http://{address}{path}"))
+        };
         Ok(Self {
             client: reqwest::Client::builder()
                 .no_proxy()
                 .timeout(Duration::from_secs(35))
                 .build()?,
-            transactions: format!("http://{}/v1/transactions", running.ingest.address),
-            stats: format!("http://{}/v1/stats", running.persistence.address),
+            transactions: url(&running.ingest, "/v1/transactions")?,
+            stats: url(&running.persistence, "/v1/stats")?,
         })
     }
 

@@ -57,22 +57,23 @@ fn reason(contribution: &Contribution) -> String {
     let points = contribution.points;
     let of = |value: Option<f64>| value.unwrap_or_default();
     match contribution.indicator {
-        Indicator::HighVelocity => format!(
+        Indicator::HIGH_VELOCITY => format!(
             "{} transactions in 5 min (+{points:.0})",
             contribution.count.unwrap_or_default()
         ),
-        Indicator::HighAmount => format!("high amount (+{points:.1})"),
-        Indicator::GeographicAnomaly => {
+        Indicator::HIGH_AMOUNT => format!("high amount (+{points:.1})"),
+        Indicator::GEOGRAPHIC_ANOMALY => {
             format!(
                 "{:.0} km at {:.0} km/h (+{points:.0})",
                 of(contribution.distance_km),
                 of(contribution.speed_kmh)
             )
         }
-        Indicator::SuspiciousPattern => match contribution.count {
+        Indicator::SUSPICIOUS_PATTERN => match contribution.count {
             Some(count) => format!("same amount {count} times (+{points:.0})"),
             None => format!("round amount (+{points:.0})"),
         },
+        other => format!("{other} (+{points:.1})"),
     }
 }
 

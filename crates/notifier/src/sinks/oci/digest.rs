@@ -11,9 +11,9 @@ use tollgate_types::{Decision, Status, Timestamp, Transaction};
 
 use crate::alert::Alert;
 
-/// An alert as a message tells it.
+/// An alert in a message.
 #[derive(Serialize)]
-struct Told<'a> {
+struct ListedAlert<'a> {
     alert_type: &'static str,
     transaction_id: &'a str,
     user_id: &'a str,
@@ -21,11 +21,11 @@ struct Told<'a> {
     status: Status,
     /// Every digit of it, as a number.
     amount: Option<Box<RawValue>>,
-    indicators: tollgate_types::Indicators,
+    indicators: &'a tollgate_types::Indicators,
     timestamp: Timestamp,
 }
 
-impl<'a> Told<'a> {
+impl<'a> ListedAlert<'a> {
     fn of(alert: &'a Alert) -> Self {
         let amount = transaction(alert, |transaction| transaction.amount.to_string());
         Self {
@@ -35,7 +35,7 @@ impl<'a> Told<'a> {
             fraud_score: alert.fraud_score,
             status: alert.status,
             amount: amount.and_then(|text| RawValue::from_string(text).ok()),
-            indicators: alert.fraud_indicators,
+            indicators: &alert.fraud_indicators,
             timestamp: alert.processed_at,
         }
     }
@@ -54,7 +54,7 @@ struct Digest<'a> {
     alerts: usize,
     blocked: usize,
     review: usize,
-    worst: &'a [Told<'a>],
+    worst: &'a [ListedAlert<'a>],
     not_listed: usize,
     /// Where all of them can be read.
     decisions: Vec<String>,
@@ -63,7 +63,7 @@ struct Digest<'a> {
 /// Title and body of the message for one alert.
 pub(super) fn single(alert: &Alert) -> (String, String) {
     let title = format!("Fraud Alert - {}", alert.status.name().to_uppercase());
-    (title, json(&Told::of(alert)))
+    (title, json(&ListedAlert::of(alert)))
 }
 
 /// Title and body of the message for many.
@@ -79,7 +79,8 @@ pub(super) fn of(alerts: &[Arc<Alert>], decisions_url: &str) -> (String, String)
             .then(b.fraud_score.total_cmp(&a.fraud_score))
             .then(a.processed_at.cmp(&b.processed_at))
     });
-    let told: Vec<Told<'_>> = ordered.into_iter().map(Told::of).collect();
+    let alerts_by_severity: Vec<ListedAlert<'_>> =
+        ordered.into_iter().map(ListedAlert::of).collect();
     let decisions = pointers(alerts, decisions_url, blocked, review);
     let body = |listed: usize| {
         json(&Digest {
@@ -87,15 +88,15 @@ pub(super) fn of(alerts: &[Arc<Alert>], decisions_url: &str) -> (String, String)
             alerts: alerts.len(),
             blocked,
             review,
-            worst: &told[..listed],
-            not_listed: told.len() - listed,
+            worst: &alerts_by_severity[..listed],
+            not_listed: alerts_by_severity.len() - listed,
             decisions: decisions.clone(),
         })
     };
     let fits =
         |listed: usize| Notifications::request_bytes(&title, &body(listed)) <= MAX_REQUEST_BYTES;
     // The largest number that fits; none of them always does.
-    let (mut listed, mut too_many) = (0, told.len() + 1);
+    let (mut listed, mut too_many) = (0, alerts_by_severity.len() + 1);
     while too_many - listed > 1 {
         let middle = usize::midpoint(listed, too_many);
         if fits(middle) {
@@ -145,7 +146,7 @@ fn json(message: &impl Serialize) -> String {
 mod tests {
     use proptest::prelude::*;
     use serde_json::Value;
-    use tollgate_types::Indicators;
+    use tollgate_types::{Indicator, Indicators};
 
     use super::*;
     use crate::alert::AlertKey;
@@ -165,7 +166,7 @@ mod tests {
             },
             status,
             fraud_score: score,
-            fraud_indicators: Indicators::default(),
+            fraud_indicators: Indicators::from_iter(Indicator::intern("card_testing")),
             processed_at: time,
             json: json.to_string().into(),
             event_time: Timestamp::MIN,
@@ -180,7 +181,7 @@ mod tests {
         let body: Value = serde_json::from_str(&body).unwrap();
         let expected = serde_json::json!({
             "alert_type": "fraud_detection", "transaction_id": "t1", "user_id": "u\"1", "fraud_score": 82.5,
-            "status": "blocked", "amount": 1250.50, "indicators": [], "timestamp": "2026-02-02T02:40:00Z",
+            "status": "blocked", "amount": 1250.50, "indicators": ["card_testing"], "timestamp": "2026-02-02T02:40:00Z",
         });
         assert_eq!(body, expected);
     }

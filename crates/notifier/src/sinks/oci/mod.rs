@@ -1,4 +1,4 @@
-//! A message to a topic of Oracle's Notifications, for one alert or for many.
+//! A message to a topic of Oracle's Notifications, with one alert or with many.
 
 mod digest;
 
@@ -11,7 +11,7 @@ use super::Failure;
 use crate::alert::Alert;
 use crate::config::OciSpec;
 
-/// When a topic that has no room for a message is asked again.
+/// Wait before the retry after a topic's limit was exceeded.
 const BUSY: Duration = Duration::from_secs(2);
 
 #[derive(Debug)]
@@ -30,7 +30,7 @@ impl OciSink {
         }
     }
 
-    /// A message whose answer was lost is sent again: the API has no idempotency token.
+    /// A message without an answer is sent again: the API has no idempotency token.
     pub(super) async fn deliver(&self, alerts: &[Arc<Alert>]) -> Result<(), Failure> {
         let (title, body) = match alerts {
             [alert] => digest::single(alert),
@@ -44,7 +44,7 @@ impl OciSink {
                 }
             } else {
                 Failure::Retry {
-                    // Oracle's word for how long does not get through the SDK.
+                    // The SDK does not expose `Retry-After`.
                     after: failure.is_busy().then_some(BUSY),
                     reason: failure.to_string(),
                 }

@@ -8,8 +8,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
-use tollgate_persistence::{Persistence, PersistenceConfig, start};
+use tollgate_persistence::{PersistenceConfig, start};
 use tollgate_service::Shutdown;
+use tollgate_service::supervisor::RunningService;
 
 pub(crate) use log::Log;
 pub(crate) use sample::Sample;
@@ -56,7 +57,7 @@ pub(crate) async fn run<F: Future<Output = ()> + 'static>(
 pub(crate) struct Service {
     pub(crate) log: Log,
     shutdown: Shutdown,
-    persistence: Persistence,
+    persistence: RunningService,
     http: reqwest::Client,
 }
 
@@ -98,8 +99,10 @@ impl Service {
     }
 
     pub(crate) fn request(&self, method: reqwest::Method, path: &str) -> reqwest::RequestBuilder {
-        self.http
-            .request(method, format!("http://{}{path}", self.persistence.address))
+        self.http.request(
+            method,
+            format!("http://{}{path}", self.persistence.address.unwrap()),
+        )
     }
 
     pub(crate) async fn text(&self, path: &str) -> (u16, String) {
@@ -147,7 +150,7 @@ impl Service {
         .await;
     }
 
-    /// What `/readyz` says.
+    /// The answer of `/readyz`.
     pub(crate) async fn readiness(&self) -> (u16, Value) {
         let url = format!("http://{}/readyz", self.persistence.admin_address);
         let response = self.http.get(url).send().await.unwrap();
@@ -176,7 +179,7 @@ impl Service {
         self.log
     }
 
-    /// Waits for an end that nobody asked for.
+    /// Waits until the service ends by itself.
     pub(crate) async fn failure(self) -> String {
         let ended = tokio::time::timeout(DEADLINE, self.persistence.join())
             .await

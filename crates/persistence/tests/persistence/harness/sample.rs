@@ -55,7 +55,7 @@ impl Sample {
         )
     }
 
-    /// Members in the order in which the service gives them back, so that texts can be compared.
+    /// Members in the order in which the service returns them, so that texts can be compared.
     pub(crate) fn decision(&self) -> String {
         let quoted = |text: &str| serde_json::to_string(text).unwrap();
         let contributions: Vec<String> = self

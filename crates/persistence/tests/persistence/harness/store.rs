@@ -96,14 +96,14 @@ impl TestStore {
         }
     }
 
-    /// Takes the store away from its writer: PostgreSQL from everybody, SQLite by a lock on the file.
-    pub(crate) async fn take_away(&self) -> Away<'_> {
+    /// Makes the store unavailable to the writer: PostgreSQL to all connections, SQLite by a lock on the file.
+    pub(crate) async fn break_down(&self) -> Outage<'_> {
         match self.kind {
             Kind::Sqlite => {
                 let mut lock = self.sqlite().await;
                 lock.execute("PRAGMA journal_mode = WAL").await.unwrap();
                 lock.execute("BEGIN IMMEDIATE").await.unwrap();
-                Away {
+                Outage {
                     store: self,
                     lock: Some(lock),
                 }
@@ -119,7 +119,7 @@ impl TestStore {
                     self.name
                 ))
                 .await;
-                Away {
+                Outage {
                     store: self,
                     lock: None,
                 }
@@ -128,14 +128,14 @@ impl TestStore {
     }
 }
 
-/// A store that is away until it is given back.
-pub(crate) struct Away<'a> {
+/// A store that is down until it is repaired.
+pub(crate) struct Outage<'a> {
     store: &'a TestStore,
     lock: Option<SqliteConnection>,
 }
 
-impl Away<'_> {
-    pub(crate) async fn give_back(self) {
+impl Outage<'_> {
+    pub(crate) async fn repair(self) {
         match self.lock {
             Some(mut lock) => drop(lock.execute("ROLLBACK").await.unwrap()),
             None => {

@@ -1,4 +1,4 @@
-//! Metrics as `/metrics` shows them, in OTLP's form. Pure.
+//! Converts the text of `/metrics` to OTLP. Pure.
 
 use std::collections::BTreeMap;
 
@@ -12,14 +12,14 @@ use opentelemetry_proto::tonic::metrics::v1::{
 
 use crate::telemetry::exposition::{Labels, Sample};
 
-/// When counting began and when it was looked at, in nanoseconds since 1970.
+/// The start of counting and the time of the values, in nanoseconds since 1970.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Times {
     pub(super) start: u64,
     pub(super) now: u64,
 }
 
-/// The metrics of a text in Prometheus's format.
+/// The metrics of a text in the format of Prometheus.
 pub(super) fn metrics(text: &str, times: Times) -> Vec<Metric> {
     let mut kinds = BTreeMap::new();
     for line in text.lines() {
@@ -69,7 +69,7 @@ pub(super) fn metrics(text: &str, times: Times) -> Vec<Metric> {
         .collect()
 }
 
-/// The unit that a name ends with, as UCUM has it.
+/// The unit at the end of a name, by UCUM.
 fn unit(name: &str) -> &'static str {
     let name = name.strip_suffix("_total").unwrap_or(name);
     match name.rsplit('_').next() {
@@ -93,7 +93,7 @@ fn numbers(samples: Vec<Sample>, times: Times) -> Vec<NumberDataPoint> {
         .collect()
 }
 
-/// One histogram by its labels: Prometheus counts a bucket's values and all that are less, OTLP the bucket's alone.
+/// Histograms by their labels. A bucket of Prometheus is cumulative, one of OTLP is not.
 fn histograms(samples: Vec<Sample>, times: Times) -> Vec<HistogramDataPoint> {
     #[derive(Default)]
     struct Parts {
@@ -183,7 +183,7 @@ c_seconds_count{x=\"1\"} 6
 ";
 
     #[test]
-    fn every_kind_arrives_as_what_it_is_with_unit_labels_and_times() {
+    fn each_kind_is_converted_with_unit_labels_and_times() {
         let all = metrics(TEXT, Times { start: 1, now: 2 });
         let named: Vec<(&str, &str)> = all
             .iter()

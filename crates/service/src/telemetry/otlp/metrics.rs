@@ -1,4 +1,4 @@
-//! Sends the metrics, all of them, every so often.
+//! Exports all metrics at a fixed interval.
 
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -21,7 +21,7 @@ use super::{queue, transport};
 use crate::telemetry::config::{OtlpProtocol, Target};
 use crate::telemetry::metrics_text;
 
-/// The task that sends.
+/// The task that exports.
 #[derive(Debug)]
 pub(super) struct MetricsSender {
     task: tokio::task::JoinHandle<()>,
@@ -29,25 +29,25 @@ pub(super) struct MetricsSender {
 }
 
 #[derive(Debug)]
-enum Way {
+enum Transport {
     Http(transport::HttpSender),
     Grpc(Box<(MetricsServiceClient<Channel>, MetadataMap)>),
 }
 
 struct Exporter {
-    way: Way,
+    transport: Transport,
     target: Target,
     resource: ProtoResource,
     began: SystemTime,
     sent: Counter,
     failed: Counter,
-    told: Mutex<Option<std::time::Instant>>,
+    logged: Mutex<Option<std::time::Instant>>,
 }
 
 impl std::fmt::Debug for Exporter {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Exporter")
-            .field("way", &self.way)
+            .field("transport", &self.transport)
             .finish_non_exhaustive()
     }
 }
@@ -59,24 +59,24 @@ impl MetricsSender {
         resource: &Resource,
         every: Duration,
     ) -> anyhow::Result<Self> {
-        let way = match target.protocol {
+        let transport = match target.protocol {
             OtlpProtocol::HttpProtobuf => {
-                Way::Http(clients.sender(target, &transport::Cause::default())?)
+                Transport::Http(clients.sender(target, &transport::Cause::default())?)
             }
             OtlpProtocol::Grpc => {
                 let client = MetricsServiceClient::new(transport::channel(target)?);
-                Way::Grpc(Box::new((client, transport::metadata(target)?)))
+                Transport::Grpc(Box::new((client, transport::metadata(target)?)))
             }
         };
         let items = |outcome: &'static str| counter!("tollgate_telemetry_items_total", "signal" => "metrics", "outcome" => outcome);
         let exporter = Arc::new(Exporter {
-            way,
+            transport,
             target: target.clone(),
             resource: proto(resource),
             began: SystemTime::now(),
             sent: items("sent"),
             failed: items("failed"),
-            told: Mutex::default(),
+            logged: Mutex::default(),
         });
         let sending = Arc::clone(&exporter);
         let task = tokio::spawn(async move {
@@ -122,14 +122,14 @@ impl Exporter {
             Ok(()) => self.sent.increment(number),
             Err(error) => {
                 self.failed.increment(number);
-                queue::failed("metrics", &format!("{error:#}"), &self.told);
+                queue::failed("metrics", &format!("{error:#}"), &self.logged);
             }
         }
     }
 
     async fn send(&self, body: ExportMetricsServiceRequest) -> anyhow::Result<()> {
-        match &self.way {
-            Way::Http(sender) => {
+        match &self.transport {
+            Transport::Http(sender) => {
                 let mut request = Request::post(self.target.url.as_str())
                     .header("content-type", "application/x-protobuf");
                 for (name, value) in transport::headers(&self.target) {
@@ -144,8 +144,8 @@ impl Exporter {
                     .map_err(|error| anyhow::anyhow!(error))?;
                 anyhow::ensure!(answer.status().is_success(), "HTTP {}", answer.status());
             }
-            Way::Grpc(way) => {
-                let (client, metadata) = &**way;
+            Transport::Grpc(client) => {
+                let (client, metadata) = &**client;
                 let mut request = tonic::Request::new(body);
                 *request.metadata_mut() = metadata.clone();
                 client.clone().export(request).await?;

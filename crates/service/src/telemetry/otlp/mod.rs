@@ -1,7 +1,7 @@
-//! To an OTLP endpoint: <https://opentelemetry.io/docs/specs/otlp/>.
+//! Exports to an OTLP endpoint: <https://opentelemetry.io/docs/specs/otlp/>.
 //!
-//! Invariant: nothing here is waited for. Spans and log lines stand in queues of a fixed length; what comes when they
-//! are full is gone, counted, and told once a minute.
+//! Invariant: no caller waits for an export. Spans and log lines wait in queues of a fixed length; further ones are dropped
+//! and counted, and a warning is logged once a minute.
 
 mod convert;
 mod metrics;
@@ -30,11 +30,12 @@ use queue::Counted;
 pub(super) use queue::SpanQueue;
 use transport::{Cause, Clients};
 
-/// A log line was told when it was seen. Its callsite, a file and a line, is no name of an event.
+/// Sets the time of a log record to the time at which it was observed, and removes its event name, which is a file and a
+/// line.
 #[derive(Debug)]
-struct Timed;
+struct ObservedTime;
 
-impl LogProcessor for Timed {
+impl LogProcessor for ObservedTime {
     fn emit(&self, record: &mut SdkLogRecord, _: &InstrumentationScope) {
         if let Some(seen) = record.observed_timestamp() {
             record.set_timestamp(seen);
@@ -47,7 +48,7 @@ impl LogProcessor for Timed {
     }
 }
 
-/// What sends.
+/// The exporters.
 #[derive(Debug)]
 pub(super) struct Otlp {
     spans: Option<(SpanQueue, SdkTracer)>,
@@ -56,7 +57,7 @@ pub(super) struct Otlp {
 }
 
 impl Otlp {
-    /// Starts sending. To be called within the runtime that outlives it.
+    /// Starts the exporters. Must be called within a runtime that outlives them.
     pub(super) fn start(service: &str, targets: Targets) -> anyhow::Result<Self> {
         let resource = resource(service);
         let mut clients = Clients::default();
@@ -88,7 +89,7 @@ impl Otlp {
                 let exporter = Counted::new("logs", exporter, cause);
                 let processor = BatchLogProcessor::builder(exporter).build();
                 let provider = SdkLoggerProvider::builder()
-                    .with_log_processor(Timed)
+                    .with_log_processor(ObservedTime)
                     .with_log_processor(processor)
                     .with_resource(resource.clone());
                 Some(provider.build())
@@ -108,7 +109,7 @@ impl Otlp {
         })
     }
 
-    /// For `tracing` spans.
+    /// The tracer for `tracing` spans.
     pub(super) fn tracer(&self) -> Option<SdkTracer> {
         self.spans.as_ref().map(|(_, tracer)| tracer.clone())
     }
@@ -117,14 +118,14 @@ impl Otlp {
         self.logs.as_ref()
     }
 
-    /// Sends what there is, for so long at most.
+    /// Exports what is queued, for at most `timeout`.
     pub(super) async fn stop(self, timeout: Duration) {
         let Self {
             spans,
             logs,
             metrics,
         } = self;
-        // Their threads wait for answers that this runtime brings.
+        // Their threads wait for I/O of this runtime, so that they must not block it.
         let queues = tokio::task::spawn_blocking(move || {
             if let Some((queue, _)) = spans {
                 let _ = queue.shutdown_with_timeout(timeout);
@@ -138,7 +139,7 @@ impl Otlp {
                 metrics.stop(timeout).await;
             }
         };
-        // What could not be sent is counted and told already.
+        // Items that could not be exported have been counted and logged.
         let _ = tokio::join!(queues, metrics);
     }
 }

@@ -1,4 +1,4 @@
-//! The queue of spans in front of the exporter, and what is counted on the way.
+//! The queue of spans in front of the exporter, and the counts of exported and dropped items.
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -15,35 +15,35 @@ use opentelemetry_sdk::trace::{
 
 use super::transport::Cause;
 
-/// Spans that may wait: some megabytes.
+/// Most spans that wait: some megabytes.
 const QUEUE: usize = 8_192;
 const BATCH: usize = 512;
-/// Spans of a quiet process wait so long.
+/// Longest time a span waits for its batch to fill.
 const DELAY: Duration = Duration::from_secs(1);
-/// So long after a failure no span is made.
-const TRIED_AGAIN: Duration = Duration::from_secs(5);
-/// A failure that goes on is told so often.
-const TOLD_AGAIN: Duration = Duration::from_secs(60);
+/// No span is created for this long after a failed export.
+const PAUSE: Duration = Duration::from_secs(5);
+/// Interval of the log lines for a failure that persists.
+const LOG_INTERVAL: Duration = Duration::from_secs(60);
 
-/// The queue. Clones share it.
+/// The queue of spans. Clones share it.
 #[derive(Debug, Clone)]
 pub(crate) struct SpanQueue {
     processor: Arc<BatchSpanProcessor>,
     waiting: Arc<AtomicUsize>,
-    away: Arc<Away>,
+    pause: Arc<Pause>,
     dropped: Dropped,
 }
 
-/// Whether the endpoint has just refused what it was sent. Then no span is made for a while: what cannot be told costs
-/// nothing, and the contexts of callers go on as where nothing is traced.
+/// Whether the last export failed. Then no span is created for a while, so that spans that cannot be exported cost nothing;
+/// the contexts of callers are propagated as if tracing were off.
 #[derive(Debug)]
-struct Away {
+struct Pause {
     began: Instant,
-    /// Milliseconds after that, or 0.
+    /// Milliseconds since `began`, or 0.
     until: AtomicU64,
 }
 
-impl Away {
+impl Pause {
     fn new() -> Self {
         Self {
             began: Instant::now(),
@@ -51,14 +51,14 @@ impl Away {
         }
     }
 
-    fn is_at(&self, now: impl FnOnce() -> Instant) -> bool {
+    fn is_active(&self, now: impl FnOnce() -> Instant) -> bool {
         let until = self.until.load(Ordering::Relaxed);
         until > 0 && self.milliseconds(now()) < until
     }
 
-    fn tell(&self, taken: bool, now: Instant) {
-        let pause = u64::try_from(TRIED_AGAIN.as_millis()).unwrap_or(u64::MAX);
-        let until = if taken {
+    fn record(&self, accepted: bool, now: Instant) {
+        let pause = u64::try_from(PAUSE.as_millis()).unwrap_or(u64::MAX);
+        let until = if accepted {
             0
         } else {
             self.milliseconds(now) + pause
@@ -89,7 +89,7 @@ impl SpanQueue {
     ) -> Self {
         let exporter = Counted::new("spans", exporter, cause);
         let waiting = Arc::clone(&exporter.waiting);
-        let away = Arc::clone(&exporter.away);
+        let pause = Arc::clone(&exporter.pause);
         let config = BatchConfigBuilder::default()
             .with_max_queue_size(QUEUE)
             .with_max_export_batch_size(BATCH)
@@ -102,25 +102,25 @@ impl SpanQueue {
         Self {
             processor: Arc::new(processor),
             waiting,
-            away,
+            pause,
             dropped: Dropped(
                 counter!("tollgate_telemetry_items_total", "signal" => "spans", "outcome" => "dropped"),
             ),
         }
     }
 
-    /// Whether spans are worth beginning. `kept` says that one will be, and is counted if not.
-    pub(crate) fn takes(&self, kept: bool) -> bool {
-        let away = self.away.is_at(Instant::now);
-        if away && kept {
+    /// Whether spans can be exported. With `sampled` a span that cannot is counted as dropped.
+    pub(crate) fn accepts(&self, sampled: bool) -> bool {
+        let pause = self.pause.is_active(Instant::now);
+        if pause && sampled {
             self.dropped.0.increment(1);
         }
-        !away
+        !pause
     }
 
-    /// Adds a span. One for which there is no room is not even made.
+    /// Adds a span. It is not created if the queue is full.
     pub(crate) fn put(&self, span: impl FnOnce() -> SpanData) {
-        if !self.takes(true) {
+        if !self.accepts(true) {
             return;
         }
         if self.waiting.fetch_add(1, Ordering::Relaxed) >= QUEUE {
@@ -148,17 +148,17 @@ impl SpanProcessor for SpanQueue {
     }
 }
 
-/// An exporter whose results are counted.
+/// An exporter that counts its results.
 pub(super) struct Counted<E> {
     inner: E,
     signal: &'static str,
     cause: Cause,
-    /// Items that are on their way here or being sent.
+    /// Items in the queue or in the current export.
     waiting: Arc<AtomicUsize>,
-    away: Arc<Away>,
+    pause: Arc<Pause>,
     sent: Counter,
     failed: Counter,
-    told: Mutex<Option<Instant>>,
+    logged: Mutex<Option<Instant>>,
 }
 
 impl<E> std::fmt::Debug for Counted<E> {
@@ -177,10 +177,10 @@ impl<E> Counted<E> {
             signal,
             cause,
             waiting: Arc::default(),
-            away: Arc::new(Away::new()),
+            pause: Arc::new(Pause::new()),
             sent: items("sent"),
             failed: items("failed"),
-            told: Mutex::default(),
+            logged: Mutex::default(),
         }
     }
 
@@ -191,27 +191,27 @@ impl<E> Counted<E> {
             &self.failed
         };
         counter.increment(items as u64);
-        self.away.tell(result.is_ok(), Instant::now());
+        self.pause.record(result.is_ok(), Instant::now());
         if let Err(error) = result {
             let cause = self.cause.lock().unwrap_or_else(PoisonError::into_inner);
             let reason = match &*cause {
                 Some(cause) => format!("{error}: {cause}"),
                 None => error.to_string(),
             };
-            failed(self.signal, &reason, &self.told);
+            failed(self.signal, &reason, &self.logged);
         }
     }
 }
 
-/// Says that an export failed, once a minute.
-pub(super) fn failed(signal: &'static str, reason: &str, told: &Mutex<Option<Instant>>) {
-    let mut told = told.lock().unwrap_or_else(PoisonError::into_inner);
-    if told.is_none_or(|at| at.elapsed() >= TOLD_AGAIN) {
-        *told = Some(Instant::now());
+/// Logs a failed export, once a minute.
+pub(super) fn failed(signal: &'static str, reason: &str, logged: &Mutex<Option<Instant>>) {
+    let mut logged = logged.lock().unwrap_or_else(PoisonError::into_inner);
+    if logged.is_none_or(|at| at.elapsed() >= LOG_INTERVAL) {
+        *logged = Some(Instant::now());
         tracing::warn!(
             signal,
             reason,
-            "the OTLP endpoint does not take what it is sent; it is counted, and gone"
+            "an export to the OTLP endpoint failed; its items are counted and dropped"
         );
     }
 }
@@ -260,7 +260,7 @@ mod tests {
     use super::*;
     use crate::telemetry::trace;
 
-    /// Takes nothing until it is let.
+    /// Blocks while its lock is held.
     #[derive(Debug, Clone, Default)]
     struct Held(Arc<Mutex<Vec<SpanData>>>);
 
@@ -279,7 +279,7 @@ mod tests {
         trace::Span::new("test", SpanKind::Internal, "test", context, None).data_for_test()
     }
 
-    /// Refuses what it gets as long as it is told to.
+    /// Fails while the flag is set.
     #[derive(Debug, Clone, Default)]
     struct Refusing(Arc<std::sync::atomic::AtomicBool>);
 
@@ -293,24 +293,24 @@ mod tests {
     }
 
     #[test]
-    fn after_a_refusal_no_span_is_made_until_it_is_time_to_try_again() {
+    fn after_a_failed_export_no_span_is_created_for_a_while() {
         let exporter = Refusing::default();
         exporter.0.store(true, Ordering::Relaxed);
         let resource = Resource::builder_empty().build();
         let queue = SpanQueue::new(exporter, Cause::default(), &resource);
-        assert!(queue.takes(true));
+        assert!(queue.accepts(true));
         queue.put(data);
         let _ = queue.force_flush();
-        assert!(!queue.takes(true));
-        queue.put(|| panic!("it is not to be made"));
-        let then = Instant::now() + TRIED_AGAIN;
-        assert!(!queue.away.is_at(|| then));
-        queue.away.tell(true, Instant::now());
-        assert!(queue.takes(true));
+        assert!(!queue.accepts(true));
+        queue.put(|| panic!("it must not be created"));
+        let then = Instant::now() + PAUSE;
+        assert!(!queue.pause.is_active(|| then));
+        queue.pause.record(true, Instant::now());
+        assert!(queue.accepts(true));
     }
 
     #[test]
-    fn an_exporter_that_stands_still_costs_spans_and_no_more_memory_than_the_queue() {
+    fn an_exporter_that_hangs_costs_spans_and_no_more_memory_than_the_queue() {
         let exporter = Held::default();
         let sent = exporter.clone();
         let queue = SpanQueue::new(
@@ -318,7 +318,7 @@ mod tests {
             Cause::default(),
             &Resource::builder_empty().build(),
         );
-        let standing_still = sent.0.lock().unwrap();
+        let hanging = sent.0.lock().unwrap();
         let mut made = 0;
         for _ in 0..3 * QUEUE {
             queue.put(|| {
@@ -327,7 +327,7 @@ mod tests {
             });
         }
         assert_eq!(made, QUEUE);
-        drop(standing_still);
+        drop(hanging);
         queue
             .shutdown_with_timeout(Duration::from_secs(10))
             .unwrap();

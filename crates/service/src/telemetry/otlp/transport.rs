@@ -1,4 +1,4 @@
-//! The two ways to an OTLP endpoint, over the one OpenSSL of the process.
+//! The two transports to an OTLP endpoint, HTTP and gRPC, with the OpenSSL of the process.
 
 use std::collections::HashMap;
 use std::str::FromStr as _;
@@ -18,10 +18,10 @@ use crate::telemetry::config::Target;
 
 const CONNECT: Duration = Duration::from_secs(5);
 
-/// Why the last request got no answer. Exporters say only that it was the network.
+/// Why the last request got no answer: the errors of the exporters lack the cause.
 pub(super) type Cause = Arc<Mutex<Option<String>>>;
 
-/// HTTP clients, one for each authority that endpoints' certificates may be of: to read authorities takes a while.
+/// HTTP clients, one for each file of certificate authorities: reading the authorities takes long.
 #[derive(Debug, Default)]
 pub(super) struct Clients(HashMap<Option<String>, reqwest::Client>);
 
@@ -46,7 +46,7 @@ impl Clients {
         Ok(client)
     }
 
-    /// To be called within the runtime.
+    /// Must be called within the runtime.
     pub(super) fn sender(&mut self, target: &Target, cause: &Cause) -> anyhow::Result<HttpSender> {
         Ok(HttpSender {
             client: self.client(target.ca_file.as_ref())?,
@@ -57,7 +57,7 @@ impl Clients {
     }
 }
 
-/// Sends by HTTP for exporters, whose threads are not the runtime's.
+/// The HTTP client of exporters, whose threads are outside the runtime.
 #[derive(Debug, Clone)]
 pub(super) struct HttpSender {
     client: reqwest::Client,
@@ -75,7 +75,7 @@ impl HttpClient for HttpSender {
             let mut request: reqwest::Request = request.try_into()?;
             *request.timeout_mut() = Some(timeout);
             let answer = client.execute(request).await;
-            // The URL may hold a key.
+            // The URL may contain a key.
             let answer = answer.map_err(reqwest::Error::without_url);
             *cause.lock().unwrap_or_else(PoisonError::into_inner) =
                 answer.as_ref().err().map(|error| with_causes(error));
@@ -117,7 +117,7 @@ pub(super) fn channel(target: &Target) -> anyhow::Result<Channel> {
     let secure = url.scheme() == "https";
     let port = url.port_or_known_default().unwrap_or(4317);
     if secure {
-        // TLS is the connector's, below: the library itself knows only another one.
+        // TLS is that of the connector below: the library itself supports only another one.
         url = format!(
             "http://{}:{port}",
             target.url.host_str().unwrap_or_default()

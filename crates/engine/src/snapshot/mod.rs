@@ -1,0 +1,11 @@
+//! Histories outside an engine: their bytes ([`Engine::write_histories`](crate::Engine::write_histories)), and the file
+//! around them ([`write`], [`read`]). Where snapshots are stored, and when one is used, is the scorer's part.
+//!
+//! Invariant: an engine that has read histories scores as the one that wrote them would have.
+
+mod format;
+mod histories;
+
+pub use format::{FORMAT, Header, UnreadableSnapshot, read, write};
+use format::{FORMAT_BUILT_IN, FORMAT_FURTHER};
+pub use histories::UnreadableHistory;

@@ -1,0 +1,75 @@
+//! The queries for decisions that both stores share. A [`Dialect`] holds their differences.
+
+use sqlx::{Database, Encode, QueryBuilder, Type};
+use tollgate_types::{Status, Timestamp};
+
+use super::Filter;
+
+/// The differences between the stores.
+pub(super) trait Dialect: Database<Arguments: Default> {
+    /// `SELECT` with the columns of a decision, up to `FROM`.
+    const SELECT: &'static str;
+    /// A time as the driver takes it.
+    type Time: for<'q> Encode<'q, Self> + Type<Self>;
+
+    fn time(time: Timestamp) -> Self::Time;
+
+    /// The condition for a status. It is a literal, since the index of alerts cannot be used with a parameter.
+    fn status(status: Status) -> &'static str;
+}
+
+/// The decisions on transactions with this id, at most two.
+pub(super) fn decisions<DB>(transaction_id: &str, user_id: Option<&str>) -> QueryBuilder<DB>
+where
+    DB: Dialect,
+    for<'q> &'q str: Encode<'q, DB> + Type<DB>,
+{
+    let mut query = QueryBuilder::new(DB::SELECT);
+    query.push("fraud_analysis a JOIN transactions t USING (user_id, transaction_id) WHERE a.transaction_id = ");
+    query.push_bind(transaction_id);
+    if let Some(user_id) = user_id {
+        query.push(" AND a.user_id = ").push_bind(user_id);
+    }
+    query.push(" LIMIT 2");
+    query
+}
+
+/// Up to `limit` decisions, newest first.
+pub(super) fn page<DB>(filter: &Filter, limit: u32) -> QueryBuilder<DB>
+where
+    DB: Dialect,
+    for<'q> &'q str: Encode<'q, DB> + Type<DB>,
+    for<'q> i64: Encode<'q, DB> + Type<DB>,
+{
+    let mut query = QueryBuilder::new(DB::SELECT);
+    // The page is cut before the join, so that no plan joins more than a page.
+    query.push("(SELECT * FROM fraud_analysis WHERE true");
+    if let Some(status) = filter.status {
+        query.push(" AND ").push(DB::status(status));
+    }
+    if let Some(user_id) = &filter.user_id {
+        query.push(" AND user_id = ").push_bind(user_id.as_str());
+    }
+    if let Some(from) = filter.from {
+        query.push(" AND event_time >= ").push_bind(DB::time(from));
+    }
+    if let Some(to) = filter.to {
+        query.push(" AND event_time < ").push_bind(DB::time(to));
+    }
+    if let Some(after) = &filter.after {
+        query
+            .push(" AND (event_time, user_id, transaction_id) < (")
+            .push_bind(DB::time(after.event_time));
+        query.push(", ").push_bind(after.user_id.as_str());
+        query
+            .push(", ")
+            .push_bind(after.transaction_id.as_str())
+            .push(")");
+    }
+    query
+        .push(" ORDER BY event_time DESC, user_id DESC, transaction_id DESC LIMIT ")
+        .push_bind(i64::from(limit));
+    query.push(") a JOIN transactions t USING (user_id, transaction_id)");
+    query.push(" ORDER BY a.event_time DESC, a.user_id DESC, a.transaction_id DESC");
+    query
+}

@@ -1,0 +1,78 @@
+//! The checks of single members: ids, amount and timestamp. Errors name the member and never its value.
+
+use std::borrow::Cow;
+
+use super::MAX_ID_BYTES;
+use crate::{Amount, Rejection, Timestamp};
+
+/// What kind of JSON value a text is, for errors.
+pub(super) fn kind(raw: &str) -> &'static str {
+    match raw.as_bytes().first() {
+        Some(b'"') => "a string",
+        Some(b'{') => "an object",
+        Some(b'[') => "an array",
+        Some(b't' | b'f') => "a boolean",
+        Some(b'n') => "null",
+        _ => "a number",
+    }
+}
+
+/// The text of a JSON string, borrowed where it holds no escape.
+fn string<'a>(field: &'static str, raw: &'a str) -> Result<Cow<'a, str>, Rejection> {
+    let Some(inner) = raw
+        .strip_prefix('"')
+        .and_then(|rest| rest.strip_suffix('"'))
+    else {
+        return Err(Rejection::new(
+            field,
+            format!("expected a string, found {}", kind(raw)),
+        ));
+    };
+    if !inner.contains('\\') {
+        return Ok(Cow::Borrowed(inner));
+    }
+    serde_json::from_str(raw).map(Cow::Owned).map_err(|_| {
+        Rejection::new(
+            field,
+            "holds an escape that is no character, such as half a surrogate pair",
+        )
+    })
+}
+
+pub(super) fn id<'a>(field: &'static str, raw: Option<&'a str>) -> Result<Cow<'a, str>, Rejection> {
+    let raw = raw.ok_or_else(|| Rejection::new(field, "is missing"))?;
+    // At most six bytes of text encode one byte of value, so a megabyte is refused before it is decoded.
+    if raw.starts_with('"') && raw.len() > 6 * MAX_ID_BYTES + 2 {
+        return Err(Rejection::new(field, "must be 1 to 128 bytes long"));
+    }
+    let text = string(field, raw)?;
+    if text.is_empty() || text.len() > MAX_ID_BYTES {
+        return Err(Rejection::new(field, "must be 1 to 128 bytes long"));
+    }
+    if text.contains('\0') {
+        return Err(Rejection::new(
+            field,
+            "must not hold U+0000, which no store keeps",
+        ));
+    }
+    Ok(text)
+}
+
+pub(super) fn amount(raw: Option<&str>) -> Result<Amount, Rejection> {
+    let raw = raw.ok_or_else(|| Rejection::new("amount", "is missing"))?;
+    let parsed = match raw.as_bytes().first() {
+        Some(b'"') => Amount::parse_decimal(&string("amount", raw)?),
+        Some(b'-' | b'0'..=b'9') => Amount::parse_number(raw),
+        _ => {
+            let reason = format!("expected a number or a decimal string, found {}", kind(raw));
+            return Err(Rejection::new("amount", reason));
+        }
+    };
+    parsed.map_err(|error| Rejection::new("amount", error.to_string()))
+}
+
+pub(super) fn timestamp(raw: Option<&str>) -> Result<Timestamp, Rejection> {
+    let raw = raw.ok_or_else(|| Rejection::new("timestamp", "is missing"))?;
+    Timestamp::parse(&string("timestamp", raw)?)
+        .map_err(|error| Rejection::new("timestamp", error.to_string()))
+}
