@@ -1,19 +1,19 @@
 #!/usr/bin/env bash
-# From a checkout to a running Tollgate in OKE: images, secrets, manifests, jobs, rollouts, and one transaction through it.
+# Deploys a checkout of Tollgate to OKE: images, secrets, manifests, jobs, rollouts, and a smoke test with one transaction.
 #
 # usage: deploy/oci-deploy.sh [OPTION…]
-#   --terraform-outputs FILE  settings, NAME=value a line: terraform output -raw env_file >FILE
+#   --terraform-outputs FILE  settings, one NAME=value per line: terraform output -raw env_file >FILE
 #   --tag TAG                 of the images (default: the commit that is checked out)
 #   --platform PLATFORM       of the cluster's nodes (default: linux/amd64)
 #   --skip-images             the images of this tag are in the registry already
 #   --endpoint NAME           of the cluster: PUBLIC_ENDPOINT (default), PRIVATE_ENDPOINT or VCN_HOSTNAME
-#   --context NAME            this context of your kubeconfig, instead of asking OKE for one
+#   --context NAME            use this context of your kubeconfig instead of requesting one from OKE
 #   --timeout SECONDS         for the jobs, for each rollout and for the smoke test (default: 600)
-#   --dry-run                 print the plan and what is missing for it; call nothing, change nothing
-# Exported variables (OCI_REGION, OKE_CLUSTER_ID, OCIR_…, TOLLGATE_SECTION__KEY) come before the file. What no file has:
+#   --dry-run                 print the plan and what is missing for it, without any call or change
+# Exported variables (OCI_REGION, OKE_CLUSTER_ID, OCIR_…, TOLLGATE_SECTION__KEY) override the file. Not in the file:
 #   TOLLGATE_INGEST__API_KEYS, TOLLGATE_PERSISTENCE__API_KEYS   lists of what `tollgate key` prints, as JSON
 #   SMOKE_API_KEY                                               a key that is in both
-# Needs bash, kubectl, docker and the oci command with a login. Can be run again: what is there stays, or is brought up to date.
+# Requires bash, kubectl, docker and the oci command with a login. It can be run again: existing resources are kept or updated.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 umask 077
@@ -21,7 +21,7 @@ umask 077
 namespace=tollgate
 overlay=k8s/overlays/oke
 services=(ingest scorer persistence notifier)
-images=("${services[@]}" tollgate) # the last has the command line: topics, dead letters
+images=("${services[@]}" tollgate) # the last is the command line: topics, dead letters
 part_of=app.kubernetes.io/part-of=tollgate
 
 say() { printf 'oci-deploy: %s\n' "$*"; }
@@ -57,7 +57,7 @@ number=0
 while IFS= read -r line || [ -n "$line" ]; do
   number=$((number + 1))
   [[ -n $line && $line != '#'* ]] || continue
-  # The line is not shown: it may be a secret.
+  # The line is not printed: it may be a secret.
   [[ $line =~ ^[A-Z][A-Z0-9_]*= ]] || usage "--terraform-outputs: line $number of '$file' is not NAME=value, as terraform output -raw env_file writes it"
   settings[${line%%=*}]=${line#*=}
 done <"${file:-/dev/null}"
@@ -65,7 +65,7 @@ for name in $(compgen -e); do
   case $name in TOLLGATE_*__* | OCI_REGION | OCIR_* | OKE_CLUSTER_ID | POSTGRES_CA_BASE64 | SMOKE_API_KEY) settings[$name]=${!name} ;; esac
 done
 
-# --- what is missing: all of it at once ---------------------------------------------------------------------------
+# --- check that nothing is missing --------------------------------------------------------------------------------
 required=(OCI_REGION OCIR_REPOSITORY OCIR_USERNAME OCIR_PASSWORD POSTGRES_CA_BASE64
   TOLLGATE_KAFKA__BROKERS TOLLGATE_KAFKA__OCI__TENANCY TOLLGATE_KAFKA__OCI__USER TOLLGATE_KAFKA__OCI__STREAM_POOL
   TOLLGATE_KAFKA__OCI__AUTH_TOKEN TOLLGATE_PERSISTENCE__DATABASE_URL TOLLGATE_NOTIFIER__DELIVERY_LOG_URL
@@ -90,7 +90,7 @@ if [ ${#missing[@]} -gt 0 ]; then
   $dry_run || die "nothing was done; ${#missing[@]} to be mended first"
 fi
 
-# --- how things are done, or shown --------------------------------------------------------------------------------
+# --- run commands, or print them ----------------------------------------------------------------------------------
 work=$(mktemp -d)
 forwards=() current=''
 cleanup() {
@@ -104,7 +104,7 @@ trap 'exit 130' INT
 trap 'exit 143' TERM
 
 step() { current=$*; printf '== %s\n' "$*"; }
-# Secrets go by files and standard input, so that a command can be shown whole, here as in a list of processes.
+# Secrets are passed in files and on standard input, so that no command line contains one.
 run() { if $dry_run; then printf '    '; printf ' %q' "${@//"$work"/TMP}"; echo; else "$@"; fi; }
 kube=(kubectl --namespace="$namespace")
 if [ -n "$context" ]; then kube+=(--context="$context"); else kube+=(--kubeconfig="$work/kubeconfig"); fi
@@ -117,7 +117,7 @@ secrets=()
 secret() { # NAME ARGUMENTS OF kubectl create secret generic…
   secrets+=("$1")
   if $dry_run; then k create secret generic "$@"; return; fi
-  # Server-side, since a client would keep a copy of the secret in an annotation.
+  # Server-side, since client-side apply would keep a copy of the secret in an annotation.
   k create secret generic "$@" --dry-run=client --output=yaml | k apply --server-side --force-conflicts --field-manager=oci-deploy --filename=-
 }
 
@@ -150,11 +150,11 @@ if [ -z "$context" ]; then
     --file "$work/kubeconfig" --token-version 2.0.0 --kube-endpoint "$endpoint"
 fi
 step "make the namespace $namespace, if it is not there"
-# Not applied: that would take off the labels that the manifests give it.
+# Not applied: that would remove the labels that the manifests set.
 if $dry_run || [ -z "$(k get namespace "$namespace" --ignore-not-found --output=name)" ]; then k create namespace "$namespace"; fi
 
 step 'make the secrets, or bring them up to date'
-# Each service sees its own section and what all share.
+# Each service gets its own section and the common settings.
 for service in "${services[@]}"; do
   lines "TOLLGATE_${service^^}__*" >"$work/$service.env"
   secret "tollgate-$service" --from-env-file="$work/$service.env"
@@ -165,7 +165,7 @@ lines 'AWS_*' >"$work/objects.env"
 secret tollgate-objects --from-env-file="$work/objects.env"
 base64 -d <<<"${settings[POSTGRES_CA_BASE64]}" >"$work/ca.pem" 2>/dev/null || $dry_run || die 'POSTGRES_CA_BASE64: is not base64'
 secret tollgate-postgres-ca --from-file=ca.pem="$work/ca.pem"
-# KEDA asks the log itself how far behind its readers are.
+# KEDA reads the consumer lag from the log itself.
 user=${settings[TOLLGATE_KAFKA__OCI__TENANCY]}/${settings[TOLLGATE_KAFKA__OCI__DOMAIN]:-}/${settings[TOLLGATE_KAFKA__OCI__USER]}/${settings[TOLLGATE_KAFKA__OCI__STREAM_POOL]}
 printf '%s' "${user//\/\///}" >"$work/username"
 printf '%s' "${settings[TOLLGATE_KAFKA__OCI__AUTH_TOKEN]}" >"$work/password"
@@ -177,20 +177,20 @@ secret ocirsecret --type=kubernetes.io/dockerconfigjson --from-file=.dockerconfi
 # --- manifests ----------------------------------------------------------------------------------------------------
 step "apply $overlay with these images"
 versions=$($dry_run || k get secret "${secrets[@]}" --output='jsonpath={.items[*].metadata.resourceVersion}')
-# A kustomization outside of the work tree. It takes relative paths only: up to the root, and down again.
+# A kustomization outside the work tree. It accepts relative paths only: up to the root, and down again.
 mkdir "$work/kustomize"
 up=$(cd "$work/kustomize" && pwd -P | sed 's:/[^/]*:../:g')
 {
   printf 'apiVersion: kustomize.config.k8s.io/v1beta1\nkind: Kustomization\nresources: ["%s"]\n' "$up$(pwd -P | sed 's:^/::')/$overlay"
   printf 'labels: [{pairs: {%s}}]\n' "${part_of/=/: }"
-  # Pods read secrets when they start: one that changed changes this, and so rolls them.
+  # Pods read secrets when they start: a changed secret changes this annotation, and so restarts the pods.
   printf 'commonAnnotations: {tollgate/secrets: "%s"}\nimages:\n' "${versions// /-}"
   for image in "${images[@]}"; do
     printf '  - {name: tollgate/%s, newName: "%s/%s", newTag: "%s"}\n' "$image" "$repository" "$image" "$tag"
   done
 } >"$work/kustomize/kustomization.yaml"
 ! $dry_run || sed 's/^/     | /' "$work/kustomize/kustomization.yaml"
-# What a job runs cannot be changed.
+# The pod template of a job is immutable.
 k delete jobs --selector="$part_of" --ignore-not-found
 k apply --kustomize="$work/kustomize"
 
@@ -213,7 +213,7 @@ step 'wait for the rollouts'
 for service in "${services[@]}"; do
   if ! k rollout status "deployment/$service" --timeout="${timeout}s"; then
     { k get pods --selector="$part_of" && k logs "deployment/$service" --tail=20; } >&2 || true
-    die "deployment $service: its rollout did not succeed within $timeout seconds; the pods, and what they say, are above"
+    die "deployment $service: its rollout did not succeed within $timeout seconds; the pods and their logs are above"
   fi
 done
 
@@ -237,7 +237,7 @@ forward() { # SERVICE PORT: sets $port
   done
 }
 
-ask() { # METHOD PATH BODY: sets $answer, from the status code on; by bash itself, so that the key is on no command line
+ask() { # METHOD PATH BODY: sets $answer, from the status code on; in bash itself, so that no command line contains the key
   answer=$(
     exec 3<>"/dev/tcp/127.0.0.1/$port"
     printf '%s %s HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nAuthorization: Bearer %s\r\nPrefer: wait=30\r\n' "$1" "$2" "${settings[SMOKE_API_KEY]}" >&3
@@ -252,7 +252,7 @@ forward ingest 8080
 ask POST /v1/transactions "{\"transaction_id\":\"$id\",\"user_id\":\"tollgate-deploy\",\"amount\":\"1.00\",\"timestamp\":\"$(date -u +%Y-%m-%dT%H:%M:%SZ)\"}"
 case $answer in
   200*) ;;
-  202*) say 'taken, but not decided within 30 seconds: scorers may be starting' ;;
+  202*) say 'accepted, but not decided within 30 seconds: scorers may be starting' ;;
   *) die "ingest answered: ${answer:-nothing}" ;;
 esac
 forward persistence 8082

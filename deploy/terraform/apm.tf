@@ -11,7 +11,7 @@ data "oci_apm_data_keys" "private" {
 }
 
 locals {
-  # With and without a scheme are both seen.
+  # The attribute has been observed both with and without a scheme.
   apm_endpoint = "https://${trimsuffix(trimprefix(oci_apm_apm_domain.this.data_upload_endpoint, "https://"), "/")}"
   apm_data_key = data.oci_apm_data_keys.private.data_keys[0].value
 }

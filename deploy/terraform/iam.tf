@@ -1,5 +1,5 @@
-# One user for what knows only users: Streaming's Kafka listener, S3 access, and pulling images. What can be had by
-# workload identity (Notifications, Monitoring) is not this user's.
+# One user, for services that authenticate only users: Streaming's Kafka endpoint, the S3 API, and image pulls. Services
+# that support workload identity (Notifications, Monitoring) are not granted to it.
 
 resource "oci_identity_user" "this" {
   provider       = oci.home
@@ -22,13 +22,13 @@ resource "oci_identity_user_group_membership" "this" {
   group_id = oci_identity_group.this.id
 }
 
-# The password of SASL/PLAIN.
+# The password for SASL/PLAIN.
 resource "oci_identity_auth_token" "this" {
   provider    = oci.home
   user_id     = oci_identity_user.this.id
   description = var.name
 
-  # A user may have two, so a new one can be there before the old one goes.
+  # A user may have two, so a new one can be created before the old one is deleted.
   lifecycle {
     create_before_destroy = true
   }
@@ -62,10 +62,10 @@ resource "oci_identity_policy" "user" {
   provider       = oci.home
   compartment_id = var.compartment_id
   name           = "${var.name}-user"
-  description    = "What Tollgate's user may do"
+  description    = "Permissions of Tollgate's user"
 
   statements = [
-    # Streams are made here, so that the services need not be able to make or delete them.
+    # Streams are created here, so the services need no permission to create or delete them.
     "${local.the_group} use streams ${local.in_compartment}",
     "${local.the_group} use stream-pull ${local.in_compartment}",
     "${local.the_group} use stream-push ${local.in_compartment}",
@@ -80,7 +80,7 @@ resource "oci_identity_policy" "workload" {
   provider       = oci.home
   compartment_id = var.compartment_id
   name           = "${var.name}-workload"
-  description    = "What Tollgate's pods may do by their service accounts"
+  description    = "Permissions of the service accounts of Tollgate's pods"
 
   statements = concat(
     ["Allow any-user to use ons-topics ${local.in_compartment} where all {${local.workload["notifier"]}}"],

@@ -1,9 +1,9 @@
-# Alerts go out by one topic, news of objects come in by another: who subscribes to alerts is not to hear of imports.
+# One topic for outgoing alerts and another for events about new objects, so that subscribers of alerts do not receive these.
 
 resource "oci_ons_notification_topic" "alerts" {
   compartment_id = var.compartment_id
   name           = "${var.name}-alerts"
-  description    = "Transactions that Tollgate blocks or wants reviewed"
+  description    = "Transactions that Tollgate blocks or sends to review"
 }
 
 resource "oci_ons_notification_topic" "imports" {
@@ -15,7 +15,7 @@ resource "oci_ons_notification_topic" "imports" {
 resource "oci_events_rule" "imports" {
   compartment_id = var.compartment_id
   display_name   = "${var.name}-imports"
-  description    = "An object in the bucket of imports is told to Tollgate"
+  description    = "Notifies Tollgate of new objects in the import bucket"
   is_enabled     = true
 
   condition = jsonencode({

@@ -2,12 +2,12 @@ locals {
   auth_token = oci_identity_auth_token.this.token
   brokers    = oci_streaming_stream_pool.this.kafka_settings[0].bootstrap_servers
   registry   = "${local.region_key}.ocir.io"
-  # compact() leaves out the domain where there is none.
+  # compact() omits the domain if there is none.
   sasl_username     = join("/", compact([local.tenancy_name, var.identity_domain, oci_identity_user.this.name, oci_streaming_stream_pool.this.id]))
   registry_username = join("/", compact([local.bucket_namespace, var.identity_domain, oci_identity_user.this.name]))
   s3_endpoint       = "https://${local.bucket_namespace}.compat.objectstorage.${var.region}.oraclecloud.com"
 
-  # Tollgate's own settings under their own names, and what deploy/oci-deploy.sh needs for itself.
+  # Tollgate's settings under their own names, and the values that deploy/oci-deploy.sh itself needs.
   env = {
     OCI_REGION         = var.region
     OKE_CLUSTER_ID     = var.cluster_id
@@ -30,18 +30,18 @@ locals {
     TOLLGATE_OCI__REGION                  = var.region
     TOLLGATE_OCI__MONITORING__COMPARTMENT = var.compartment_id
 
-    TOLLGATE_PERSISTENCE__DATABASE_URL = local.postgres_url
-    TOLLGATE_NOTIFIER__DELIVERY_LOG_URL      = local.postgres_url
-    TOLLGATE_NOTIFIER__SINKS           = jsonencode([{ kind = "oci", topic = oci_ons_notification_topic.alerts.topic_id }])
-    TOLLGATE_INGEST__SOURCES           = jsonencode([{ bucket = oci_objectstorage_bucket.imports.name }])
-    TOLLGATE_SCORER__SNAPSHOTS         = "s3://${oci_objectstorage_bucket.snapshots.name}/scorer"
+    TOLLGATE_PERSISTENCE__DATABASE_URL  = local.postgres_url
+    TOLLGATE_NOTIFIER__DELIVERY_LOG_URL = local.postgres_url
+    TOLLGATE_NOTIFIER__SINKS            = jsonencode([{ kind = "oci", topic = oci_ons_notification_topic.alerts.topic_id }])
+    TOLLGATE_INGEST__SOURCES            = jsonencode([{ bucket = oci_objectstorage_bucket.imports.name }])
+    TOLLGATE_SCORER__SNAPSHOTS          = "s3://${oci_objectstorage_bucket.snapshots.name}/scorer"
 
     AWS_ENDPOINT          = local.s3_endpoint
     AWS_REGION            = var.region
     AWS_ACCESS_KEY_ID     = oci_identity_customer_secret_key.this.id
     AWS_SECRET_ACCESS_KEY = oci_identity_customer_secret_key.this.key
 
-    # APM takes metrics beside, not below, the path of traces, so each has a URL of its own.
+    # APM's path for metrics is beside, not below, its path for traces, so each has its own URL.
     OTEL_EXPORTER_OTLP_PROTOCOL         = "http/protobuf"
     OTEL_EXPORTER_OTLP_TRACES_ENDPOINT  = "${local.apm_endpoint}/20200101/opentelemetry/private/v1/traces"
     OTEL_EXPORTER_OTLP_METRICS_ENDPOINT = "${local.apm_endpoint}/20200101/opentelemetry/v1/metrics"
@@ -87,17 +87,17 @@ output "alerts_topic_id" {
 }
 
 output "notifications_endpoint" {
-  description = "Where that topic takes messages."
+  description = "Endpoint for publishing to that topic."
   value       = oci_ons_notification_topic.alerts.api_endpoint
 }
 
 output "imports_topic_id" {
-  description = "OCID of the Notifications topic that tells of new objects."
+  description = "OCID of the Notifications topic for new objects."
   value       = oci_ons_notification_topic.imports.topic_id
 }
 
 output "apm_data_upload_endpoint" {
-  description = "Where APM takes traces and metrics."
+  description = "APM's endpoint for traces and metrics."
   value       = local.apm_endpoint
 }
 
@@ -108,7 +108,7 @@ output "apm_data_key" {
 }
 
 output "postgres_host" {
-  description = "Name of the database's primary endpoint. Its certificate holds this name, not an address."
+  description = "Name of the database's primary endpoint. Its certificate contains this name, not an address."
   value       = local.postgres_endpoint.fqdn
 }
 
@@ -128,12 +128,12 @@ output "bucket_namespace" {
 }
 
 output "imports_bucket" {
-  description = "Objects put here are imported."
+  description = "Bucket of objects to import."
   value       = oci_objectstorage_bucket.imports.name
 }
 
 output "snapshots_bucket" {
-  description = "The scorer's snapshots."
+  description = "Bucket of the scorer's snapshots."
   value       = oci_objectstorage_bucket.snapshots.name
 }
 
@@ -148,11 +148,11 @@ output "s3_access_key_id" {
 }
 
 output "image_repository" {
-  description = "What comes before /SERVICE:TAG in the names of the images."
+  description = "The part of the image names before /SERVICE:TAG."
   value       = local.env.OCIR_REPOSITORY
 }
 
 output "vault_secret_ids" {
-  description = "OCIDs of the secrets in the vault, for External Secrets and its like."
+  description = "OCIDs of the secrets in the vault, for External Secrets and similar operators."
   value       = { for name, secret in oci_vault_secret.this : name => secret.id }
 }

@@ -4,7 +4,7 @@ resource "random_password" "postgres" {
   min_lower   = 2
   min_numeric = 2
   min_special = 2
-  # These mean nothing in a URL.
+  # These characters have no special meaning in a URL.
   override_special = "-_"
 }
 
@@ -84,7 +84,7 @@ resource "oci_psql_db_system" "this" {
 
   lifecycle {
     prevent_destroy = true
-    # A new version of the secret is a password to be set by `reset-master-user-password`, not a new database.
+    # A new version of the secret is a new password, to be set with `reset-master-user-password`; it must not replace the database.
     ignore_changes = [credentials]
   }
 }
@@ -97,7 +97,7 @@ locals {
   postgres_endpoint = data.oci_psql_db_system_connection_detail.this.primary_db_endpoint[0]
   postgres_ca       = data.oci_psql_db_system_connection_detail.this.ca_certificate
 
-  # The service's CA is its own, and in no list of public ones: the manifests put it at this path.
+  # The service uses a private CA: the manifests mount its certificate at this path.
   postgres_url = format(
     "postgres://%s:%s@%s:%s/%s?sslmode=verify-full&sslrootcert=/etc/tollgate/postgres/ca.pem",
     var.postgres.admin,

@@ -1,4 +1,4 @@
-# A push to a repository that is not there would make it in the root compartment, or be refused.
+# A push to a repository that does not exist would create it in the root compartment, or be refused.
 
 locals {
   images = ["ingest", "scorer", "persistence", "notifier", "tollgate"]

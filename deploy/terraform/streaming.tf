@@ -1,12 +1,12 @@
-# Neither retention nor partitions of a stream can be changed. Another number means another stream, and the records of
-# the old one are gone: prevent_destroy turns that into an error that a person has to lift.
+# Retention and partitions of a stream cannot be changed. A change would replace the stream and delete its records:
+# prevent_destroy makes it an error until somebody removes it.
 
 locals {
   partitions = merge(
     { for topic in ["transactions", "decisions", "alerts", "replies", "imports"] : topic => var.partitions[topic] },
     { for topic in ["transactions", "decisions", "alerts"] : "${topic}.dlq" => var.partitions.dead_letters },
   )
-  # The most that Streaming has.
+  # The maximum of Streaming.
   retention_hours = 168
 }
 
@@ -15,7 +15,7 @@ resource "oci_streaming_stream_pool" "this" {
   name           = var.name
 
   kafka_settings {
-    # A misspelt topic is to be an error, not a stream with one day of retention.
+    # A misspelt topic must be an error, not a new stream with one day of retention.
     auto_create_topics_enable = false
     log_retention_hours       = local.retention_hours
     num_partitions            = 1

@@ -9,7 +9,7 @@ variable "tenancy_id" {
 }
 
 variable "compartment_id" {
-  description = "OCID of the compartment that gets everything. One installation a compartment: Streaming confuses streams of one name in one compartment."
+  description = "OCID of the compartment for all resources. One installation per compartment: Streaming does not distinguish streams of the same name in a compartment."
   type        = string
 
   validation {
@@ -19,7 +19,7 @@ variable "compartment_id" {
 }
 
 variable "region" {
-  description = "Region of everything but the IAM resources, such as eu-frankfurt-1."
+  description = "Region of all resources except IAM, such as eu-frankfurt-1."
   type        = string
 
   validation {
@@ -70,7 +70,7 @@ variable "streaming_subnet_id" {
 }
 
 variable "name" {
-  description = "Prefix of the names of resources. Buckets, users, groups, policies and topics share their names with the whole tenancy."
+  description = "Prefix of the names of resources. Names of buckets, users, groups, policies and topics are unique in the tenancy."
   type        = string
   default     = "tollgate"
 
@@ -81,13 +81,13 @@ variable "name" {
 }
 
 variable "kubernetes_namespace" {
-  description = "Namespace of Tollgate's pods, as workload identity sees it. The manifests say `tollgate`."
+  description = "Namespace of Tollgate's pods, for workload identity. The manifests use `tollgate`."
   type        = string
   default     = "tollgate"
 }
 
 variable "partitions" {
-  description = "Partitions of each stream; `dead_letters` is that of each of the three dead-letter streams. Cannot be changed later."
+  description = "Partitions of each stream; `dead_letters` applies to each of the three dead-letter streams. Cannot be changed later."
   type = object({
     transactions = optional(number, 12)
     decisions    = optional(number, 12)
@@ -105,7 +105,7 @@ variable "partitions" {
 }
 
 variable "identity_domain" {
-  description = "Identity domain in the logins of Streaming and of the registry (tenancy/DOMAIN/user/…). Null: logins without one. The user is made in the default domain."
+  description = "Identity domain in the logins of Streaming and of the registry (tenancy/DOMAIN/user/…). Null: logins without one. The user is created in the default domain."
   type        = string
   default     = null
 
@@ -116,13 +116,13 @@ variable "identity_domain" {
 }
 
 variable "user_email" {
-  description = "E-mail address of the IAM user, for tenancies whose domain demands one. No other user may have it."
+  description = "E-mail address of the IAM user, for tenancies whose domain requires one. It must be unique."
   type        = string
   default     = null
 }
 
 variable "events_url" {
-  description = "Where Tollgate hears of new objects: https://NAME:KEY@HOST/v1/events, KEY being one of ingest's API keys. Null: nobody is told. Tollgate must be up when this is set, since it confirms the subscription."
+  description = "URL at which Tollgate receives events about new objects: https://NAME:KEY@HOST/v1/events, where KEY is one of ingest's API keys. Null: no subscription. Tollgate must be running when this is set, since it confirms the subscription."
   type        = string
   default     = null
   sensitive   = true
@@ -134,7 +134,7 @@ variable "events_url" {
 }
 
 variable "vault" {
-  description = "A vault, and a symmetric key in it, for the secrets. Null: both are made."
+  description = "A vault, and a symmetric key in it, for the secrets. Null: both are created."
   type = object({
     vault_id = string
     key_id   = string
@@ -148,7 +148,7 @@ variable "vault" {
 }
 
 variable "postgres" {
-  description = "The database system. `database` is the database in it that Tollgate uses; the service makes one, `postgres`. `availability_domain` set: storage in that one alone, cheaper; null: in the whole region. Of these only `shape`, `ocpus`, `memory_gb` and `database` can be changed later."
+  description = "The database system. `database` is the database that Tollgate uses; the service creates one, `postgres`. `availability_domain` set: storage in that one alone, cheaper; null: in the whole region. Of these only `shape`, `ocpus`, `memory_gb` and `database` can be changed later."
   type = object({
     version             = optional(string, "16")
     shape               = optional(string, "PostgreSQL.VM.Standard.E5.Flex")

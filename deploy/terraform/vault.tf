@@ -22,7 +22,7 @@ locals {
   vault_id = var.vault == null ? oci_kms_vault.this[0].id : var.vault.vault_id
   key_id   = var.vault == null ? oci_kms_key.this[0].id : var.vault.key_id
 
-  # Auth token and secret key are told once, when they are made: without a copy they could only be replaced.
+  # Auth token and secret key are returned only when they are created: without a copy they could only be replaced.
   secrets = {
     postgres-password = random_password.postgres.result
     auth-token        = oci_identity_auth_token.this.token

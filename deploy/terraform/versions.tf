@@ -17,7 +17,7 @@ provider "oci" {
   region = var.region
 }
 
-# Users, groups and policies are written in the tenancy's home region, and nowhere else.
+# Users, groups and policies can be changed in the tenancy's home region only.
 provider "oci" {
   alias  = "home"
   region = local.home_region

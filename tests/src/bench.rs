@@ -22,11 +22,11 @@ pub struct Figures {
     pub cpu_seconds_per_million: f64,
 }
 
-/// Puts on the disk what was written so far, for which whoever comes next would pay.
+/// Flushes everything written so far to disk, so that the next measurement does not pay for it.
 ///
 /// # Errors
 /// Where it cannot be done.
-pub fn settle() -> anyhow::Result<()> {
+pub fn flush_disks() -> anyhow::Result<()> {
     anyhow::ensure!(Command::new("sync").status()?.success(), "sync failed");
     Ok(())
 }

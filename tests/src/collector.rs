@@ -119,7 +119,7 @@ impl Collector {
         Ok(collector)
     }
 
-    /// PEM of whoever its certificate is of, where it has one.
+    /// PEM of the authority of its certificate, where it has one.
     #[must_use]
     pub fn authority(&self) -> PathBuf {
         self.dir.path().join("ca.pem")
@@ -237,7 +237,7 @@ impl Collector {
         Ok(points)
     }
 
-    /// Log lines so far: the text, and the trace that it was told in, if any.
+    /// Log lines so far: the text, and its trace, if any.
     ///
     /// # Errors
     /// Where its file cannot be read.
@@ -247,8 +247,8 @@ impl Collector {
             for resource in list(&line["resourceLogs"]) {
                 for scope in list(&resource["scopeLogs"]) {
                     for record in list(&scope["logRecords"]) {
-                        let told = text(&record["body"]["stringValue"]);
-                        logs.push((told, text(&record["traceId"])));
+                        let line = text(&record["body"]["stringValue"]);
+                        logs.push((line, text(&record["traceId"])));
                     }
                 }
             }

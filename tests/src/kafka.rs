@@ -22,12 +22,12 @@ const ASK: Duration = Duration::from_secs(20);
 
 static LOGS: AtomicU32 = AtomicU32::new(0);
 
-/// A record as it stands on the log.
+/// A record of the log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LogRecord {
-    /// Where it stands.
+    /// Its partition.
     pub partition: i32,
-    /// Where it stands in its partition.
+    /// Its offset.
     pub offset: i64,
     /// Its time, milliseconds since 1970.
     pub timestamp_ms: i64,
@@ -48,7 +48,7 @@ impl LogRecord {
     }
 }
 
-/// Topics and groups that nobody else uses.
+/// Topics and groups of one test.
 #[derive(Debug)]
 pub struct TestLog {
     kafka: Kafka,
@@ -107,7 +107,7 @@ impl TestLog {
         self.kafka.brokers()
     }
 
-    /// What a service must be told to work on this log.
+    /// The settings of a service that works on this log.
     #[must_use]
     pub fn settings(&self) -> Vec<(String, String)> {
         vec![
@@ -303,7 +303,7 @@ impl TestLog {
                 continue;
             };
             let message = message?;
-            // What was written after the ends were asked for.
+            // Written after the ends were fetched.
             if ends
                 .get(&message.partition())
                 .is_none_or(|end| message.offset() >= *end)
@@ -348,7 +348,7 @@ impl TestLog {
     }
 }
 
-/// The ends of a topic, asked for in one request.
+/// The ends of a topic, fetched in one request.
 pub struct Watch {
     client: BaseConsumer,
     ends: TopicPartitionList,

@@ -1,8 +1,8 @@
 //! What the end-to-end tests and benchmarks have in common: a log of their own on a real Kafka, a database of their
 //! own on a real PostgreSQL, the services as processes, and waiting without sleeping.
 //!
-//! Everything made here is gone when its owner is dropped. `tests/run` starts Kafka and PostgreSQL, and says where they
-//! are in `TEST_KAFKA_BROKERS`, `TEST_KAFKA_TOOL`, `TEST_KCAT` and `TEST_POSTGRES_URL`.
+//! Everything made here is removed when its owner is dropped. `tests/run` starts Kafka and PostgreSQL, and exports their
+//! addresses in `TEST_KAFKA_BROKERS`, `TEST_KAFKA_TOOL`, `TEST_KCAT` and `TEST_POSTGRES_URL`.
 
 pub mod alerts;
 pub mod bench;

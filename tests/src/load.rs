@@ -118,7 +118,7 @@ impl ForeignWriter {
         );
         anyhow::ensure!(
             !said.to_lowercase().contains("error"),
-            "{:?} says: {said}",
+            "{:?} printed: {said}",
             self.client
         );
         Ok(())

@@ -1,4 +1,4 @@
-//! What `tollgate score` says of a log: the decisions that the services must have come to.
+//! The decisions of `tollgate score` over a log, which those of the services must equal.
 
 use std::collections::{BTreeMap, HashMap};
 use std::io::{BufWriter, Write as _};
@@ -72,7 +72,7 @@ pub fn key_of(decision: &Decision<'_>) -> Key {
     )
 }
 
-/// Whether a record stands where it is scored: in its user's partition, with the user as its key.
+/// Whether a record is where it is scored: in its user's partition, with the user as its key.
 #[must_use]
 pub fn stands_right(record: &LogRecord, transaction: &Transaction<'_>, partitions: i32) -> bool {
     let user = transaction.user_id.as_bytes();

@@ -11,7 +11,7 @@ use crate::offline::{Key, Scored};
 
 static DATABASES: AtomicU32 = AtomicU32::new(0);
 
-/// A database that nobody else uses.
+/// A database of one test.
 #[derive(Debug)]
 pub struct TestStore {
     admin_url: String,
@@ -70,7 +70,7 @@ impl TestStore {
         Ok((count("transactions")?, count("analyses")?))
     }
 
-    /// Keys of `transactions`. A key that stands twice is an error.
+    /// Keys of `transactions`. A repeated key is an error.
     ///
     /// # Errors
     /// Where the store does not answer.
@@ -83,12 +83,12 @@ impl TestStore {
         for row in rows {
             let key = (row.try_get("user_id")?, row.try_get("transaction_id")?);
             let twice = all.insert(key, row.try_get("amount")?).is_some();
-            anyhow::ensure!(!twice, "a row of transactions stands there twice");
+            anyhow::ensure!(!twice, "a row of transactions is repeated");
         }
         Ok(all)
     }
 
-    /// Rows of `fraud_analysis`. A key that stands twice is an error.
+    /// Rows of `fraud_analysis`. A repeated key is an error.
     ///
     /// # Errors
     /// Where the store does not answer, or holds what cannot be read.
@@ -108,7 +108,7 @@ impl TestStore {
                     scored,
                 )
                 .is_some();
-            anyhow::ensure!(!twice, "a row of fraud_analysis stands there twice");
+            anyhow::ensure!(!twice, "a row of fraud_analysis is repeated");
         }
         Ok(all)
     }

@@ -14,8 +14,8 @@ use tempfile::TempDir;
 use crate::wait;
 
 /// How the programs are built.
-const BUILD: &str = "cargo build --release --workspace --bins";
-/// How long a service may take to say where it listens, on a busy machine.
+const BUILD: &str = "cargo build --profile fast --workspace --bins";
+/// How long a service may take to print its addresses, on a busy machine.
 const START: Duration = Duration::from_secs(30);
 /// How long it may take to end; its own grace period is 20 s.
 const STOP: Duration = Duration::from_secs(40);
@@ -28,7 +28,7 @@ const TAIL: usize = 40;
 /// Where it is not built, or older than its sources.
 pub fn binary(name: &str) -> anyhow::Result<PathBuf> {
     let test = std::env::current_exe()?;
-    // target/release/deps/pipeline-0123 or target/release/pass-through
+    // target/fast/deps/e2e-0123 or target/release/harness
     let dir = test
         .ancestors()
         .skip(1)
@@ -66,7 +66,7 @@ pub fn binary(name: &str) -> anyhow::Result<PathBuf> {
     Ok(path)
 }
 
-/// Takes away every setting that the caller's environment would give.
+/// Removes every setting of the caller's environment.
 pub fn without_settings(command: &mut Command) {
     for (name, _) in std::env::vars_os() {
         if name.to_string_lossy().starts_with("TOLLGATE_") {
@@ -160,7 +160,7 @@ impl Service {
         .await
     }
 
-    /// Waits until it says at `/readyz` that it is ready, and has printed its address, if it has one of its own.
+    /// Waits until `/readyz` answers that it is ready, and it has printed its address, if it has one.
     ///
     /// # Errors
     /// Where it does not within `limit`, with its last reasons.
@@ -195,7 +195,7 @@ impl Service {
         self.address(&what).await
     }
 
-    /// What `/readyz` answers.
+    /// The answer of `/readyz`.
     ///
     /// # Errors
     /// Where it does not answer.
@@ -250,10 +250,10 @@ impl Service {
         self.child.id()
     }
 
-    /// Tells it to stop, as Kubernetes would.
+    /// Sends SIGTERM, as Kubernetes does to stop it.
     ///
     /// # Errors
-    /// Where it cannot be told.
+    /// Where the signal cannot be sent.
     pub fn terminate(&mut self) -> anyhow::Result<()> {
         self.signal("TERM")
     }
@@ -306,7 +306,7 @@ impl Service {
         Ok(())
     }
 
-    /// Whether it has ended after it was told to.
+    /// Whether it has ended after SIGTERM.
     ///
     /// # Errors
     /// Where it did not end well.

@@ -23,7 +23,7 @@ skip() { # WHAT REASON
   skipped=$((skipped + 1))
 }
 
-# Waits until a command succeeds, and says what it said last: within SECONDS COMMAND…
+# Waits until a command succeeds, and prints its last output where it does not: within SECONDS COMMAND…
 within() {
   local seconds=$1 deadline=$((SECONDS + $1)) said
   shift

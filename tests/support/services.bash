@@ -1,7 +1,7 @@
 # shellcheck shell=bash
 # What the tests and benchmarks need beside Rust: PostgreSQL, Apache Kafka, kcat. Sourced by tests/run and tests/bench.
 #
-# Each `need_…` finds its program, or gets it, says which way, starts it in a folder of its own and exports where it is:
+# Each `need_…` finds its program, or fetches it, prints how, starts it in a folder of its own and exports where it is:
 # TEST_POSTGRES_URL, TEST_KAFKA_BROKERS and TEST_KAFKA_TOOL, TEST_KCAT, TEST_TOXIPROXY, TEST_S3_ENDPOINT. One that is exported already is used as it is.
 # Where nothing works, it returns 1 with the reason in $REASON. Everything started here ends with the script.
 #
@@ -12,16 +12,20 @@
 #                       2.6.1, as that of Debian 12's kcat: it sends the nonce in a way that Kafka no longer takes
 # TEST_KAFKA_MTLS       SSL, for those with a certificate
 # TEST_KAFKA_RECYCLED   as TEST_KAFKA_SASL_PLAIN, for a proxy of the test's to listen at; TEST_KAFKA_BEHIND_RECYCLED is where the broker does
-# Any other Kafka has none of these; TEST_KAFKA_TLS says which it is.
+# Any other Kafka has none of these; TEST_KAFKA_TLS is set only for this one.
 #
 # Of some a test starts as many as it likes, with ports and folders of its own; these are paths to the programs:
 # TEST_COLLECTOR        an OpenTelemetry Collector that writes what it takes to files, by need_collector; it runs with --config and
-#                       TEST_COLLECTOR_CONFIG, the head of which says what else it has to be told
+#                       TEST_COLLECTOR_CONFIG, the head of which lists its other variables
 # TEST_PROMETHEUS       Prometheus, and TEST_PROMTOOL its promtool, by need_prometheus
-# TEST_DASHBOARD_CHECK  tells of each FILE that it is given what is wrong with it as a Grafana dashboard, by need_dashboard_check
+# TEST_DASHBOARD_CHECK  prints what is wrong with each FILE as a Grafana dashboard, by need_dashboard_check
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
-kafka_version=$(sed -n 's:.*<kafka.version>\(.*\)</kafka.version>.*:\1:p' "$here/kafka/pom.xml")
+kafka_version=$(sed -n 's:.*<kafka.version>\(.*\)</kafka.version>.*:\1:p' "$here/tools/kafka/pom.xml")
+# The profile of everything that tests compile, and where cargo puts it. Benchmarks use --release.
+profile=fast target=${CARGO_TARGET_DIR:-target}
+# shellcheck disable=SC2034 # of the scripts that source this
+harness=$target/$profile/harness
 work=$(mktemp -d "${TMPDIR:-/tmp}/tollgate-XXXXXX")
 # PostgreSQL runs as another user when this script runs as root, and has to reach its folder.
 chmod 711 "$work"
@@ -58,7 +62,7 @@ in_group() {
   return "$status"
 }
 
-# A port that nobody listens on, and that this script has not been given before: it may take its time to listen there.
+# A port without a listener that this script has not returned before: the program may take a while to listen there.
 free_port() {
   local port
   while :; do
@@ -211,7 +215,7 @@ kafka_jars() {
   say "fetching Kafka $kafka_version with Maven into $jars"
   mkdir -p "$(dirname "$jars")"
   rm -rf "$jars.partial"
-  mvn -q -B -f "$here/kafka/pom.xml" dependency:copy-dependencies -DincludeScope=runtime -DoutputDirectory="$jars.partial" \
+  mvn -q -B -f "$here/tools/kafka/pom.xml" dependency:copy-dependencies -DincludeScope=runtime -DoutputDirectory="$jars.partial" \
     </dev/null >"$work/mvn.log" 2>&1 || { REASON="mvn: $(grep -m1 ERROR "$work/mvn.log" || tail -1 "$work/mvn.log")"; return 1; }
   # In one step, so that a folder that is there is whole.
   mv -T "$jars.partial" "$jars"
@@ -281,7 +285,7 @@ P
 }
 
 # Where $behind_proxy is a port, the broker has a second listener, whose address it gives its clients as that port of
-# this machine: whoever asks for the brokers there finds them through the proxy that listens there.
+# this machine: a client that asks the proxy for the brokers reaches them through it.
 need_kafka() {
   if [ -n "${TEST_KAFKA_BROKERS:-}" ]; then say "Kafka: the one at TEST_KAFKA_BROKERS"; return 0; fi
   local java jars port controller proxied plain scram mtls recycled behind_recycled dir=$work/kafka
@@ -453,7 +457,7 @@ go_program() {
   [ ! -x "$program" ] || return 0
   command -v go >/dev/null || apt_install golang-go || return 1
   if [ -e "$3/go.mod" ]; then
-    # Asked in this folder it tells which Go it would build with: from 1.21 on it fetches the one that go.mod wants, if GOTOOLCHAIN lets it.
+    # In this folder it prints the Go that it would build with: from 1.21 on it fetches the one that go.mod wants, if GOTOOLCHAIN lets it.
     wanted=$(sed -n 's/^go //p' "$3/go.mod")
     found=$(cd "$3" && go env GOVERSION 2>"$work/go.log") || { REASON="$2 needs Go $wanted: $(tail -1 "$work/go.log")"; return 1; }
     if [ "$(printf '%s\n' "$wanted" "${found#go}" | sort -V | head -1)" != "$wanted" ]; then
@@ -477,7 +481,7 @@ own_go_program() {
   go_program "$1-$(cat "$2/go.mod" "$2/go.sum" "$2/main.go" | sha256sum | cut -c 1-12)" "$1" "$2" .
 }
 
-collector_program() { own_go_program otelcol "$here/collector"; }
+collector_program() { own_go_program otelcol "$here/tools/collector"; }
 
 need_collector() {
   if [ -z "${TEST_COLLECTOR:-}" ]; then
@@ -485,14 +489,14 @@ need_collector() {
     collector_program || return 1
     TEST_COLLECTOR=$program
   fi
-  export TEST_COLLECTOR TEST_COLLECTOR_CONFIG=${TEST_COLLECTOR_CONFIG:-$here/collector/config.yaml}
+  export TEST_COLLECTOR TEST_COLLECTOR_CONFIG=${TEST_COLLECTOR_CONFIG:-$here/tools/collector/config.yaml}
   say "OpenTelemetry Collector: $TEST_COLLECTOR"
 }
 
 need_dashboard_check() {
   if [ -z "${TEST_DASHBOARD_CHECK:-}" ]; then
     local program
-    own_go_program dashboard-check "$here/dashboard" || return 1
+    own_go_program dashboard-check "$here/tools/dashboard" || return 1
     TEST_DASHBOARD_CHECK=$program
   fi
   export TEST_DASHBOARD_CHECK

@@ -1,4 +1,4 @@
-//! The routes, and what their handlers share.
+//! The routes. Every error is a problem (RFC 9457), and every request is measured.
 
 use std::sync::Arc;
 
@@ -16,34 +16,34 @@ use utoipa_axum::routes;
 use utoipa_swagger_ui::SwaggerUi;
 
 use crate::IngestConfig;
+use crate::admission::AdmissionControl;
 use crate::events::Confirmations;
 use crate::imports::Imports;
-use crate::limits::Limits;
 use crate::openapi::ApiDoc;
 use crate::replies::Replies;
 use crate::{events, functions, transactions};
 
-/// What the handlers share.
+/// The state that the handlers share.
 #[derive(Debug)]
 pub(crate) struct App {
     pub(crate) config: IngestConfig,
     pub(crate) keys: ApiKeys,
-    /// The topic of transactions.
+    /// The name of the topic `transactions`.
     pub(crate) topic: String,
     pub(crate) producer: Producer,
     pub(crate) kafka: Kafka,
     pub(crate) imports: Imports,
-    /// For subscriptions that are to be confirmed.
+    /// Confirms subscriptions of Oracle's Notifications.
     pub(crate) confirmations: Confirmations,
-    /// What is known of whether it writes.
+    /// The log as a dependency: its circuit breaker.
     pub(crate) log: Dependency,
-    pub(crate) limits: Limits,
+    pub(crate) admission: AdmissionControl,
     pub(crate) replies: Replies,
     pub(crate) health: Health,
     pub(crate) shutdown: Shutdown,
 }
 
-/// The whole face of the service.
+/// All routes of the service.
 pub(crate) fn router(app: Arc<App>) -> Router {
     let (routes, openapi) = OpenApiRouter::with_openapi(ApiDoc::openapi())
         .routes(routes!(transactions::submit))

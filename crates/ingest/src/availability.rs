@@ -67,7 +67,7 @@ pub(crate) fn require_log(health: &Health) -> Result<(), Problem> {
             tracing::debug!(reason, "a request is rejected");
             let problem = Problem::new(
                 StatusCode::SERVICE_UNAVAILABLE,
-                "the log cannot be written to; nothing of this request was taken",
+                "the log cannot be written to; nothing of this request was accepted",
             );
             Err(problem.retry_after(RETRY))
         }

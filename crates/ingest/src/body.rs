@@ -1,4 +1,4 @@
-//! Reading a request's body: bounded in bytes and in time, whether or not the caller says how long it is.
+//! Reads the body of a request, bounded in bytes and in time, with or without a `Content-Length`.
 
 use std::future::poll_fn;
 use std::pin::Pin;
@@ -9,68 +9,72 @@ use axum::http::StatusCode;
 use tokio::sync::OwnedSemaphorePermit;
 use tollgate_service::http::Problem;
 
-use crate::limits::Limits;
+use crate::admission::AdmissionControl;
 
-/// A body that is answered before it was read is read on for so long at most, …
+/// How long the rest of a rejected body is read and discarded. A caller that is still writing when the connection is
+/// closed does not see the answer.
 const DISCARD_TIME: Duration = Duration::from_millis(250);
-/// … and so far: a caller that is still writing would not see the answer of a connection that is closed.
+/// How many bytes of a rejected body are discarded at most.
 const DISCARD_BYTES: usize = 64 * 1024 * 1024;
 
-/// A whole body, and its share of the bytes that may be held.
+/// A complete body, and the permit for its bytes.
 #[derive(Debug, Default)]
-pub(crate) struct Received {
+pub(crate) struct RequestBody {
     bytes: Vec<u8>,
-    room: Option<OwnedSemaphorePermit>,
+    permit: Option<OwnedSemaphorePermit>,
 }
 
-impl Received {
+impl RequestBody {
     pub(crate) fn bytes(&self) -> &[u8] {
         &self.bytes
     }
 
-    fn push(&mut self, chunk: &[u8], limits: &Limits) -> Result<(), Problem> {
-        let more = limits.hold(chunk.len())?;
-        match &mut self.room {
-            Some(room) => room.merge(more),
-            None => self.room = Some(more),
+    fn push(&mut self, chunk: &[u8], admission: &AdmissionControl) -> Result<(), Problem> {
+        let more = admission.acquire_bytes(chunk.len())?;
+        match &mut self.permit {
+            Some(permit) => permit.merge(more),
+            None => self.permit = Some(more),
         }
         self.bytes.extend_from_slice(chunk);
         Ok(())
     }
 }
 
-/// Reads a body of at most `max_bytes` within `time`.
+/// Reads a body of at most `max_bytes` within `timeout`.
+///
+/// # Errors
+/// 413 if it is larger, 408 if it does not arrive in time, 503 if there is no room for it, 400 if the connection fails.
 pub(crate) async fn receive(
     body: &mut Body,
     max_bytes: usize,
-    time: Duration,
-    limits: &Limits,
-) -> Result<Received, Problem> {
+    timeout: Duration,
+    admission: &AdmissionControl,
+) -> Result<RequestBody, Problem> {
     let declared = usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX);
     if declared > max_bytes {
         return Err(too_large(max_bytes));
     }
     let reading = async {
-        let mut received = Received::default();
+        let mut received = RequestBody::default();
         while let Some(chunk) = next(body).await? {
             if received.bytes.len() + chunk.len() > max_bytes {
                 return Err(too_large(max_bytes));
             }
-            received.push(&chunk, limits)?;
+            received.push(&chunk, admission)?;
         }
         Ok(received)
     };
-    tokio::time::timeout(time, reading)
+    tokio::time::timeout(timeout, reading)
         .await
         .unwrap_or_else(|_| {
             Err(Problem::new(
                 StatusCode::REQUEST_TIMEOUT,
-                format!("the body did not arrive within {} ms", time.as_millis()),
+                format!("the body did not arrive within {} ms", timeout.as_millis()),
             ))
         })
 }
 
-/// Reads what is left of a body that was answered already.
+/// Reads and discards the rest of the body of a rejected request.
 pub(crate) async fn discard(body: &mut Body) {
     let reading = async {
         let mut left = DISCARD_BYTES;
@@ -81,7 +85,7 @@ pub(crate) async fn discard(body: &mut Body) {
             }
         }
     };
-    // Whether all of it came makes no difference to anybody.
+    // Best effort: whether the whole body arrived makes no difference.
     let _ = tokio::time::timeout(DISCARD_TIME, reading).await;
 }
 
@@ -96,7 +100,7 @@ async fn next(body: &mut Body) -> Result<Option<Bytes>, Problem> {
                 }
             }
             Some(Err(error)) => {
-                let detail = format!("the body broke off: {error}");
+                let detail = format!("the body could not be read: {error}");
                 return Err(Problem::new(StatusCode::BAD_REQUEST, detail));
             }
         }

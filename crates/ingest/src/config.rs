@@ -1,4 +1,6 @@
 //! Section `ingest` of the configuration.
+//!
+//! Invariant: a transaction that ingest accepts fits into a record of the log.
 
 use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -11,56 +13,56 @@ use tollgate_service::http::{ApiKeyConfig, ApiKeys};
 
 use crate::imports::SourceConfig;
 
-/// Most that key, headers and framing add to a transaction on the log, in bytes.
+/// The most that key, headers and framing add to a transaction on the log, in bytes.
 const RECORD_OVERHEAD: usize = 4 * 1024;
-/// librdkafka's own limit of a record, where `kafka.properties` sets no other.
+/// librdkafka's default limit of a record, in bytes.
 const DEFAULT_MESSAGE_MAX_BYTES: usize = 1_000_000;
 
 /// Section `ingest`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct IngestConfig {
-    /// Where transactions are taken. Port 0 takes any free one.
+    /// The address of the API. Port 0 selects any free port.
     pub listen: SocketAddr,
-    /// Where probes and metrics are answered.
+    /// The address of probes and metrics.
     pub admin_listen: SocketAddr,
-    /// Largest body of a request, in bytes; beyond it 413.
+    /// The largest body of a request, in bytes; beyond it 413.
     pub max_body_bytes: usize,
-    /// Most transactions in a request; beyond it 413.
+    /// The most transactions of a request; beyond it 413.
     pub max_items: usize,
-    /// Largest single transaction, in bytes; beyond it that item is rejected.
+    /// The largest transaction, in bytes; a larger item is rejected.
     pub max_transaction_bytes: usize,
-    /// Most requests under way at once, waiting ones included; beyond it 503.
+    /// The most requests in flight, including those that wait for decisions; beyond it 503.
     pub max_in_flight: usize,
-    /// Most bytes of bodies held at once, all requests together; beyond it 503.
+    /// The most bytes of bodies in memory, over all requests; beyond it 503.
     pub max_in_flight_bytes: usize,
     /// How long a request's body may take to arrive, in milliseconds; beyond it 408.
     pub request_timeout_ms: u64,
     /// How long the log may take to acknowledge a request, in milliseconds; beyond it 503.
     pub acknowledge_timeout_ms: u64,
-    /// How many transactions a caller may send.
+    /// The rate limit of each API key.
     pub rate_limit: RateLimitConfig,
-    /// Who may send. None: nobody is asked, which only a loopback address may do.
+    /// The API keys. If there are none, requests need no key; this is allowed on loopback addresses only.
     pub api_keys: Vec<ApiKeyConfig>,
-    /// How long a batch at `/v1/functions/streaming` waits for its decisions, in milliseconds, unless it prefers otherwise.
+    /// How long a batch at `/v1/functions/streaming` waits for its decisions, in milliseconds, without `Prefer: wait`.
     pub functions_wait_ms: u64,
-    /// Hosts, with all below them, whose subscriptions are confirmed.
+    /// Subscriptions are confirmed at these hosts and their subdomains only.
     pub confirmation_hosts: Vec<String>,
-    /// Where objects are that events tell of. None: no object is read.
+    /// The sources of objects to import. If there are none, no object is imported.
     pub sources: Vec<SourceConfig>,
-    /// Objects that are read side by side.
+    /// The number of objects of one source that are imported concurrently.
     pub parallel_imports: usize,
-    /// Rows of objects that go to the log in a second; 0 is no limit.
+    /// Imported rows a second; 0 is no limit.
     pub import_rows_per_second: u32,
 }
 
-/// Section `ingest.rate_limit`: a bucket of transactions for each API key.
+/// Section `ingest.rate_limit`: a token bucket of transactions for each API key.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct RateLimitConfig {
-    /// Transactions a second that a key may send; 0 is no limit.
+    /// Transactions a second for each key; 0 is no limit.
     pub transactions_per_second: u32,
-    /// Transactions it may send at once after a pause; 0 is as many as in a second.
+    /// Transactions that a key may send at once after a pause; 0 is the number of one second.
     pub burst: u32,
 }
 
@@ -88,7 +90,7 @@ impl Default for IngestConfig {
 }
 
 impl IngestConfig {
-    /// Checks what holds between settings, and reads the keys.
+    /// Validates the settings and their relations, and parses the API keys.
     ///
     /// # Errors
     /// Names the setting at fault.
@@ -118,15 +120,12 @@ impl IngestConfig {
             source.open(&format!("ingest.sources[{index}]"))?;
         }
         if self.max_in_flight > tokio::sync::Semaphore::MAX_PERMITS {
-            return invalid("max_in_flight", "is more than can be counted");
+            return invalid("max_in_flight", "is too large");
         }
         if !(self.max_body_bytes..=tokio::sync::Semaphore::MAX_PERMITS)
             .contains(&self.max_in_flight_bytes)
         {
-            return invalid(
-                "max_in_flight_bytes",
-                "must hold at least one body of max_body_bytes",
-            );
+            return invalid("max_in_flight_bytes", "must be at least max_body_bytes");
         }
         self.validate_record_size(kafka)?;
         if self.rate_limit.burst > 0 && self.rate_limit.transactions_per_second == 0 {
@@ -146,14 +145,14 @@ impl IngestConfig {
             if key.name.is_empty() || !names.insert(&key.name) {
                 return invalid(
                     &format!("api_keys[{index}].name"),
-                    "must be a name that no other key has: the rate limit is kept by it",
+                    "must be unique: the rate limit applies to each name",
                 );
             }
         }
         ApiKeys::new("ingest", &self.api_keys, self.listen, &[])
     }
 
-    /// What is accepted must fit into a record, or it would fail again at every attempt.
+    /// An accepted transaction must fit into a record. Otherwise every attempt to send it would fail.
     fn validate_record_size(&self, kafka: &KafkaConfig) -> Result<(), ConfigError> {
         let given = ["message.max.bytes", "max.request.size"]
             .iter()
@@ -163,8 +162,8 @@ impl IngestConfig {
             return invalid(
                 "max_transaction_bytes",
                 &format!(
-                    "must be at most {}, since a record on the log holds {largest} bytes; \
-                     kafka.properties.\"message.max.bytes\" raises that, where the brokers do too",
+                    "must be at most {}, since a record of the log has at most {largest} bytes; \
+                     kafka.properties.\"message.max.bytes\" raises the limit, if the brokers permit it",
                     largest.saturating_sub(RECORD_OVERHEAD)
                 ),
             );
@@ -210,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn the_defaults_hold_together() {
+    fn the_defaults_are_valid() {
         assert!(
             IngestConfig::default()
                 .validate(&KafkaConfig::default())
@@ -219,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn a_setting_that_cannot_work_is_refused_by_its_name() {
+    fn an_invalid_setting_is_refused_with_its_name() {
         type Change = fn(&mut IngestConfig);
         let cases: [(&str, Change); 11] = [
             ("ingest.max_items", |c| c.max_items = 0),
@@ -252,7 +251,7 @@ mod tests {
     }
 
     #[test]
-    fn a_larger_record_is_allowed_where_the_log_takes_it() {
+    fn a_larger_transaction_is_allowed_if_the_log_takes_larger_records() {
         let mut kafka = KafkaConfig::default();
         kafka
             .properties

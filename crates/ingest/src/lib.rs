@@ -1,8 +1,9 @@
-//! The HTTP face of Tollgate: takes transactions and writes them to the log.
+//! Ingest: accepts transactions over HTTP, from events and from objects, and writes them to the log.
 //!
-//! Invariant: 202 and 200 are answered only when the log has acknowledged every accepted transaction, by every
-//! in-sync replica. Any other answer, and none, means: send again with the same ids.
+//! Invariant: 202 and 200 are answered only after every in-sync replica of the log has acknowledged every accepted
+//! transaction. After any other answer, or none, the caller sends the request again with the same ids.
 
+mod admission;
 mod api;
 mod availability;
 mod body;
@@ -10,18 +11,19 @@ mod config;
 mod events;
 mod functions;
 mod imports;
-mod intake;
 mod items;
-mod limits;
 mod openapi;
+mod pending_replies;
 mod prefer;
+mod process;
 mod publish;
 mod replies;
 mod report;
+mod request;
 mod service;
 mod transactions;
-mod waiters;
 
 pub use config::{IngestConfig, RateLimitConfig};
-pub use imports::{FormatSetting, SourceConfig};
+pub use imports::{FormatSetting, ImportState, ImportStatus, SourceConfig, list_imports};
+pub use process::run_process;
 pub use service::{run, start};

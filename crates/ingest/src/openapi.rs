@@ -1,9 +1,10 @@
-//! What the OpenAPI document says beside its paths: shapes of bodies that pass through this service as text.
+//! The parts of the OpenAPI document beside its paths: schemas of bodies that this service handles as text, and the
+//! problems that every endpoint can answer with.
 
 use serde::Serialize;
 use tollgate_service::http::openapi::ApiKeySchemes;
 pub(crate) use tollgate_service::http::openapi::ProblemSchema as Problem;
-use utoipa::{OpenApi, ToSchema};
+use utoipa::{IntoResponses, OpenApi, ToSchema};
 
 use crate::report::ItemResult;
 
@@ -12,7 +13,7 @@ use crate::report::ItemResult;
 #[openapi(
     info(
         title = "Tollgate ingest",
-        description = "Takes card and account transactions to be decided on: approved, review or blocked.",
+        description = "Accepts card and account transactions to be decided on: approved, review or blocked.",
         license(name = "Apache-2.0", identifier = "Apache-2.0"),
     ),
     tags((name = "transactions", description = "Transactions to be decided on")),
@@ -32,7 +33,7 @@ pub(crate) enum Transactions {
     Several(Vec<Transaction>),
 }
 
-/// A transaction. Any further member is carried through untouched to decision, store and alert.
+/// A transaction. Any other member is kept unchanged in the decision, the store and the alert.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct Transaction {
     /// Unique within a user; 1 to 128 bytes, no U+0000.
@@ -48,12 +49,12 @@ pub(crate) struct Transaction {
     /// Both coordinates, or no location.
     #[serde(skip_serializing_if = "Option::is_none")]
     location: Option<Location>,
-    /// Such as currency, merchant_id, merchant_category, country, device_id, ip, channel.
+    /// Any other members, such as currency, merchant_id, merchant_category, country, device_id, ip, channel.
     #[serde(flatten)]
     other: std::collections::BTreeMap<String, serde_json::Value>,
 }
 
-/// At least 0, at most 10^12, at most 4 decimal places, held exactly.
+/// From 0 to 10^12 with at most 4 decimal places, processed exactly.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(untagged)]
 #[schema(example = "1250.50")]
@@ -61,7 +62,7 @@ pub(crate) struct Transaction {
 pub(crate) enum Amount {
     /// A JSON number.
     Number(f64),
-    /// A decimal string, which every JSON library keeps exactly.
+    /// A decimal string, which every JSON library preserves exactly.
     Decimal(String),
 }
 
@@ -74,7 +75,7 @@ pub(crate) struct Location {
     longitude: f64,
 }
 
-/// What was decided on a transaction, and why.
+/// The decision on a transaction, and the reasons for it.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct Decision {
     #[schema(example = "tx-1")]
@@ -92,18 +93,18 @@ pub(crate) struct Decision {
     /// When it was decided.
     #[schema(format = "date-time", example = "2026-03-01T12:30:00.012345Z")]
     processed_at: String,
-    /// The points and the measured value behind each indicator; may be missing in a duplicate's decision.
+    /// The points and the measured value of each indicator; may be missing in the decision on a duplicate.
     contributions: Vec<Contribution>,
     /// Fingerprint of the rules in force.
     ruleset_version: String,
-    /// Older than the history that was there to judge it.
+    /// Whether the transaction is older than the history against which it was scored.
     late: bool,
-    /// The transaction had been decided on before; this is that decision again.
+    /// Whether the transaction was decided before; this is that decision again.
     duplicate: bool,
     transaction: Transaction,
 }
 
-/// What is done with a transaction.
+/// The outcome of a transaction.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 #[expect(dead_code, reason = "only its schema is used")]
@@ -113,22 +114,52 @@ pub(crate) enum Status {
     Blocked,
 }
 
-/// The share of one indicator in a score.
+/// The contribution of one indicator to a score.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct Contribution {
     #[schema(example = "high_amount")]
     indicator: String,
     points: f64,
-    /// Transactions counted.
+    /// The number of transactions counted.
     #[serde(skip_serializing_if = "Option::is_none")]
     count: Option<u32>,
-    /// The amount that was high or round.
+    /// The amount that caused the indicator.
     #[serde(skip_serializing_if = "Option::is_none")]
     amount: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     speed_kmh: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     distance_km: Option<f64>,
+}
+
+/// The problems that every endpoint can answer with.
+#[derive(IntoResponses)]
+#[expect(dead_code, reason = "only its responses are used")]
+pub(crate) enum CommonProblems {
+    /// No API key, or an unknown one.
+    #[response(status = 401, content_type = "application/problem+json")]
+    Unauthorized(Problem),
+    /// The key lacks the scope `transactions:write`.
+    #[response(status = 403, content_type = "application/problem+json")]
+    Forbidden(Problem),
+    /// The body did not arrive in time.
+    #[response(status = 408, content_type = "application/problem+json")]
+    RequestTimeout(Problem),
+    /// The body is too large, or has too many items.
+    #[response(status = 413, content_type = "application/problem+json")]
+    PayloadTooLarge(Problem),
+    /// An unsupported content type or charset, or a content coding such as gzip.
+    #[response(status = 415, content_type = "application/problem+json")]
+    UnsupportedMediaType(Problem),
+    /// The rate limit of the key is exceeded. Nothing was accepted; send again after `Retry-After`.
+    #[response(status = 429, content_type = "application/problem+json", headers(("Retry-After" = u64, description = "Seconds.")))]
+    TooManyRequests(Problem),
+    /// An internal error.
+    #[response(status = 500, content_type = "application/problem+json")]
+    InternalServerError(Problem),
+    /// Too much is in flight, or the log has not acknowledged. Send again with the same ids after `Retry-After`.
+    #[response(status = 503, content_type = "application/problem+json", headers(("Retry-After" = u64, description = "Seconds.")))]
+    ServiceUnavailable(Problem),
 }
 
 /// A problem with the result of each item.

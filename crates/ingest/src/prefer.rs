@@ -1,25 +1,25 @@
-//! The preference `wait` of the header `Prefer` (RFC 7240): how long a caller would wait for decisions.
+//! The preference `wait` of the header `Prefer` (RFC 7240): how long a caller waits for decisions.
 //!
-//! The RFC has whole seconds; decimals are our extension. What cannot be read is no error: a preference may be ignored.
+//! The RFC defines whole seconds; decimals are an extension. A malformed preference is ignored, as the RFC permits.
 
 use std::time::Duration;
 
 use axum::http::{HeaderMap, HeaderValue};
 
-/// Longest wait that is granted.
+/// The longest wait that is granted.
 const MAX_WAIT: Duration = Duration::from_secs(30);
 
-/// A wait that is granted.
+/// A granted wait, at most 30 s.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Wait(Duration);
 
 impl Wait {
-    /// So long, at most what is granted to anybody.
+    /// A wait of `millis`, limited to the longest wait.
     pub(crate) fn of_millis(millis: u64) -> Self {
         Self(Duration::from_millis(millis).min(MAX_WAIT))
     }
 
-    /// What the request prefers. Of several, the first counts, as the RFC says.
+    /// The wait that the request prefers. The first of several applies, as the RFC requires.
     pub(crate) fn of(headers: &HeaderMap) -> Option<Self> {
         headers
             .get_all("prefer")
@@ -40,7 +40,7 @@ impl Wait {
     }
 }
 
-/// The value of a preference that is named `wait`; its parameters, behind a semicolon, say nothing to us.
+/// The value of a preference named `wait`. Its parameters, after a semicolon, are ignored.
 fn wait_value(preference: &str) -> Option<&str> {
     let (name, value) = preference.split(';').next()?.split_once('=')?;
     let named = name.trim().eq_ignore_ascii_case("wait");
@@ -48,7 +48,7 @@ fn wait_value(preference: &str) -> Option<&str> {
 }
 
 fn parse(value: &str) -> Option<Wait> {
-    // `f64` would read `inf`, `-0` and `1e9` too.
+    // `f64` would also parse `inf`, `-0` and `1e9`.
     let plain = value.bytes().all(|b| b.is_ascii_digit() || b == b'.');
     let seconds: f64 = value.parse().ok().filter(|_| plain)?;
     let clamped = seconds.min(MAX_WAIT.as_secs_f64());

@@ -1,4 +1,6 @@
-//! Writing what a request brought to the log, and waiting until it has it.
+//! Writes the records of a request to the log and waits for their acknowledgements.
+//!
+//! Invariant: [`publish`] returns `Ok` only after the log has acknowledged every record.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -17,25 +19,25 @@ use crate::IngestConfig;
 use crate::api::App;
 use crate::imports::Entry;
 
-/// When to send again what was not acknowledged.
+/// `Retry-After` of a request that was not acknowledged.
 const RETRY: Duration = Duration::from_secs(2);
 
-/// What one request writes.
+/// The records that one request writes.
 #[derive(Debug)]
-pub(crate) struct Batch<'a> {
-    /// The request's.
+pub(crate) struct PublishRequest<'a> {
+    /// The trace of the request.
     pub(crate) trace: Arc<RequestTrace>,
-    /// In their order, each with the trace it is part of where that is not the request's.
+    /// In the order of the request, each with its own trace context if it has one.
     pub(crate) transactions: Vec<(Option<TraceContext>, &'a Transaction<'a>)>,
-    /// The partition of `replies` on which the request waits, if it does.
+    /// The partition of `replies` on which the request waits for decisions, if it waits.
     pub(crate) reply_to: Option<i32>,
-    /// What no transaction could be made of, where nobody reads the answer that says so.
+    /// Invalid items to dead-letter, where the answer that reports them may not be read.
     pub(crate) rejected: Vec<RejectedRow<'a>>,
     /// Objects to import.
     pub(crate) imports: Vec<Entry>,
 }
 
-impl Batch<'_> {
+impl PublishRequest<'_> {
     pub(crate) const fn new(trace: Arc<RequestTrace>) -> Self {
         Self {
             trace,
@@ -46,18 +48,18 @@ impl Batch<'_> {
         }
     }
 
-    /// Whether there is nothing to write, and so nothing to learn of the log.
+    /// Whether there is nothing to write.
     pub(crate) fn is_empty(&self) -> bool {
         self.transactions.is_empty() && self.rejected.is_empty() && self.imports.is_empty()
     }
 }
 
-/// Why a request is not on the log.
+/// Why the records of a request are not on the log.
 #[derive(Debug, thiserror::Error)]
 enum PublishError {
     #[error("{0}")]
     Unacknowledged(String),
-    /// The settings are checked against this at start; to send again would not help.
+    /// The settings are validated against this at start. Sending again cannot succeed.
     #[error("{0}")]
     TooLarge(SendError),
 }
@@ -81,82 +83,87 @@ impl From<SendError> for PublishError {
     }
 }
 
-/// How the log is called: the client itself sends again what was not acknowledged, until the deadline. A log that has
-/// let several requests in a row down gets no more of them until one of the next has come through.
+/// The log as a dependency: the client itself retries what is not acknowledged, until the deadline. After several failed
+/// requests in a row the circuit opens, and requests are rejected until a probe succeeds.
 pub(crate) fn limits(config: &IngestConfig) -> DependencyConfig {
     DependencyConfig::new(config.acknowledge_timeout(), config.max_in_flight)
 }
 
-/// Writes everything in its order. When this returns, the log has it all.
+/// Writes all records in their order and waits until the log has acknowledged them.
 ///
 /// # Errors
-/// 503 where it may not have one of them: the caller sends all again, and their ids keep them from counting twice.
-pub(crate) async fn publish(app: &App, batch: &Batch<'_>) -> Result<(), Problem> {
+/// 503 if a record may be missing: the caller sends all of them again, and their ids keep them from counting twice. 413
+/// if a record is too large for the log.
+pub(crate) async fn publish(app: &App, records: &PublishRequest<'_>) -> Result<(), Problem> {
     let deadline = Instant::now() + app.config.acknowledge_timeout();
     let call = app
         .log
-        .call(CallPolicy::no_retry(), || write(app, batch, deadline));
+        .call(CallPolicy::no_retry(), || write(app, records, deadline));
     let (_, result) = call.await;
     result.map_err(|error| match error {
         CallFailure::Rejected(error @ PublishError::TooLarge(_)) => {
             Problem::new(StatusCode::PAYLOAD_TOO_LARGE, error.to_string())
         }
         CallFailure::Rejected(error) | CallFailure::Unavailable(Some(error)) => {
-            tracing::warn!(%error, "a request was not acknowledged by the log");
-            let detail = "the log has not acknowledged the transactions, some of them may be on it; send them again with the same transaction_id, which keeps them from counting twice";
+            tracing::warn!(%error, "the log did not acknowledge a request");
+            let detail = "the log has not acknowledged the transactions, but some of them may be on it; send them again with the same transaction_id, which keeps them from counting twice";
             Problem::new(StatusCode::SERVICE_UNAVAILABLE, detail).retry_after(RETRY)
         }
         CallFailure::Unavailable(None) => {
             metrics::counter!("tollgate_ingest_shed_total", "reason" => "log").increment(1);
-            let detail = "the log does not acknowledge what it is sent; nothing of this request was taken";
+            let detail = "the log is not acknowledging records; nothing of this request was accepted";
             Problem::new(StatusCode::SERVICE_UNAVAILABLE, detail).retry_after(RETRY)
         }
     })
 }
 
-/// As [`write_all`], told in the request's trace.
-async fn write(app: &App, batch: &Batch<'_>, deadline: Instant) -> Result<(), PublishError> {
-    let parent = batch.trace.context();
-    let own = parent.filter(|_| batch.trace.has_own() && !batch.transactions.is_empty());
+/// [`write_all`] within a span of the request's trace.
+async fn write(
+    app: &App,
+    records: &PublishRequest<'_>,
+    deadline: Instant,
+) -> Result<(), PublishError> {
+    let parent = records.trace.context();
+    let own = parent.filter(|_| records.trace.has_own() && !records.transactions.is_empty());
     let Some(context) = begin(own).filter(|_| own.is_some()) else {
-        return write_all(app, batch, parent, deadline).await;
+        return write_all(app, records, parent, deadline).await;
     };
     let mut span = sending("ingest", &app.topic, context, parent)
-        .linked_to(batch.transactions.iter().filter_map(|(own, _)| *own));
-    if batch.transactions.len() > 1 {
-        let number = i64::try_from(batch.transactions.len()).unwrap_or(i64::MAX);
+        .linked_to(records.transactions.iter().filter_map(|(own, _)| *own));
+    if records.transactions.len() > 1 {
+        let number = i64::try_from(records.transactions.len()).unwrap_or(i64::MAX);
         span.set("messaging.batch.message_count", number);
     }
-    let written = write_all(app, batch, Some(context), deadline).await;
+    let written = write_all(app, records, Some(context), deadline).await;
     if let Err(error) = &written {
         span.fail("unacknowledged", error.to_string());
-        batch.trace.keep();
+        records.trace.keep();
     }
-    batch.trace.end(span);
+    records.trace.end(span);
     written
 }
 
-/// `context` is what the records carry that have none of their own.
+/// Writes the records and waits for their acknowledgements. `context` is the trace context of records without their own.
 async fn write_all(
     app: &App,
-    batch: &Batch<'_>,
+    records: &PublishRequest<'_>,
     context: Option<TraceContext>,
     deadline: Instant,
 ) -> Result<(), PublishError> {
-    // There would be no span at the other end of a context that is not kept, that no caller gave, and for whose verdict
-    // nobody waits; and to carry it costs its readers more than a score does.
-    let travels = |context: &TraceContext| {
-        context.is_sampled() || batch.trace.has_parent() || batch.reply_to.is_some()
+    // A context that is not sampled, that no caller supplied and for which no caller is waiting would not lead to a span
+    // in any other service, and the header costs its readers more than scoring does.
+    let is_propagated = |context: &TraceContext| {
+        context.is_sampled() || records.trace.has_parent() || records.reply_to.is_some()
     };
-    let context = context.filter(travels);
-    let reply_to = batch.reply_to.map(|partition| partition.to_string());
+    let context = context.filter(is_propagated);
+    let reply_to = records.reply_to.map(|partition| partition.to_string());
     let (done, acknowledged) = oneshot::channel();
     let acks = Acks::new(move |result| {
-        // The request may have ended at its deadline, or its caller have gone.
+        // The receiver is gone if the request ended at its deadline or its caller disconnected.
         let _ = done.send(result);
     });
-    for (own, transaction) in &batch.transactions {
-        let state = batch.trace.state().filter(|_| own.is_none());
+    for (own, transaction) in &records.transactions {
+        let state = records.trace.state().filter(|_| own.is_none());
         let headers: Vec<(&str, Option<&[u8]>)> =
             [(TRACESTATE, state), (REPLY_TO, reply_to.as_deref())]
                 .into_iter()
@@ -170,10 +177,10 @@ async fn write_all(
             ..ProducerRecord::new(&app.topic, transaction.user_id.as_bytes(), line.as_bytes())
         };
         send(app, &record, &acks, deadline).await?;
-        // Thousands of sends that never wait would keep other requests from this thread.
+        // Lets other requests run on this thread: thousands of sends may complete without waiting.
         tokio::task::consume_budget().await;
     }
-    for row in &batch.rejected {
+    for row in &records.rejected {
         loop {
             match row.send(&app.kafka, &app.producer, &acks, || true) {
                 Err(SendError::Full) if Instant::now() < deadline => {
@@ -184,7 +191,7 @@ async fn write_all(
         }
         tokio::task::consume_budget().await;
     }
-    for entry in &batch.imports {
+    for entry in &records.imports {
         let payload = entry.to_json();
         let topic = &app.kafka.topics().imports;
         let record = ProducerRecord::new(topic, entry.id().as_bytes(), &payload);
@@ -194,7 +201,7 @@ async fn write_all(
     match tokio::time::timeout_at(deadline.into(), acknowledged).await {
         Ok(Ok(Ok(()))) => Ok(()),
         Ok(Ok(Err(failure))) => Err(unacknowledged(failure)),
-        Ok(Err(_)) => Err(unacknowledged("the producer is gone")),
+        Ok(Err(_)) => Err(unacknowledged("the producer has stopped")),
         Err(_) => Err(unacknowledged("no acknowledgement in time")),
     }
 }

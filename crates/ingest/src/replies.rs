@@ -1,4 +1,4 @@
-//! Reads this instance's partition of the topic `replies` and hands decisions to the requests that wait for them.
+//! Reads this instance's partition of the topic `replies` and delivers decisions to the requests that wait for them.
 //!
 //! Reading begins at the end and nothing is committed: a reply is of use only to a request that is waiting now. Instances
 //! may share a partition; a reply for which no request of this instance waits is dropped.
@@ -16,33 +16,37 @@ use tollgate_service::Shutdown;
 use tollgate_service::health::Health;
 use tollgate_service::telemetry::trace::{Span, SpanKind, begin_kept};
 
-use crate::waiters::Waiters;
+use crate::pending_replies::PendingReplies;
 
 /// The component that `/readyz` names.
 pub(crate) const COMPONENT: &str = "replies";
-/// How long one look for replies takes when there are none; it delays the end of the thread as much.
+/// How long one poll waits for replies. It bounds the delay of the end of the thread.
 const POLL: Duration = Duration::from_millis(100);
 /// Before the topic is looked up again.
 const RETRY: Duration = Duration::from_millis(500);
-const NOWHERE: i32 = -1;
+/// No partition is read yet.
+const NO_PARTITION: i32 = -1;
 
-/// Where decisions for this instance arrive, and who waits for them. Clones share both.
+/// The partition of replies that this instance reads, and the requests that wait. Clones share both.
 #[derive(Debug, Clone)]
 pub(crate) struct Replies {
-    pub(crate) waiters: Waiters,
+    pub(crate) pending: PendingReplies,
     partition: Arc<AtomicI32>,
 }
 
 impl Replies {
-    /// Starts the reading thread. The receiver gets its end, or breaks when it panics.
+    /// Starts the reading thread. The receiver resolves when the thread ends or panics.
+    ///
+    /// # Errors
+    /// The log's client or the thread cannot be started.
     pub(crate) fn start(
         log: &Log,
         health: &Health,
         shutdown: &Shutdown,
     ) -> anyhow::Result<(Self, oneshot::Receiver<()>)> {
         let replies = Self {
-            waiters: Waiters::default(),
-            partition: Arc::new(AtomicI32::new(NOWHERE)),
+            pending: PendingReplies::default(),
+            partition: Arc::new(AtomicI32::new(NO_PARTITION)),
         };
         let topic = log.topics().replies.clone();
         let reader = Reader {
@@ -57,15 +61,15 @@ impl Replies {
             .name("ingest-replies".to_owned())
             .spawn(move || {
                 reader.run();
-                // The receiver is gone only where the service is.
+                // The receiver is gone only if the service is.
                 let _ = done.send(());
             })?;
         Ok((replies, ended))
     }
 
-    /// The partition on which decisions arrive, once it is being read.
+    /// The partition on which decisions arrive, once it is read.
     pub(crate) fn partition(&self) -> Option<i32> {
-        Some(self.partition.load(Ordering::Acquire)).filter(|partition| *partition != NOWHERE)
+        Some(self.partition.load(Ordering::Acquire)).filter(|partition| *partition != NO_PARTITION)
     }
 }
 
@@ -103,7 +107,7 @@ impl Reader {
         while !shutdown.is_begun() {
             let polled = log.poll(POLL, &mut |event| {
                 if let ReaderEvent::Record(record) = event {
-                    deliver(&record, &topic, &replies.waiters);
+                    deliver(&record, &topic, &replies.pending);
                 }
             });
             // The client recovers by itself, and has reported it; until then callers get their 202.
@@ -144,7 +148,7 @@ fn record_span(record: &RawRecord<'_>, topic: &str, began: SystemTime) {
         .end();
 }
 
-fn deliver(record: &RawRecord<'_>, topic: &str, waiters: &Waiters) {
+fn deliver(record: &RawRecord<'_>, topic: &str, pending: &PendingReplies) {
     #[derive(Deserialize)]
     struct Ids<'a> {
         #[serde(borrow)]
@@ -157,7 +161,7 @@ fn deliver(record: &RawRecord<'_>, topic: &str, waiters: &Waiters) {
     match read {
         Ok((ids, raw)) => {
             let began = SystemTime::now();
-            if waiters.deliver(&ids.user_id, &ids.transaction_id, raw) {
+            if pending.deliver(&ids.user_id, &ids.transaction_id, raw) {
                 record_span(record, topic, began);
             }
         }
@@ -167,7 +171,7 @@ fn deliver(record: &RawRecord<'_>, topic: &str, waiters: &Waiters) {
                 partition,
                 offset,
                 column = error.column(),
-                "a reply is no decision"
+                "a reply is not a decision"
             );
         }
     }

@@ -11,10 +11,11 @@ use tollgate_service::resilience::Dependency;
 use tollgate_service::supervisor::{RunningService, Supervisor};
 
 use crate::IngestConfig;
+use crate::admission::AdmissionControl;
 use crate::api::{App, router};
 use crate::events::Confirmations;
+use crate::imports;
 use crate::imports::Imports;
-use crate::limits::Limits;
 use crate::replies::Replies;
 use crate::{availability, publish, replies};
 
@@ -34,7 +35,13 @@ pub async fn start(
     let public = bind("ingest.listen", config.listen).await?;
     let admin = bind("ingest.admin_listen", config.admin_listen).await?;
     let health = Health::starting(&[availability::COMPONENT, replies::COMPONENT]);
-    let mut supervisor = Supervisor::new("ingest", health.clone(), &shutdown, admin);
+    let mut supervisor = Supervisor::with_admin_routes(
+        "ingest",
+        health.clone(),
+        &shutdown,
+        admin,
+        imports::admin_routes(kafka.clone()),
+    );
     let (shutdown, drained) = (supervisor.shutdown().clone(), supervisor.drained().clone());
     let producer = kafka.producer("ingest")?;
 
@@ -55,7 +62,7 @@ pub async fn start(
         });
     }
     let app = Arc::new(App {
-        limits: Limits::new(&config),
+        admission: AdmissionControl::new(&config),
         log: Dependency::new("log", &publish::limits(&config), None),
         confirmations: Confirmations::new(&config)?,
         imports,
@@ -63,7 +70,7 @@ pub async fn start(
         keys,
         topic: kafka.topics().transactions.clone(),
         producer: producer.clone(),
-        kafka,
+        kafka: kafka.clone(),
         replies,
         health,
         shutdown,

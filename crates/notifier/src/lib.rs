@@ -11,6 +11,7 @@ mod delivery;
 mod delivery_log;
 mod dispatch;
 mod in_flight_batch;
+mod process;
 mod service;
 mod signature;
 mod sinks;
@@ -18,6 +19,7 @@ mod traces;
 
 pub use alert::{Alert, AlertKey};
 pub use config::{NotifierConfig, SinkConfig, SinkKind, SinkSpec};
+pub use process::run_process;
 pub use service::{migrate, run, start};
 pub use signature::webhook_key;
 pub use sinks::ConsoleOut;

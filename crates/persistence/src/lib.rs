@@ -7,6 +7,7 @@ mod batch_reader;
 mod config;
 mod cursor;
 mod dead_letters;
+mod process;
 mod rows;
 mod service;
 mod store;
@@ -14,4 +15,5 @@ mod traces;
 mod writer;
 
 pub use config::{DatabaseUrl, PersistenceConfig, ProcessConfig};
+pub use process::run_process;
 pub use service::{migrate, run, start};

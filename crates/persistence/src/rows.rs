@@ -81,7 +81,7 @@ fn join(indicators: &Indicators) -> String {
     names.join(",")
 }
 
-/// The indicators in a joined text. A part that cannot be a name is left out: no version writes one.
+/// The indicators in a joined text. A part that cannot be a name is ignored: no version writes one.
 pub(crate) fn split(text: &str) -> Indicators {
     text.split(',')
         .filter_map(|name| Indicator::intern(name).ok())

@@ -3,10 +3,12 @@
 
 mod config;
 mod measure;
+mod process;
 mod route;
 mod service;
 mod snapshot;
 mod worker;
 
 pub use config::{BatchConfig, Mode, ProcessConfig, ScorerConfig};
+pub use process::run_process;
 pub use service::{run, start};

@@ -1,4 +1,4 @@
-//! The command line that all service binaries share.
+//! The command line of a service: that of the service programs, and of the commands of `tollgate` with the same names.
 
 use std::path::PathBuf;
 
@@ -21,6 +21,12 @@ pub struct ServiceArgs {
 }
 
 impl ServiceArgs {
+    /// Reads the command line of a service's own program; ends the process where it is wrong or asks for help.
+    #[must_use]
+    pub fn from_command_line() -> Self {
+        Self::parse()
+    }
+
     /// Reads the settings from file and environment.
     ///
     /// # Errors
@@ -30,12 +36,13 @@ impl ServiceArgs {
     }
 }
 
-/// The `main` of a service: reads the settings, then prints them or runs until the service ends.
+/// A service as a process: reads the settings, then prints them or runs until the service ends.
 ///
 /// # Errors
 /// The error of the service.
 pub fn run_service<B, C, R>(
     service: &'static str,
+    args: &ServiceArgs,
     parse: impl FnOnce(&Settings) -> anyhow::Result<C>,
     run: impl FnOnce(C, B) -> R,
 ) -> anyhow::Result<()>
@@ -51,7 +58,6 @@ where
         oci: &'a B,
     }
 
-    let args = ServiceArgs::parse();
     let settings = args.settings()?;
     let config = parse(&settings)?;
     let cloud = B::read(&settings)?;

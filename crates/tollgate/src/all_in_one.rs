@@ -1,8 +1,7 @@
-//! The four services in one process. They still share nothing but topics.
+//! The four services in one process. They share nothing but topics.
 
 use std::fmt::Write as _;
-use std::fs::{File, TryLockError};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -19,6 +18,7 @@ use tollgate_service::supervisor::RunningService;
 use tollgate_service::telemetry::TelemetryConfig;
 
 use crate::archive::DeadLetterArchive;
+use crate::running::{AdminUrls, DataDirectory, RunningUp, local_url};
 
 /// Every section.
 #[derive(Debug, Clone, Serialize)]
@@ -30,7 +30,7 @@ pub(crate) struct Configs {
     pub(crate) notifier: NotifierConfig,
     pub(crate) telemetry: TelemetryConfig,
     pub(crate) oci: Cloud,
-    /// Where everything that was not configured is kept.
+    /// The data directory: everything that was not configured is kept here.
     #[serde(skip)]
     directory: PathBuf,
 }
@@ -83,22 +83,6 @@ impl Configs {
     }
 }
 
-/// Two processes on the same files would each know half of what happens.
-fn lock(directory: &Path) -> anyhow::Result<File> {
-    let path = directory.join("lock");
-    let file = File::create(&path).with_context(|| format!("cannot make {}", path.display()))?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => anyhow::bail!(
-            "another process works in {}; stop it, or start this one in another directory",
-            directory.display()
-        ),
-        Err(TryLockError::Error(error)) => {
-            Err(error).with_context(|| format!("cannot lock {}", path.display()))
-        }
-    }
-}
-
 /// The running services.
 pub(crate) struct AllInOne {
     pub(crate) ingest: RunningService,
@@ -109,20 +93,17 @@ pub(crate) struct AllInOne {
     archive: Option<DeadLetterArchive>,
     upstream: Shutdown,
     downstream: Shutdown,
-    /// Held as long as the directory is in use.
-    lock: File,
+    /// Locked as long as the services run.
+    directory: DataDirectory,
 }
 
 impl AllInOne {
     /// Starts them.
     pub(crate) async fn start(configs: Configs, shutdown: &Shutdown) -> anyhow::Result<Self> {
-        let directory = configs.directory;
-        std::fs::create_dir_all(&directory)
-            .with_context(|| format!("cannot make the directory {}", directory.display()))?;
-        let lock = lock(&directory)?;
+        let directory = DataDirectory::lock(configs.directory)?;
         let embedded = configs.kafka.profile() == Profile::Embedded;
         let kafka = Kafka::open(configs.kafka)?;
-        // Those who read go down after those who write, so that what was accepted is decided, stored and told.
+        // Readers stop after writers, so that every accepted transaction is decided, stored and delivered.
         let upstream = shutdown.child();
         let downstream = Shutdown::new(shutdown.grace());
         let archive = if embedded {
@@ -155,7 +136,26 @@ impl AllInOne {
             archive,
             upstream,
             downstream,
-            lock,
+            directory,
+        })
+    }
+
+    /// Writes the addresses to `up.json`, by which other commands find this process. It is removed at the end.
+    ///
+    /// # Errors
+    /// Where the file cannot be written.
+    pub(crate) fn publish(&self) -> anyhow::Result<()> {
+        self.directory.publish(&RunningUp {
+            pid: std::process::id(),
+            ingest: self.ingest.address.map(local_url).unwrap_or_default(),
+            persistence: self.persistence.address.map(local_url).unwrap_or_default(),
+            admin: AdminUrls {
+                ingest: local_url(self.ingest.admin_address),
+                scorer: local_url(self.scorer.admin_address),
+                persistence: local_url(self.persistence.admin_address),
+                notifier: local_url(self.notifier.admin_address),
+            },
+            brokers: Some(self.kafka.brokers()),
         })
     }
 
@@ -168,7 +168,7 @@ impl AllInOne {
         ]
     }
 
-    /// Waits until every service is ready. False: the shutdown came first, or one of them has ended.
+    /// Waits until every service is ready. False: the shutdown came first, or a service has ended.
     pub(crate) async fn until_ready(&self, shutdown: &Shutdown) -> bool {
         for service in self.services() {
             let ready = tokio::select! {
@@ -202,7 +202,7 @@ impl AllInOne {
         lines
     }
 
-    /// Waits for the shutdown, or for a service that ends by itself; then stops the rest, those who write first.
+    /// Waits for the shutdown, or for a service that ends by itself; then stops the others, writers first.
     pub(crate) async fn join(self) -> anyhow::Result<()> {
         let Self {
             ingest,
@@ -213,7 +213,7 @@ impl AllInOne {
             archive,
             upstream,
             downstream,
-            lock: _lock,
+            directory: _directory,
         } = self;
         let mut ingest = std::pin::pin!(ingest.join());
         let mut scorer = std::pin::pin!(scorer.join());
@@ -242,7 +242,7 @@ impl AllInOne {
     }
 }
 
-/// The embedded log ends with the process: what is in it is worked off first.
+/// Waits until the embedded log, which ends with the process, has no unread records.
 async fn drain(kafka: &Kafka, grace: Duration) {
     let Some(log) = kafka.embedded() else { return };
     let topics = kafka.topics();

@@ -1,8 +1,8 @@
-//! What can be typed, and the commands that are only a few lines.
+//! The commands and their arguments, and the commands that are only a few lines.
 
 use std::io::Write as _;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -19,12 +19,14 @@ use tollgate_service::telemetry::Telemetry;
 
 use crate::all_in_one::{AllInOne, Configs};
 use crate::dlq::DlqArgs;
+use crate::imports::ImportsArgs;
+use crate::running::RunningUp;
 
 /// Decides for every payment, within milliseconds, whether it is approved, reviewed or blocked.
 #[derive(Debug, Parser)]
 #[command(version, propagate_version = true, max_term_width = 100)]
 #[command(
-    after_help = "Start with `tollgate demo`. Each command explains itself: `tollgate up --help`."
+    after_help = "Start with `tollgate demo`. Each command has its own help: `tollgate up --help`."
 )]
 pub(crate) struct Cli {
     #[command(subcommand)]
@@ -33,44 +35,54 @@ pub(crate) struct Cli {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Show what it does: replay a sample through the whole pipeline in this process
+    /// Replay a sample through the whole pipeline in this process and show the result
     Demo(DemoArgs),
-    /// Run the whole pipeline in this process until it is told to stop
+    /// Run the whole pipeline in this process until SIGTERM
     Up(UpArgs),
     /// Score a file: transactions as JSON lines in, decisions as JSON lines out
     Score(ScoreArgs),
+    /// Run ingest, the HTTP API that takes transactions, until SIGTERM
+    Ingest(ServiceArgs),
+    /// Run the scorer, which decides, until SIGTERM
+    Scorer(ServiceArgs),
+    /// Run persistence, which stores decisions and serves the read API, until SIGTERM
+    Persistence(ServiceArgs),
+    /// Run the notifier, which delivers alerts, until SIGTERM
+    Notifier(ServiceArgs),
     /// Put a running pipeline under load and measure how long it takes to answer
     Load(LoadArgs),
     /// Manage the topics on a Kafka cluster
     Topics(TopicsArgs),
     /// Make or update the tables of persistence and of the notifier's delivery log
     Migrate(MigrateArgs),
-    /// See what could not be processed, and send it through again or drop it
+    /// List records that could not be processed, send them through again or drop them
     Dlq(DlqArgs),
-    /// Take the notifier's webhooks, and show them, while trying out
+    /// List imported objects: how far each is, and why it failed
+    Imports(ImportsArgs),
+    /// Receive the notifier's webhooks and show them, for trials
     Receive(ReceiveArgs),
-    /// Make an API key, and the setting that lets it in
+    /// Make an API key, and the setting that admits it
     Key(KeyArgs),
 }
 
 /// Ingest, scorer, persistence and notifier run in this process over an embedded log and a SQLite file in a directory
-/// of its own; nothing needs to be installed. The sample is 3,000 card transactions with 41 labelled frauds, and a few
-/// scenes that it lacks: card testing, impossible travel, round amounts.
+/// of its own; nothing needs to be installed. The sample has 3,000 card transactions, 41 of them labelled as fraud, and a
+/// few cases are added that it lacks: card testing, impossible travel, round amounts.
 #[derive(Debug, Args)]
 pub(crate) struct DemoArgs {
     /// Replay this file of JSON lines instead of the sample.
     #[arg(long, value_name = "FILE")]
     pub(crate) input: Option<PathBuf>,
-    /// Transactions a second; 0 is as fast as it goes.
+    /// Transactions a second; 0 is as fast as possible.
     #[arg(long, value_name = "N", default_value_t = 1_000)]
     pub(crate) rate: u32,
 }
 
 /// Without a configuration: an embedded log in memory, SQLite files and alerts under ./tollgate-data, everything on
-/// loopback, no API keys. The embedded log is for trying out and for development: what is in it is gone when the
-/// process ends, though decisions, alerts and dead letters are kept in files. It never drops a record: where readers
-/// are slow, writers wait, and HTTP callers are told to come back (503 with Retry-After). Name a cluster in
-/// `kafka.brokers` for data that must last.
+/// loopback, no API keys. The embedded log is for trials and development: its records are lost when the process ends,
+/// though decisions, alerts and dead letters are kept in files. It never drops a record: while readers are slow, writers
+/// wait, and HTTP callers get 503 with Retry-After. Name a cluster in `kafka.brokers` for data that must last.
+/// `tollgate-data/up.json` has the addresses while it runs; `tollgate dlq`, `imports` and `load` find it by that file.
 #[derive(Debug, Args)]
 pub(crate) struct UpArgs {
     #[command(flatten)]
@@ -78,7 +90,7 @@ pub(crate) struct UpArgs {
 }
 
 /// The same engine as the scorer's, in the order of the input, without a log. A line that is no transaction goes to
-/// the rejects as {"line", "field", "reason"}. Ends with 3 if lines were rejected and no --rejects was given.
+/// the rejects as {"line", "field", "reason"}. The exit status is 3 if lines were rejected and no --rejects was given.
 #[derive(Debug, Args)]
 pub(crate) struct ScoreArgs {
     /// Transactions, one JSON object a line; - is standard input.
@@ -96,21 +108,22 @@ pub(crate) struct ScoreArgs {
 }
 
 /// Open loop: transactions are sent at their time whether or not earlier ones were answered, and latency is counted
-/// from the time at which each was due, so that a stall shows in every transaction that it held up.
+/// from the time at which each was due, so that a stall shows in every transaction that it delayed. Without --url and
+/// --brokers the target is the `tollgate up` that runs in this directory.
 #[derive(Debug, Clone, Args)]
-#[command(group(clap::ArgGroup::new("target").required(true).args(["url", "brokers"])))]
+#[command(group(clap::ArgGroup::new("target").args(["url", "brokers"])))]
 #[command(group(clap::ArgGroup::new("source").args(["input", "users"])))]
 pub(crate) struct LoadArgs {
     /// Ingest to send to, such as http://127.0.0.1:8080; latency is that of the answer.
     #[arg(long, value_name = "URL")]
     pub(crate) url: Option<String>,
-    /// Brokers to write to, past ingest; latency is that of the acknowledgement.
+    /// Brokers to write to, without ingest; latency is that of the acknowledgement.
     #[arg(long, value_name = "HOST:PORT,…")]
     pub(crate) brokers: Option<String>,
     /// Send the transactions of this file, in its order, until it ends.
     #[arg(long, value_name = "FILE")]
     pub(crate) input: Option<PathBuf>,
-    /// Make up transactions of so many users.
+    /// Generate transactions of this many users.
     #[arg(long, value_name = "N", default_value_t = 10_000)]
     pub(crate) users: u32,
     /// Transactions a second.
@@ -119,16 +132,16 @@ pub(crate) struct LoadArgs {
     /// How long, such as 30s or 5m.
     #[arg(long, value_name = "TIME", default_value = "30s", value_parser = parse_duration)]
     pub(crate) duration: Duration,
-    /// Seed of the made-up transactions: the same seed makes the same users, amounts and places.
+    /// Seed of the generated transactions: the same seed gives the same users, amounts and places.
     #[arg(long, value_name = "S", default_value_t = 1)]
     pub(crate) seed: u64,
     /// Transactions in one request, when sending over HTTP.
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub(crate) batch: u32,
-    /// Ask for the decision in the answer, and wait for it so many seconds.
-    #[arg(long, value_name = "SECONDS", requires = "url")]
+    /// Ask for the decision in the answer, and wait for it this many seconds.
+    #[arg(long, value_name = "SECONDS", conflicts_with = "brokers")]
     pub(crate) wait: Option<f64>,
-    /// API key, where ingest asks for one.
+    /// API key, where ingest requires one.
     #[arg(
         long,
         env = "TOLLGATE_API_KEY",
@@ -149,12 +162,12 @@ pub(crate) struct TopicsArgs {
 
 #[derive(Debug, Subcommand)]
 enum TopicsCommand {
-    /// Make every topic that is not there yet
+    /// Make every topic that does not exist
     Create(CreateArgs),
 }
 
 /// transactions, decisions, alerts, replies and the dead-letter topics. The number of partitions cannot be changed
-/// later without tearing histories apart, so choose it with room.
+/// later without separating users from their histories, so choose enough.
 #[derive(Debug, Args)]
 struct CreateArgs {
     /// TOML file with the settings (section kafka).
@@ -174,8 +187,8 @@ struct CreateArgs {
     retention_hours: Option<u32>,
 }
 
-/// As the services do when they start: versions follow each other, and two at once wait for each other. The databases
-/// are those of persistence.database_url and notifier.delivery_log_url; one that is not set is left alone.
+/// As the services do when they start: versions are applied in order, and of two migrations at once one waits. The
+/// databases are those of persistence.database_url and notifier.delivery_log_url; one that is not set is skipped.
 #[derive(Debug, Args)]
 pub(crate) struct MigrateArgs {
     /// TOML file with the settings.
@@ -183,14 +196,14 @@ pub(crate) struct MigrateArgs {
     config: Option<PathBuf>,
 }
 
-/// A sink of kind webhook sends to http://HOST:PORT/alerts; / is a page to look at, and GET /alerts the last 20,000 as
-/// JSON, for whoever asks. Nothing outlives the process.
+/// A sink of kind webhook sends to http://HOST:PORT/alerts; / is a page for people, and GET /alerts has the last 20,000
+/// as JSON, without authentication. Nothing is kept when the process ends.
 #[derive(Debug, Args)]
 pub(crate) struct ReceiveArgs {
     /// Where to listen.
     #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:8090")]
     pub(crate) listen: SocketAddr,
-    /// The secret that the sink signs with; whatever is signed otherwise is refused.
+    /// The secret that the sink signs with; any other signature is refused.
     #[arg(
         long,
         env = "TOLLGATE_RECEIVE_SECRET",
@@ -203,9 +216,9 @@ pub(crate) struct ReceiveArgs {
 /// The key is shown once. Only its hash goes into the settings.
 #[derive(Debug, Args)]
 pub(crate) struct KeyArgs {
-    /// Whose key it is.
+    /// Name of the caller that will use the key.
     name: String,
-    /// What it allows: transactions:write for ingest, decisions:read for the read API.
+    /// Scope of the key: transactions:write for ingest, decisions:read for the read API.
     #[arg(long = "scope", value_name = "SCOPE", value_parser = parse_scope, default_value = "transactions:write")]
     scopes: Vec<Scope>,
 }
@@ -233,7 +246,7 @@ fn parse_duration(text: &str) -> Result<Duration, String> {
     Duration::try_from_secs_f64(number * unit).map_err(|_| error())
 }
 
-/// Runs a command. What it leaves behind when it ends by an error does not hold the process up.
+/// Runs a command. Tasks that are left when it ends by an error do not delay the end of the process.
 pub(crate) fn block_on<T>(future: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
@@ -243,7 +256,7 @@ pub(crate) fn block_on<T>(future: impl Future<Output = anyhow::Result<T>>) -> an
     result
 }
 
-/// Writes to standard output; whoever reads it may have gone, as `head` does, which is an error and no panic.
+/// Writes to standard output. A reader that has ended, as `head` does, is an error and not a panic.
 pub(crate) fn say(text: impl std::fmt::Display) -> anyhow::Result<()> {
     let mut out = std::io::stdout().lock();
     write!(out, "{text}")
@@ -251,8 +264,8 @@ pub(crate) fn say(text: impl std::fmt::Display) -> anyhow::Result<()> {
         .context("standard output")
 }
 
-/// Where `up` keeps what is not configured.
-const DATA: &str = "tollgate-data";
+/// Directory in which `up` keeps everything that is not configured.
+pub(crate) const DATA: &str = "tollgate-data";
 
 /// `tollgate up`
 pub(crate) fn up(args: &UpArgs) -> anyhow::Result<()> {
@@ -268,6 +281,7 @@ pub(crate) fn up(args: &UpArgs) -> anyhow::Result<()> {
         let shutdown = Shutdown::on_signal();
         let running = AllInOne::start(configs, &shutdown).await?;
         if running.until_ready(&shutdown).await {
+            running.publish()?;
             say(running.addresses())?;
         }
         let ended = running.join().await;
@@ -286,13 +300,28 @@ pub(crate) fn settings(config: Option<PathBuf>) -> anyhow::Result<Settings> {
     .settings()
 }
 
-/// Section `kafka` of the settings, with the brokers that were typed.
+/// Section `kafka` of the settings, with the brokers of the command line.
 pub(crate) fn kafka_config(
     config: Option<PathBuf>,
     brokers: Option<String>,
 ) -> anyhow::Result<KafkaConfig> {
     let mut config: KafkaConfig = settings(config)?.section("kafka")?;
     config.brokers = brokers.unwrap_or(config.brokers);
+    Ok(config)
+}
+
+/// As [`kafka_config`]; where nothing names a log, that of the `tollgate up` that runs in this directory.
+pub(crate) fn kafka_config_or_running(
+    config: Option<PathBuf>,
+    brokers: Option<String>,
+) -> anyhow::Result<KafkaConfig> {
+    let mut config = kafka_config(config, brokers)?;
+    if config.profile.is_none()
+        && config.brokers.is_empty()
+        && let Some(up) = RunningUp::find(Path::new(DATA))?
+    {
+        config.brokers = up.brokers.unwrap_or_default();
+    }
     Ok(config)
 }
 
@@ -310,11 +339,11 @@ pub(crate) async fn topics(args: TopicsArgs) -> anyhow::Result<()> {
         match outcome {
             TopicOutcome::Created => println!("{topic}: created with {wanted} partitions"),
             TopicOutcome::Existed { partitions } if partitions == wanted => {
-                println!("{topic}: was there")
+                println!("{topic}: exists")
             }
             TopicOutcome::Existed { partitions } => {
                 println!(
-                    "{topic}: was there with {partitions} partitions, left as it is (asked for {wanted})"
+                    "{topic}: exists with {partitions} partitions, not changed (requested: {wanted})"
                 );
             }
         }
@@ -325,30 +354,30 @@ pub(crate) async fn topics(args: TopicsArgs) -> anyhow::Result<()> {
 /// `tollgate migrate`
 pub(crate) async fn migrate(args: MigrateArgs) -> anyhow::Result<()> {
     let settings = settings(args.config)?;
-    let (store, ledger) = ("persistence.database_url", "notifier.delivery_log_url");
-    // Both are read, whichever is set: a misspelt one is to be told.
+    let (store, delivery_log) = ("persistence.database_url", "notifier.delivery_log_url");
+    // Both sections are read, whichever is set, so that a misspelt setting is an error.
     let (persistence, notifier) = (
         settings.section("persistence")?,
         settings.section("notifier")?,
     );
     anyhow::ensure!(
-        settings.is_set(store) || settings.is_set(ledger),
-        "{store}: set it, or {ledger}, or both"
+        settings.is_set(store) || settings.is_set(delivery_log),
+        "{store}: set it, or {delivery_log}, or both"
     );
     // Some errors name the setting already.
     let named = |setting: &'static str, error: anyhow::Error| match error.to_string() {
-        told if told.starts_with(setting) => error,
+        text if text.starts_with(setting) => error,
         _ => error.context(setting),
     };
     if settings.is_set(store) {
         let migrated = tollgate_persistence::migrate(&persistence).await;
         migrated.map_err(|error| named(store, error))?;
-        say(format_args!("{store}: the tables are there\n"))?;
+        say(format_args!("{store}: the tables are up to date\n"))?;
     }
-    if settings.is_set(ledger) {
+    if settings.is_set(delivery_log) {
         let migrated = tollgate_notifier::migrate(&notifier).await;
-        migrated.map_err(|error| named(ledger, error))?;
-        say(format_args!("{ledger}: the tables are there\n"))?;
+        migrated.map_err(|error| named(delivery_log, error))?;
+        say(format_args!("{delivery_log}: the tables are up to date\n"))?;
     }
     Ok(())
 }

@@ -5,8 +5,10 @@ mod archive;
 mod commands;
 mod demo;
 mod dlq;
+mod imports;
 mod load;
 mod receive;
+mod running;
 mod score;
 
 use std::process::ExitCode;
@@ -19,7 +21,7 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     match cli.command.run() {
         Ok(code) => code,
-        // Whoever read the output has what it wanted, as `head` has.
+        // The reader of the output has ended, as `head` does when it has enough lines.
         Err(error) if is_broken_pipe(&error) => ExitCode::from(BROKEN_PIPE),
         Err(error) => {
             report(&error);
@@ -28,7 +30,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// What a shell says of a program that SIGPIPE has ended.
+/// The status that a shell reports for a program ended by SIGPIPE.
 const BROKEN_PIPE: u8 = 141;
 
 fn is_broken_pipe(error: &anyhow::Error) -> bool {
@@ -40,7 +42,7 @@ fn is_broken_pipe(error: &anyhow::Error) -> bool {
 
 #[expect(
     clippy::print_stderr,
-    reason = "this is where a command says why it failed"
+    reason = "the error of a command goes to standard error"
 )]
 fn report(error: &anyhow::Error) {
     eprintln!("tollgate: {error:#}");
@@ -52,9 +54,14 @@ impl Command {
             Self::Demo(args) => commands::block_on(demo::run(args))?,
             Self::Up(args) => commands::up(&args)?,
             Self::Score(args) => return score::run(&args),
+            Self::Ingest(args) => tollgate_ingest::run_process(&args)?,
+            Self::Scorer(args) => tollgate_scorer::run_process(&args)?,
+            Self::Persistence(args) => tollgate_persistence::run_process(&args)?,
+            Self::Notifier(args) => tollgate_notifier::run_process(&args)?,
             Self::Load(args) => commands::block_on(load::run(args))?,
             Self::Topics(args) => commands::block_on(commands::topics(args))?,
             Self::Dlq(args) => dlq::run(args)?,
+            Self::Imports(args) => commands::block_on(imports::run(args))?,
             Self::Migrate(args) => commands::block_on(commands::migrate(args))?,
             Self::Receive(args) => commands::block_on(receive::run(args))?,
             Self::Key(args) => commands::key(&args),

@@ -1,4 +1,4 @@
-//! `tollgate receive`: takes the notifier's webhooks, and shows them. To look at while trying out, and for tests.
+//! `tollgate receive`: takes the notifier's webhooks and shows them, for trials and tests.
 
 use std::collections::VecDeque;
 use std::fmt::Write as _;
@@ -20,7 +20,7 @@ use tollgate_types::{Decision, Timestamp};
 
 use crate::commands::{ReceiveArgs, say};
 
-/// Alerts that are remembered.
+/// Alerts that are kept.
 const KEPT: usize = 20_000;
 /// Of those on the page.
 const SHOWN: usize = 100;
@@ -33,8 +33,8 @@ struct Taken {
 }
 
 #[derive(Debug, Serialize)]
-struct Told {
-    /// Since the start, those that are forgotten included.
+struct AlertList {
+    /// Since the start, including those that are no longer kept.
     received: usize,
     /// Oldest first.
     alerts: Vec<Taken>,
@@ -58,7 +58,7 @@ struct Message<'a> {
     data: &'a RawValue,
 }
 
-/// Receives until it is told to stop.
+/// Receives until SIGTERM.
 pub(crate) async fn run(args: ReceiveArgs) -> anyhow::Result<()> {
     let signed_with = match args.secret.as_deref().unwrap_or_default() {
         "" if !args.listen.ip().is_loopback() => anyhow::bail!(
@@ -80,7 +80,7 @@ pub(crate) async fn run(args: ReceiveArgs) -> anyhow::Result<()> {
         .await
 }
 
-/// What checks signatures by a secret that the notifier takes too.
+/// Verifies signatures with a secret in the notifier's format.
 fn verifier(secret: &str) -> Option<Webhook> {
     Webhook::from_bytes(tollgate_notifier::webhook_key(secret)?).ok()
 }
@@ -93,7 +93,7 @@ fn routes(signed_with: Option<Webhook>) -> Router {
     Router::new()
         .route("/", get(page))
         .route("/livez", get(|| async { "alive\n" }))
-        .route("/alerts", post(take).get(told))
+        .route("/alerts", post(take).get(alerts))
         .with_state(Arc::new(receiver))
 }
 
@@ -127,7 +127,7 @@ async fn take(
             all.1.pop_front();
         }
     }
-    // Whoever reads the lines may have gone; the alert is taken all the same.
+    // The reader of the lines may have ended; the alert is taken all the same.
     let _ = say(line);
     Ok(StatusCode::NO_CONTENT)
 }
@@ -158,15 +158,15 @@ fn line(alert: &RawValue) -> Option<String> {
     ))
 }
 
-async fn told(State(receiver): State<Arc<Receiver>>) -> Response {
-    let told = {
+async fn alerts(State(receiver): State<Arc<Receiver>>) -> Response {
+    let list = {
         let all = receiver.taken();
-        Told {
+        AlertList {
             received: all.0,
             alerts: all.1.iter().cloned().collect(),
         }
     };
-    axum::Json(told).into_response()
+    axum::Json(list).into_response()
 }
 
 async fn page(State(receiver): State<Arc<Receiver>>) -> Html<String> {
@@ -227,7 +227,7 @@ mod tests {
     }
 
     #[test]
-    fn a_secret_that_anybody_could_guess_is_refused() {
+    fn a_weak_secret_is_refused() {
         for weak in ["", "whsec_", "whsec_YQ==", "whsec_%%%", "hunter2"] {
             assert!(verifier(weak).is_none(), "{weak}");
         }
@@ -235,7 +235,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_signed_alert_is_taken_and_shown_and_its_ids_are_no_markup() {
+    async fn a_signed_alert_is_taken_and_shown_with_its_ids_escaped() {
         let app = routes(Some(Webhook::new(SECRET).unwrap()));
         let answer = app.clone().oneshot(signed(ALERT, SECRET)).await.unwrap();
         assert_eq!(answer.status(), StatusCode::NO_CONTENT);
@@ -251,7 +251,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn another_secret_and_what_is_no_alert_are_refused_and_not_shown() {
+    async fn another_secret_and_a_body_that_is_no_alert_are_refused_and_not_shown() {
         let other = "whsec_AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
         let app = routes(Some(Webhook::new(SECRET).unwrap()));
         for (request, status) in [

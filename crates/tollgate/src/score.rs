@@ -18,15 +18,12 @@ use crate::commands::{ScoreArgs, settings};
 
 /// Exit code for arguments that cannot be used, as clap has it.
 const UNUSABLE: u8 = 2;
-/// Exit code when lines were rejected and nobody asked for them.
+/// Exit code when lines were rejected and --rejects was not given.
 const REJECTED: u8 = 3;
 /// A longer line is rejected without being held in memory.
 const MAX_LINE_BYTES: u64 = 1024 * 1024;
 
-#[expect(
-    clippy::print_stderr,
-    reason = "this is where a command says what it did"
-)]
+#[expect(clippy::print_stderr, reason = "this is the command's output")]
 pub(crate) fn run(args: &ScoreArgs) -> anyhow::Result<ExitCode> {
     let mut files = match Files::open(args) {
         Ok(files) => files,
@@ -45,7 +42,7 @@ pub(crate) fn run(args: &ScoreArgs) -> anyhow::Result<ExitCode> {
     if rejected == 0 || args.rejects.is_some() {
         return Ok(ExitCode::SUCCESS);
     }
-    eprintln!("tollgate: {rejected} lines were rejected; --rejects FILE tells which and why");
+    eprintln!("tollgate: {rejected} lines were rejected; --rejects FILE gets each with the reason");
     Ok(ExitCode::from(REJECTED))
 }
 

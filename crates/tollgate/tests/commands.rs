@@ -20,7 +20,7 @@ const ADDRESSES: [&str; 6] = [
     "NOTIFIER__ADMIN_LISTEN",
 ];
 
-/// `tollgate` in a folder and on ports of the test's own, without the settings of whoever runs the test.
+/// `tollgate` in a folder and on ports of the test's own, without the settings of the caller's environment.
 fn tollgate(dir: &Path, args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_tollgate"));
     for (name, _) in std::env::vars_os() {
@@ -171,22 +171,55 @@ fn score_refuses_files_that_would_overwrite_each_other() {
     }
 }
 
+/// A `tollgate up` that is ready. Dropping it kills it.
+struct Up {
+    child: Child,
+    ingest: String,
+    /// Reads standard output as long as the process writes it.
+    rest: Option<std::thread::JoinHandle<usize>>,
+}
+
+impl Up {
+    fn start(dir: &Path) -> Self {
+        let mut child = tollgate(dir, &["up"]).spawn().unwrap();
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let ingest = lines
+            .find_map(|line| Some(line.unwrap().strip_prefix("ingest: ")?.to_owned()))
+            .unwrap();
+        let rest = std::thread::spawn(move || lines.map_while(Result::ok).count());
+        Self {
+            child,
+            ingest,
+            rest: Some(rest),
+        }
+    }
+
+    /// Ends it with SIGTERM, and waits until it has ended.
+    fn stop(mut self) {
+        let pid = self.child.id().to_string();
+        let killed = Command::new("kill").args(["-TERM", &pid]).status();
+        assert!(killed.unwrap().success());
+        assert!(ended(&mut self.child).is_some_and(|status| status.success()));
+        self.rest.take().unwrap().join().unwrap();
+    }
+}
+
+impl Drop for Up {
+    fn drop(&mut self) {
+        // It may have ended already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
 #[test]
 fn up_decides_until_it_is_told_to_stop_and_keeps_its_files_to_itself() {
     let dir = TempDir::new().unwrap();
-    let up = || tollgate(dir.path(), &["up"]);
-    let mut first = up().spawn().unwrap();
-    let mut lines = BufReader::new(first.stdout.take().unwrap()).lines();
-    let ingest = lines
-        .find_map(|line| Some(line.unwrap().strip_prefix("ingest: ")?.to_owned()))
-        .unwrap();
-    // What it goes on to say has a reader as long as it runs.
-    let rest = std::thread::spawn(move || lines.map_while(Result::ok).count());
-
+    let up = Up::start(dir.path());
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let answer: Value = runtime.block_on(async {
         let sent = reqwest::Client::new()
-            .post(format!("{ingest}/v1/transactions"))
+            .post(format!("{}/v1/transactions", up.ingest))
             .header("prefer", "wait=20")
             .json(&json!({ "transaction_id": "t", "user_id": "u", "amount": "4200", "timestamp": "2026-03-01T12:00:00Z" }))
             .send();
@@ -198,20 +231,83 @@ fn up_decides_until_it_is_told_to_stop_and_keeps_its_files_to_itself() {
         "{answer}"
     );
 
-    let second = up().output().unwrap();
+    let second = run(dir.path(), &["up"]);
     assert!(!second.status.success());
     assert!(
         text(&second.stderr).contains("another process"),
         "{}",
         text(&second.stderr)
     );
+    up.stop();
+}
 
-    let killed = Command::new("kill")
-        .args(["-TERM", &first.id().to_string()])
-        .status();
-    assert!(killed.unwrap().success());
-    assert!(ended(&mut first).is_some_and(|status| status.success()));
-    rest.join().unwrap();
+#[test]
+fn commands_find_the_up_that_runs_in_their_directory_until_it_ends() {
+    let dir = TempDir::new().unwrap();
+    let output = |args: &[&str]| {
+        let output = run(dir.path(), args);
+        let said = text(&output.stdout) + &text(&output.stderr);
+        (output.status.success(), said)
+    };
+    let lost = output(&["load", "--duration", "1s"]);
+    assert!(
+        !lost.0 && lost.1.contains("no `tollgate up` runs"),
+        "{lost:?}"
+    );
+
+    let up = Up::start(dir.path());
+    let file = dir.path().join("tollgate-data/up.json");
+    let addresses: Value = serde_json::from_slice(&std::fs::read(&file).unwrap()).unwrap();
+    assert_eq!(addresses["ingest"], json!(up.ingest));
+    assert_eq!(addresses["pid"], json!(up.child.id()));
+    for (args, expected) in [
+        (&["dlq", "list"][..], "no open dead letters"),
+        (&["imports"], "no imports"),
+        (&["load", "--rate", "20", "--duration", "1s"], "accepted"),
+    ] {
+        let (success, said) = output(args);
+        assert!(success && said.contains(expected), "{args:?}: {said}");
+    }
+    let (success, said) = output(&["imports", "import_of_nothing"]);
+    assert!(!success && said.contains("no import"), "{said}");
+    up.stop();
+    assert!(!file.exists());
+    let (success, said) = output(&["dlq", "list"]);
+    assert!(!success && said.contains("kafka.brokers"), "{said}");
+
+    // Killed, it leaves the file behind.
+    drop(Up::start(dir.path()));
+    assert!(file.exists());
+    let (success, said) = output(&["imports"]);
+    assert!(!success && said.contains("kafka.brokers"), "{said}");
+}
+
+#[test]
+fn each_service_is_a_command_with_the_settings_of_its_program() {
+    let dir = TempDir::new().unwrap();
+    for service in ["ingest", "scorer", "persistence", "notifier"] {
+        let printed = tollgate(dir.path(), &[service, "--print-config"])
+            .env("TOLLGATE_KAFKA__BROKERS", "127.0.0.1:9092")
+            .env(
+                "TOLLGATE_PERSISTENCE__DATABASE_URL",
+                "postgres://me:hunter2@127.0.0.1/x",
+            )
+            .output()
+            .unwrap();
+        let settings = text(&printed.stdout);
+        assert!(printed.status.success(), "{}", text(&printed.stderr));
+        for section in ["[kafka]", &format!("[{service}]"), "[telemetry]"] {
+            assert!(settings.contains(section), "{service}: {settings}");
+        }
+        assert!(!settings.contains("hunter2"), "{settings}");
+
+        let lost = run(dir.path(), &[service]);
+        let said = text(&lost.stderr);
+        assert!(
+            !lost.status.success() && said.contains("TOLLGATE_"),
+            "{service}: {said}"
+        );
+    }
 }
 
 #[test]
@@ -269,14 +365,21 @@ fn tables_are_made_once_and_a_migration_without_a_database_names_the_setting() {
     for _ in 0..2 {
         let migrated = tollgate(dir.path(), &["migrate"])
             .env("TOLLGATE_PERSISTENCE__DATABASE_URL", "sqlite://store.db")
-            .env("TOLLGATE_NOTIFIER__DELIVERY_LOG_URL", "sqlite://ledger.db")
+            .env(
+                "TOLLGATE_NOTIFIER__DELIVERY_LOG_URL",
+                "sqlite://delivery-log.db",
+            )
             .output()
             .unwrap();
         let said = text(&migrated.stdout);
         assert!(migrated.status.success(), "{}", text(&migrated.stderr));
-        assert_eq!(said.matches("the tables are there").count(), 2, "{said}");
+        assert_eq!(
+            said.matches("the tables are up to date").count(),
+            2,
+            "{said}"
+        );
     }
-    assert!(dir.path().join("store.db").exists() && dir.path().join("ledger.db").exists());
+    assert!(dir.path().join("store.db").exists() && dir.path().join("delivery-log.db").exists());
     let misspelt = tollgate(dir.path(), &["migrate"])
         .env("TOLLGATE_PERSISTENCE__DATABSE_URL", "sqlite://store.db")
         .output()

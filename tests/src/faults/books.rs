@@ -8,15 +8,15 @@ use tollgate_types::Status;
 
 use crate::offline::{Key, Scored};
 
-/// How many of each kind of mistake are told.
+/// Largest number of mistakes of each kind that are reported.
 const TOLD: usize = 5;
-/// A disturbance so short before a delivery may still have cut it off from the ledger.
+/// A disturbance this short before a delivery may still have separated it from the delivery log.
 const SLACK: Duration = Duration::from_secs(2);
 
 /// Everything that was seen of a run.
 #[derive(Debug, Clone, Default)]
 pub struct Books {
-    /// Transactions that a writer was told are on the log, by ingest or by the broker.
+    /// Transactions that ingest or the broker has acknowledged.
     pub accepted: HashSet<Key>,
     /// Records that are no transactions, and that the broker has acknowledged. Each is unlike every other.
     pub poison: HashSet<Vec<u8>>,
@@ -64,7 +64,7 @@ impl Imbalance {
         self.0.entry(kind).or_default().push(format!("{what:?}"));
     }
 
-    /// The kinds of mistakes, for whoever tests the books.
+    /// The kinds of mistakes, for tests of the books.
     #[must_use]
     pub fn kinds(&self) -> Vec<&'static str> {
         self.0.keys().copied().collect()

@@ -19,7 +19,7 @@ struct Place {
     program: Program,
     number: usize,
     running: Option<Service>,
-    /// It was told to end, so that its end is no mistake.
+    /// It got SIGTERM, so that its end is no mistake.
     ending: bool,
 }
 
@@ -114,7 +114,7 @@ impl<'a> Cast<'a> {
         Ok(true)
     }
 
-    /// Whether a process that was told to end has ended, and left its place.
+    /// Whether a process that got SIGTERM has ended, and left its place.
     pub(super) fn ended(&mut self, program: Program, number: usize) -> anyhow::Result<bool> {
         let place = self.place(program, number)?;
         let ended = match &mut place.running {

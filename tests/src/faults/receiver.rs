@@ -1,4 +1,4 @@
-//! The receiver of alerts: takes webhooks, remembers when, and fails or hangs when told to.
+//! The receiver of alerts: takes webhooks with their time, and fails or hangs on demand.
 
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};

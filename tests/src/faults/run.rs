@@ -23,9 +23,9 @@ use crate::wait;
 pub(super) const CONCURRENCY: usize = 4;
 /// How long everything may take to be done once nothing is amiss.
 const SETTLE: Duration = Duration::from_secs(180);
-/// Between two looks at what goes on.
+/// Time between two polls.
 const LOOK: Duration = Duration::from_millis(50);
-/// How long what was told to end may take; the services' grace period is 20 s.
+/// How long a process may take to end after SIGTERM; the services' grace period is 20 s.
 const END: Duration = Duration::from_secs(40);
 
 /// What a run is to be.
@@ -207,8 +207,8 @@ impl Run<'_> {
                 self.cast.start(program, number).await?;
             }
             Mend::Terminate(program, number) => {
-                let told = self.cast.terminate(program, number)?;
-                let next = if told {
+                let terminated = self.cast.terminate(program, number)?;
+                let next = if terminated {
                     Mend::WhenEnded(program, number)
                 } else {
                     mend
@@ -255,7 +255,7 @@ impl Run<'_> {
     }
 }
 
-#[expect(clippy::print_stdout, reason = "whoever runs it follows it there")]
+#[expect(clippy::print_stdout, reason = "this is the progress of a run")]
 fn say(begun: Instant, what: &str) {
     println!("{:>8.1} s  {what}", begun.elapsed().as_secs_f64());
 }
@@ -371,7 +371,7 @@ fn ensure_no_gaps(logs: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// What the topics of transactions and decisions hold, for whoever looks into a run: a line a record.
+/// The topics of transactions and decisions, one line for each record, to examine a failed run.
 fn keep_topics(stage: &Stage, folder: &Path) -> anyhow::Result<()> {
     let log = &stage.deployment.log;
     for (name, topic) in [

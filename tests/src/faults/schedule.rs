@@ -26,7 +26,7 @@ impl Program {
         Self::Notifier,
     ];
 
-    /// As [`crate::deployment::Deployment`] knows it.
+    /// Its name in [`crate::deployment::Deployment`].
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -120,7 +120,7 @@ impl Fault {
         matches!(self, Self::Kill(..) | Self::KillBroker | Self::KillDatabase)
     }
 
-    /// Whether an alert may be on its way twice because of it: it comes between a delivery and the ledger, or moves
+    /// Whether an alert may be on its way twice because of it: it comes between a delivery and the delivery log, or moves
     /// partitions between notifiers.
     #[must_use]
     pub const fn touches_alerts(self) -> bool {
@@ -219,7 +219,7 @@ impl Iterator for Schedule {
             }
             50..58 => {
                 let program = self.program();
-                // Some longer than a session lasts: the group goes on without it, and it comes back as a ghost.
+                // Some longer than a session lasts: the group continues without it, and it comes back with an old assignment.
                 let lasts = if self.0.percent(25) {
                     self.millis(11_000, 14_000)
                 } else {

@@ -27,7 +27,7 @@ impl Stage {
     pub(super) async fn set(begun: Instant) -> anyhow::Result<Self> {
         let receiver = Receiver::start(begun).await?;
         let proxy = Proxy::connect(variable("TEST_TOXIPROXY")?).await?;
-        // The broker tells its clients this address, so it is not free to choose.
+        // The broker advertises this address to its clients, so it cannot be chosen.
         let listen = variable("TEST_KAFKA_PROXIED")?;
         let kafka = proxy
             .add(

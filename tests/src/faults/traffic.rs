@@ -138,7 +138,7 @@ pub(super) fn onto_the_log(
             writer.write(topic, Some(b"poison"), Some(poison), &[])?;
         }
         while let Err(error) = writer.flush() {
-            // The client goes on trying for minutes; the broker is back before.
+            // The client retries for minutes; the broker is back before that.
             anyhow::ensure!(!error.to_string().contains("Fatal"), error);
             done.repeated += 1;
         }

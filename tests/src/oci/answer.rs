@@ -1,5 +1,5 @@
 //! Refusals in Oracle's form, `{"code","message"}`. Codes are those of the table of common API errors, which the retry
-//! tests of Oracle's Go SDK repeat; the messages are for whoever reads a failed test, Oracle's say less.
+//! tests of Oracle's Go SDK repeat; the messages are for the reader of a failed test; Oracle's are shorter.
 
 use axum::Json;
 use axum::http::StatusCode;
@@ -27,12 +27,12 @@ pub(super) fn missing_parameter(message: &str) -> Response {
     refusal(StatusCode::BAD_REQUEST, "MissingParameter", message)
 }
 
-/// Also what a caller without permission gets: Oracle does not tell the two apart.
+/// Also what a caller without permission gets: Oracle does not distinguish the two.
 pub(super) fn not_found(message: &str) -> Response {
     refusal(StatusCode::NOT_FOUND, "NotAuthorizedOrNotFound", message)
 }
 
-/// Without Retry-After: whether Oracle sends it with its own refusals is not known, so nobody may depend on it. A test
+/// Without Retry-After: whether Oracle sends it with its own refusals is not known, so no client may depend on it. A test
 /// that wants one plans it, see [`super::Faults::answer_next`].
 pub(super) fn too_many_requests(message: &str) -> Response {
     refusal(StatusCode::TOO_MANY_REQUESTS, "TooManyRequests", message)

@@ -1,4 +1,4 @@
-//! Certificates: of the TLS listener, and of the instance that asks for a session token.
+//! Certificates: of the TLS listener, and of the instance that requests a session token.
 
 use std::net::IpAddr;
 

@@ -1,4 +1,4 @@
-//! Confirmation of a subscription: whoever owns an HTTPS endpoint opens the address that Notifications sent to it.
+//! Confirmation of a subscription: the owner of an HTTPS endpoint opens the address that Notifications sent to it.
 //! `GET /20181201/subscriptions/{id}/confirmation?token=…&protocol=CUSTOM_HTTPS`, without a signature: the token is what
 //! shows that the address was received.
 

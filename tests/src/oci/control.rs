@@ -16,9 +16,9 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::core::Core;
-use super::ledger::Received;
 use super::metric::StoredMetric;
 use super::notifications::Message;
+use super::requests::Received;
 use super::service::Service;
 
 pub(super) fn routes() -> Router<Arc<Core>> {
@@ -157,7 +157,7 @@ struct Of {
 }
 
 async fn received(State(core): Shared, Query(of): Query<Of>) -> Json<Vec<Received>> {
-    Json(core.ledger.all(of.service))
+    Json(core.requests.all(of.service))
 }
 
 async fn messages(State(core): Shared) -> Json<Vec<Message>> {

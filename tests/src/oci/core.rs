@@ -12,9 +12,9 @@ use super::clock::Clock;
 use super::confirmation::{self, Confirmations};
 use super::faults::Faults;
 use super::instance::{self, Instance};
-use super::ledger::Ledger;
 use super::monitoring::{self, Monitoring};
 use super::notifications::{self, Notifications};
+use super::requests::RequestLog;
 use super::service::Service;
 use super::tokens::Tokens;
 use super::users::Users;
@@ -30,7 +30,7 @@ pub(super) struct Core {
     pub(super) users: Users,
     pub(super) tokens: Tokens,
     pub(super) faults: Faults,
-    pub(super) ledger: Ledger,
+    pub(super) requests: RequestLog,
     pub(super) workload: Workload,
     pub(super) instance: Instance,
     pub(super) notifications: Notifications,
@@ -45,7 +45,7 @@ impl Core {
             users: Users::new(&config.users)?,
             tokens: Tokens::new(config.token_seconds)?,
             faults: Faults::default(),
-            ledger: Ledger::default(),
+            requests: RequestLog::default(),
             workload: Workload::new(config.service_account_token.clone()),
             instance: Instance::new(&config.tenancy)?,
             notifications: Notifications::default(),

@@ -18,7 +18,7 @@ pub(super) enum Fault {
     Answer(Planned),
     /// Never answers, and does nothing.
     Hang,
-    /// Does what was asked, then closes the connection in place of an answer.
+    /// Executes the request, then closes the connection instead of answering.
     Drop,
 }
 

@@ -43,7 +43,7 @@ pub(super) struct Instance {
     tenancy: String,
     root: Authority,
     intermediate: Authority,
-    /// None until somebody asks for it: a key of RSA takes longer than the rest of the start.
+    /// None until the first request for it: a key of RSA takes longer than the rest of the start.
     leaf: Mutex<Option<Leaf>>,
 }
 
@@ -207,10 +207,10 @@ fn text(text: anyhow::Result<String>) -> Response {
     text.map_or_else(|error| internal_error(&error), IntoResponse::into_response)
 }
 
-/// What version 2 of the metadata service demands, so that nobody is talked into asking it for somebody else.
+/// Version 2 of the metadata service requires it, against forged requests through another client.
 async fn admit(request: Request, next: Next) -> Response {
     let headers = request.headers();
-    // The documentation says that such requests are rejected, not with which status.
+    // The documentation has no status for the rejection.
     let forwarded = ["forwarded", "x-forwarded-for", "x-forwarded-host"];
     if let Some(name) = forwarded
         .into_iter()

@@ -1,4 +1,4 @@
-//! Keys, digests and numbers that nobody guesses.
+//! Keys, digests and random numbers.
 
 use anyhow::Context as _;
 use openssl::hash::{MessageDigest, hash};

@@ -27,7 +27,7 @@ pub struct StoredMetric {
     pub name: String,
     /// Further group, if any.
     pub resource_group: Option<String>,
-    /// What tells its streams apart.
+    /// Labels that distinguish its streams.
     pub dimensions: BTreeMap<String, String>,
     /// Properties such as the unit.
     pub metadata: BTreeMap<String, String>,
@@ -70,7 +70,7 @@ struct DatapointDetails {
 }
 
 impl MetricDetails {
-    /// What tells it from other streams.
+    /// Labels that distinguish it from other streams.
     pub(super) fn stream(&self) -> impl Eq + std::hash::Hash + use<> {
         let texts = [
             &self.compartment_id,

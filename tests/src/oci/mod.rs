@@ -2,8 +2,8 @@
 //! instance principals, as far as a client sees them.
 //!
 //! It is strict where Oracle is strict: a request whose signature, clock, size or names Oracle would refuse is refused
-//! here, and the refusal says which check failed. Where Oracle's behaviour is not documented, a comment says so next to
-//! what was chosen. Nothing here is asked of Oracle itself.
+//! here, and the refusal names the check that failed. Where Oracle's behaviour is not documented, a comment notes it next to
+//! what was chosen. No request is sent to Oracle itself.
 
 mod answer;
 mod call;
@@ -16,11 +16,11 @@ mod faults;
 mod federation;
 mod instance;
 mod keys;
-mod ledger;
 mod metric;
 mod monitoring;
 mod notifications;
 mod page;
+mod requests;
 mod serve;
 mod service;
 mod signature;
@@ -42,16 +42,16 @@ use tokio::net::TcpListener;
 use tokio::task::{JoinHandle, spawn_blocking};
 
 pub use faults::Faults;
-pub use ledger::Received;
 pub use metric::{Datapoint, StoredMetric};
 pub use notifications::Message;
+pub use requests::Received;
 pub use service::Service;
 pub use users::{UserKey, make_user};
 
 use self::core::Core;
 use self::tls::Tls;
 
-/// What a stand-in knows and where it listens.
+/// Users, topics and limits of a stand-in, and where it listens.
 #[derive(Debug, Clone)]
 pub struct Config {
     /// Users that may sign requests.
@@ -66,7 +66,7 @@ pub struct Config {
     pub notifications_per_minute: u32,
     /// OCID of the tenancy that the instance and the pods are in.
     pub tenancy: String,
-    /// What the instance is told as its region. In the oldest regions that is a short name, such as `phx`.
+    /// Region in the instance's metadata. In the oldest regions that is a short name, such as `phx`.
     pub region: String,
     /// Where it listens for HTTP.
     pub listen: SocketAddr,
@@ -105,7 +105,7 @@ pub struct StandIn {
 }
 
 impl StandIn {
-    /// Listens, and knows what `config` says.
+    /// Listens, with the users, topics and limits of `config`.
     ///
     /// # Errors
     /// Where an address cannot be listened on, or a key of a user is not what its id says.
@@ -187,7 +187,7 @@ impl StandIn {
     /// The latest 10,000 requests, those for one service among them, in the order they came.
     #[must_use]
     pub fn received(&self, service: Service) -> Vec<Received> {
-        self.core.ledger.all(Some(service))
+        self.core.requests.all(Some(service))
     }
 
     /// The latest 10,000 messages that were accepted, oldest first.
@@ -215,7 +215,7 @@ impl StandIn {
         format!("{}{}", self.endpoint, self.core.confirmations.path(id))
     }
 
-    /// Whether somebody has opened it.
+    /// Whether it was opened.
     #[must_use]
     pub fn confirmed(&self, id: &str) -> bool {
         self.core.confirmations.confirmed(id)

@@ -43,7 +43,7 @@ pub(super) async fn serve(listener: TcpListener, router: Router, tls: Option<Tls
                 connections.spawn(async move {
                     match tls {
                         None => connection(stream, router).await,
-                        // A client that does not trust the certificate goes away here.
+                        // A client that does not trust the certificate disconnects here.
                         Some(tls) => if let Ok(stream) = tls.accept(stream).await {
                             connection(stream, router).await;
                         },

@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 use super::keys;
 use super::store::lock;
 
-/// How long an expired token is told from one that never was.
+/// How long an expired token is distinguished from an unknown one.
 const REMEMBERED: TimeDelta = TimeDelta::hours(1);
 
 #[derive(Debug)]

@@ -17,6 +17,15 @@ pub struct UserKey {
     pub public_key_pem: String,
 }
 
+impl UserKey {
+    /// The last part of the key id.
+    #[must_use]
+    pub fn fingerprint(&self) -> String {
+        let (_, fingerprint) = self.key_id.rsplit_once('/').unwrap_or_default();
+        fingerprint.to_owned()
+    }
+}
+
 /// Makes an API key for a user, as `oci setup keys` does: RSA of 2048 bits, its fingerprint the MD5 of the public key
 /// as DER. The public half and the private key as PKCS#8 PEM.
 ///

@@ -54,14 +54,14 @@ async fn witness(
         headers: parts.headers.clone(),
         body: body.unwrap_or_default(),
     };
-    let number = core.ledger.received(service, &call, core.clock.now());
+    let number = core.requests.received(service, &call, core.clock.now());
     let request = Request::from_parts(parts, Body::from(call.body.clone()));
     let mut answer = match whole {
         true => answer(&core, service, &call, next.run(request)).await,
         false => too_large(&format!("body: more than {MAX_BODY} bytes, or cut off")),
     };
     if answer.extensions().get::<Unsent>().is_none() {
-        core.ledger.answered(number, answer.status());
+        core.requests.answered(number, answer.status());
     }
     if let Some(id) = request_id(&call) {
         answer.headers_mut().insert("opc-request-id", id);

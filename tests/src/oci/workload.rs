@@ -42,9 +42,9 @@ impl Workload {
         token.clone_into(&mut lock(&self.service_account_token));
     }
 
-    fn knows(&self, headers: &HeaderMap) -> bool {
+    fn accepts(&self, headers: &HeaderMap) -> bool {
         let expected = lock(&self.service_account_token);
-        // An empty one is that of no pod: HTTP takes the blank after `Bearer` away.
+        // An empty one is that of no pod: HTTP trims the blank after `Bearer`.
         bearer(headers) == Some(expected.as_str())
     }
 }
@@ -69,7 +69,7 @@ struct Request {
 }
 
 async fn issue(State(core): State<Arc<Core>>, headers: HeaderMap, body: Bytes) -> Response {
-    if !core.workload.knows(&headers) {
+    if !core.workload.accepts(&headers) {
         return not_authenticated("authorization: not the token of the service account");
     }
     if core.faults.workload_identity_forbidden() {

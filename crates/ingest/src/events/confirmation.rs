@@ -1,8 +1,8 @@
-//! Confirming a subscription of Oracle's Notifications, by asking for the address that it sends:
+//! Confirms a subscription of Oracle's Notifications by requesting the URL that it sends:
 //! <https://docs.oracle.com/iaas/Content/Notification/Tasks/confirm-subscription.htm>.
 //!
-//! Invariant: only addresses on configured hosts are asked for, and no redirect is followed: whoever may send here could
-//! else make this service ask for anything.
+//! Invariant: only URLs on configured hosts are requested, and no redirect is followed. Otherwise any caller could make
+//! this service send requests to any host.
 
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ use crate::IngestConfig;
 
 const TYPE: &str = "x-oci-ns-messagetype";
 const URL: &str = "x-oci-ns-confirmationurl";
-/// How long Notifications may take to answer.
+/// How long Notifications may take to answer the confirmation.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Confirms subscriptions.
@@ -27,20 +27,19 @@ pub(crate) struct Confirmations {
     hosts: Vec<String>,
 }
 
-/// The address in a request to confirm a subscription; none, where it is another request.
-pub(super) fn asked(headers: &HeaderMap, body: &[u8]) -> Option<String> {
+/// The URL in a request to confirm a subscription, empty if it has none; `None` for any other request.
+pub(super) fn confirmation_url(headers: &HeaderMap, body: &[u8]) -> Option<String> {
     #[derive(Deserialize)]
-    struct Asked {
+    struct Confirmation {
         #[serde(rename = "ConfirmationURL")]
         url: String,
     }
     let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
-    let is_one =
-        text(TYPE).is_some_and(|kind| kind.eq_ignore_ascii_case("SubscriptionConfirmation"));
-    if !is_one {
+    let kind = text(TYPE)?;
+    if !kind.eq_ignore_ascii_case("SubscriptionConfirmation") {
         return None;
     }
-    let in_body = || Some(serde_json::from_slice::<Asked>(body).ok()?.url);
+    let in_body = || Some(serde_json::from_slice::<Confirmation>(body).ok()?.url);
     Some(
         text(URL)
             .map(str::to_owned)
@@ -61,12 +60,16 @@ impl Confirmations {
         })
     }
 
+    /// Confirms a subscription.
+    ///
+    /// # Errors
+    /// 400 if the URL is not allowed, 502 if it does not answer with success.
     pub(super) async fn confirm(&self, url: &str) -> Result<(), Problem> {
         let Some(url) = allowed(url, &self.hosts) else {
-            let detail = "the confirmation URL is on none of the hosts of ingest.confirmation_hosts, or not https";
+            let detail = "the confirmation URL is not https, or its host is not in ingest.confirmation_hosts";
             return Err(Problem::new(StatusCode::BAD_REQUEST, detail));
         };
-        // It holds a token, so neither log nor answer names it.
+        // The URL contains a token, so neither the log nor the answer contains it.
         let host = url.host_str().unwrap_or_default().to_owned();
         let answer = self.client.get(url).send().await;
         match answer.map(|answer| answer.status()) {
@@ -88,11 +91,11 @@ impl Confirmations {
 }
 
 fn not_confirmed() -> Problem {
-    let detail = "the confirmation URL did not answer as expected; have it sent again";
+    let detail = "the confirmation URL did not answer with success; request the confirmation again";
     Problem::new(StatusCode::BAD_GATEWAY, detail)
 }
 
-/// https on a host that is configured, or below one; plain http only where this machine is.
+/// An https URL on a configured host or a subdomain of one. Plain http is allowed on loopback only.
 fn allowed(text: &str, hosts: &[String]) -> Option<Url> {
     let url = Url::parse(text).ok()?;
     let host = url.host_str()?;
@@ -111,7 +114,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_addresses_on_known_hosts_are_asked_for() {
+    fn only_urls_on_configured_hosts_are_allowed() {
         let hosts = ["oraclecloud.com".to_owned(), "127.0.0.1".to_owned()];
         for good in [
             "https://cell1.notification.eu-frankfurt-1.oci.oraclecloud.com/20181201/x?token=1",
@@ -135,15 +138,21 @@ mod tests {
     }
 
     #[test]
-    fn the_address_stands_in_the_header_or_in_the_body() {
+    fn the_confirmation_url_is_in_the_header_or_in_the_body() {
         let mut headers = HeaderMap::new();
-        assert_eq!(asked(&headers, b"{}"), None);
+        assert_eq!(confirmation_url(&headers, b"{}"), None);
         headers.insert(TYPE, "SubscriptionConfirmation".parse().unwrap());
         let body = br#"{"ConfirmationURL":"https://b"}"#;
-        assert_eq!(asked(&headers, body).as_deref(), Some("https://b"));
+        assert_eq!(
+            confirmation_url(&headers, body).as_deref(),
+            Some("https://b")
+        );
         headers.insert(URL, "https://h".parse().unwrap());
-        assert_eq!(asked(&headers, body).as_deref(), Some("https://h"));
+        assert_eq!(
+            confirmation_url(&headers, body).as_deref(),
+            Some("https://h")
+        );
         headers.insert(TYPE, "Notification".parse().unwrap());
-        assert_eq!(asked(&headers, body), None);
+        assert_eq!(confirmation_url(&headers, body), None);
     }
 }

@@ -1,5 +1,5 @@
-//! An event out of its envelope: CloudEvents 1.0, structured or binary, and the envelope of OCI Events, which is of
-//! CloudEvents 0.1. Pure.
+//! Parses the envelope of an event: CloudEvents 1.0 in structured or binary mode, and the envelope of OCI Events, which is
+//! CloudEvents 0.1. No I/O.
 //!
 //! <https://github.com/cloudevents/spec/blob/v1.0.2/cloudevents/spec.md>,
 //! <https://docs.oracle.com/iaas/Content/Events/Reference/eventenvelopereference.htm>
@@ -13,27 +13,27 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use tollgate_types::{Rejection, TraceContext};
 
-/// What an event says, whichever envelope it came in.
+/// An event, whatever its envelope.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Event<'a> {
     pub(super) id: Cow<'a, str>,
     /// Such as `com.oraclecloud.objectstorage.createobject`.
     pub(super) kind: Cow<'a, str>,
     pub(super) source: Cow<'a, str>,
-    /// JSON text.
+    /// The data, as JSON text.
     pub(super) data: Cow<'a, [u8]>,
     /// The extension for distributed tracing.
     pub(super) traceparent: Option<Cow<'a, str>>,
 }
 
 impl Event<'_> {
-    /// The trace that it says it is part of.
+    /// The trace context of the event.
     pub(super) fn trace(&self) -> Option<TraceContext> {
         TraceContext::parse(self.traceparent.as_deref()?.as_bytes())
     }
 }
 
-/// The members of both envelopes, unread.
+/// The members of both envelopes, unparsed.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 struct Members<'a> {
@@ -59,13 +59,16 @@ struct Members<'a> {
     oci_kind: Option<&'a RawValue>,
 }
 
-/// An event that is a JSON object.
+/// An event in structured mode: a JSON object.
+///
+/// # Errors
+/// The member at fault and the reason.
 pub(super) fn structured(raw: &RawValue) -> Result<Event<'_>, Rejection> {
     if !raw.get().starts_with('{') {
         return Err(Rejection::new("", "expected an event as a JSON object"));
     }
     let members: Members<'_> = serde_json::from_str(raw.get())
-        .map_err(|_| Rejection::new("", "a member of the envelope stands in it twice"))?;
+        .map_err(|_| Rejection::new("", "the envelope has a duplicate member"))?;
     let oci = members.oci_version.is_some() && members.specversion.is_none();
     let event = if oci {
         version("cloudEventsVersion", members.oci_version, "0.1")?;
@@ -89,17 +92,20 @@ pub(super) fn structured(raw: &RawValue) -> Result<Event<'_>, Rejection> {
     Ok(event)
 }
 
-/// Whether a request is an event in binary mode.
+/// Whether a request contains an event in binary mode.
 pub(super) fn is_binary(headers: &HeaderMap) -> bool {
     headers.contains_key("ce-specversion")
 }
 
-/// An event whose attributes are headers, and whose data is the body.
+/// An event in binary mode: its attributes are headers, its data is the body.
+///
+/// # Errors
+/// The header at fault and the reason.
 pub(super) fn binary<'a>(headers: &'a HeaderMap, body: &'a [u8]) -> Result<Event<'a>, Rejection> {
     let header = |name: &'static str| {
         let value = headers.get(name).and_then(|value| value.to_str().ok());
         let value = value.filter(|text| !text.is_empty());
-        value.ok_or_else(|| Rejection::new(name, "must be there, as text"))
+        value.ok_or_else(|| Rejection::new(name, "must be a non-empty text"))
     };
     if header("ce-specversion")? != "1.0" {
         return Err(Rejection::new("ce-specversion", "must be 1.0"));
@@ -130,10 +136,7 @@ fn text<'a>(field: &'static str, value: Option<&'a RawValue>) -> Result<Cow<'a, 
     let read = value.and_then(|value| serde_json::from_str::<Text<'_>>(value.get()).ok());
     match read {
         Some(Text(text)) if !text.is_empty() => Ok(text),
-        _ => Err(Rejection::new(
-            field,
-            "must be there, as text that is not empty",
-        )),
+        _ => Err(Rejection::new(field, "must be a non-empty string")),
     }
 }
 
@@ -148,8 +151,8 @@ fn data<'a>(
             .map(Cow::Owned)
             .map_err(|_| Rejection::new("data_base64", "is not base64"));
     }
-    let data = data.ok_or_else(|| Rejection::new("data", "must be there"))?;
-    // JSON that was put into a string, as for a data content type that its sender did not trust.
+    let data = data.ok_or_else(|| Rejection::new("data", "is missing"))?;
+    // Some senders put the JSON into a string.
     if data.get().starts_with('"') {
         return Ok(match text("data", Some(data))? {
             Cow::Borrowed(text) => Cow::Borrowed(text.as_bytes()),
@@ -171,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn both_envelopes_say_the_same() {
+    fn both_envelopes_give_the_same_event() {
         let expected = ("1".to_owned(), "t".to_owned(), "{\"a\":1}".to_owned());
         for text in [
             r#"{"specversion":"1.0","id":"1","type":"t","source":"s","data":{"a":1},"more":[]}"#,
@@ -184,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_missing_is_named() {
+    fn a_missing_or_invalid_member_is_named() {
         for (text, field) in [
             (r#"{"id":"1"}"#, "specversion"),
             (
@@ -222,7 +225,7 @@ mod tests {
     }
 
     #[test]
-    fn in_binary_mode_headers_are_the_envelope() {
+    fn in_binary_mode_the_headers_are_the_envelope() {
         let mut headers = HeaderMap::new();
         for (name, value) in [("ce-specversion", "1.0"), ("ce-id", "1"), ("ce-type", "t")] {
             headers.insert(name, value.parse().unwrap());

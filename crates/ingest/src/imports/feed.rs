@@ -1,6 +1,6 @@
 //! Writes the rows of one object to the log.
 //!
-//! Invariant: progress is written only when the rows before it are acknowledged, as transactions or as dead letters. A
+//! Invariant: progress is written only after the rows before it are acknowledged, as transactions or as dead letters. A
 //! crash repeats at most the rows in flight, and the ids of transactions make that harmless.
 
 use std::num::NonZeroU32;
@@ -16,142 +16,147 @@ use tollgate_log::{
 use tollgate_types::TraceContext;
 
 use super::journal::{Entry, Failure, Progress, Request};
-use super::object::{Means, ObjectReader};
+use super::object::{ImportContext, ObjectReader};
 use super::rows::{Row, Rows, RowsError};
 use super::source::Located;
-use crate::items::{self, Rules};
+use crate::items::{self, ItemLimits};
 
-/// Most rows in flight.
+/// The most rows in flight.
 const WINDOW_ROWS: u64 = 1_000;
-/// Most bytes in flight.
+/// The most bytes in flight.
 const WINDOW_BYTES: usize = 1024 * 1024;
-/// How often a wait checks whether the import was cancelled.
-const LOOK: Duration = Duration::from_millis(50);
-/// Before an object is read again whose rows the log has not taken.
-const AGAIN: Duration = Duration::from_secs(1);
+/// How often a waiting import checks for its cancellation.
+const CANCELLATION_CHECK: Duration = Duration::from_millis(50);
+/// The pause before another attempt to import an object.
+const RETRY: Duration = Duration::from_secs(1);
 
 /// How an import ended on this instance.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum End {
+pub(super) enum ImportOutcome {
     Done(Progress),
     Failed(Failure),
-    /// A defect of this program; the next owner tries again.
+    /// A panic. The next owner of the partition retries the import.
     Panicked,
-    /// The partition was taken away, or the service stops: another instance goes on.
+    /// The partition was revoked, or the service stops. Another instance continues the import.
     Cancelled,
 }
 
-/// What all imports of an instance share.
+/// Writes rows, dead letters and progress to the log. All imports of an instance share it.
 #[derive(Clone)]
-pub(super) struct Line {
+pub(super) struct ImportWriter {
     kafka: Kafka,
     producer: Producer,
     max_bytes: usize,
-    pace: Option<Arc<DefaultDirectRateLimiter>>,
+    rate_limit: Option<Arc<DefaultDirectRateLimiter>>,
 }
 
-impl Line {
+impl ImportWriter {
     pub(super) fn new(
         kafka: Kafka,
         producer: Producer,
         max_bytes: usize,
         rows_per_second: u32,
     ) -> Self {
-        let pace = NonZeroU32::new(rows_per_second)
+        let rate_limit = NonZeroU32::new(rows_per_second)
             .map(|rows| Arc::new(RateLimiter::direct(Quota::per_second(rows))));
         Self {
             kafka,
             producer,
             max_bytes,
-            pace,
+            rate_limit,
         }
     }
 
-    /// Appends an entry behind those before it, and waits until it is acknowledged.
-    fn append(&self, entry: &Entry, means: &Means) -> bool {
+    /// Writes an entry after the previous ones and waits for its acknowledgement. False if it failed or was cancelled.
+    fn write_and_wait(&self, entry: &Entry, context: &ImportContext) -> bool {
         let (acks, acknowledged) = Acks::to_wait_for();
-        let sent = self.write(entry, &acks, means);
+        let sent = self.write(entry, &acks, context);
         acks.seal();
-        sent.is_ok() && wait(&acknowledged, means).is_ok()
+        sent.is_ok() && wait(&acknowledged, context).is_ok()
     }
 
-    fn write(&self, entry: &Entry, acks: &Arc<Acks>, means: &Means) -> Result<(), SendError> {
+    fn write(
+        &self,
+        entry: &Entry,
+        acks: &Arc<Acks>,
+        context: &ImportContext,
+    ) -> Result<(), SendError> {
         let payload = entry.to_json();
         let topic = &self.kafka.topics().imports;
         let record = ProducerRecord {
-            // Where the request stands, however keys are spread now.
-            partition: Some(means.partition),
+            // The partition of the request, whatever the partitioner is now.
+            partition: Some(context.partition),
             ..ProducerRecord::new(topic, entry.id().as_bytes(), &payload)
         };
         self.producer
-            .send_waiting(&record, acks, || means.cancel.is_cancelled())
+            .send_waiting(&record, acks, || context.cancel.is_cancelled())
     }
 }
 
-/// Why a window is not on the log.
-enum Stopped {
+/// Why an attempt to import an object stopped.
+enum AttemptError {
     Object(RowsError),
     Log(String),
     Cancelled,
 }
 
-impl From<RowsError> for Stopped {
+impl From<RowsError> for AttemptError {
     fn from(error: RowsError) -> Self {
         Self::Object(error)
     }
 }
 
-/// Writes an object to the log, from its first row that is not acknowledged, and returns how that ended.
-pub(super) fn feed(
-    line: &Line,
+/// Imports an object from the first row that is not acknowledged yet, and retries until it is done, failed or cancelled.
+pub(super) fn import_object(
+    writer: &ImportWriter,
     object: &Located,
     request: &Request,
     mut progress: Progress,
-    means: &Means,
-) -> End {
-    let end = loop {
-        match attempt(line, object, request, &mut progress, means) {
-            Ok(()) => break End::Done(progress),
-            _ if means.cancel.is_cancelled() => return End::Cancelled,
-            Err(Stopped::Cancelled) => return End::Cancelled,
-            Err(Stopped::Object(RowsError::Unusable(reason))) => {
-                break End::Failed(Failure { reason, progress });
+    context: &ImportContext,
+) -> ImportOutcome {
+    let outcome = loop {
+        match attempt(writer, object, request, &mut progress, context) {
+            Ok(()) => break ImportOutcome::Done(progress),
+            _ if context.cancel.is_cancelled() => return ImportOutcome::Cancelled,
+            Err(AttemptError::Cancelled) => return ImportOutcome::Cancelled,
+            Err(AttemptError::Object(RowsError::Unusable(reason))) => {
+                break ImportOutcome::Failed(Failure { reason, progress });
             }
-            Err(Stopped::Object(RowsError::Broken(error))) => {
-                tracing::warn!(%error, id = request.id, "an object ended early; it is read again");
+            Err(AttemptError::Object(RowsError::Broken(error))) => {
+                tracing::warn!(%error, id = request.id, "reading an object failed; it is retried");
             }
-            Err(Stopped::Log(reason)) => {
+            Err(AttemptError::Log(reason)) => {
                 tracing::warn!(
                     reason,
                     id = request.id,
-                    "rows were not acknowledged; they are sent again"
+                    "rows were not acknowledged; they are retried"
                 );
             }
         }
-        std::thread::sleep(AGAIN);
+        std::thread::sleep(RETRY);
     };
-    let entry = match &end {
-        End::Done(progress) => Entry::Done(progress.clone()),
-        End::Failed(failure) => Entry::Failed(failure.clone()),
-        End::Cancelled | End::Panicked => return end,
+    let entry = match &outcome {
+        ImportOutcome::Done(progress) => Entry::Done(progress.clone()),
+        ImportOutcome::Failed(failure) => Entry::Failed(failure.clone()),
+        ImportOutcome::Cancelled | ImportOutcome::Panicked => return outcome,
     };
-    if line.append(&entry, means) {
-        end
+    if writer.write_and_wait(&entry, context) {
+        outcome
     } else {
-        End::Cancelled
+        ImportOutcome::Cancelled
     }
 }
 
 fn attempt(
-    line: &Line,
+    writer: &ImportWriter,
     object: &Located,
     request: &Request,
     progress: &mut Progress,
-    means: &Means,
-) -> Result<(), Stopped> {
-    let reader = ObjectReader::open(object, progress.version.as_deref(), means)?;
+    context: &ImportContext,
+) -> Result<(), AttemptError> {
+    let reader = ObjectReader::open(object, progress.version.as_deref(), context)?;
     progress.version = reader.version().map(str::to_owned);
-    let mut rows = Rows::of(&object.format, reader, line.max_bytes)?;
+    let mut rows = Rows::open(&object.format, reader, writer.max_bytes)?;
     let mut at = 0;
     let mut window = Window::open(progress);
     loop {
@@ -159,8 +164,8 @@ fn attempt(
             Ok(Some(row)) => row,
             Ok(None) => break,
             Err(error) => {
-                // What came before it counts all the same.
-                *progress = window.close(means)?;
+                // The rows before the error are imported.
+                *progress = window.close(context)?;
                 return Err(error.into());
             }
         };
@@ -168,23 +173,23 @@ fn attempt(
         if at <= progress.rows {
             continue;
         }
-        window.send(line, object, request, &row, means)?;
+        window.send(writer, object, request, &row, context)?;
         if window.is_full() {
-            *progress = window.close(means)?;
-            // Not awaited: the next wait covers it.
-            let told = Acks::new(|_| ());
+            *progress = window.close(context)?;
+            // Its acknowledgement is not awaited: later entries of the partition are acknowledged after it.
+            let acks = Acks::new(|_| ());
             let entry = Entry::Progress(progress.clone());
-            let written = line.write(&entry, &told, means);
-            told.seal();
-            written.map_err(|error| Stopped::Log(error.to_string()))?;
+            let written = writer.write(&entry, &acks, context);
+            acks.seal();
+            written.map_err(|error| AttemptError::Log(error.to_string()))?;
             window = Window::open(progress);
         }
     }
-    *progress = window.close(means)?;
+    *progress = window.close(context)?;
     Ok(())
 }
 
-/// Rows in flight.
+/// The rows in flight.
 struct Window {
     after: Progress,
     accepted: u64,
@@ -213,27 +218,27 @@ impl Window {
 
     fn send(
         &mut self,
-        line: &Line,
+        writer: &ImportWriter,
         object: &Located,
         request: &Request,
         row: &Row,
-        means: &Means,
-    ) -> Result<(), Stopped> {
-        if let Some(pace) = &line.pace {
-            while pace.check().is_err() {
-                if means.cancel.is_cancelled() {
-                    return Err(Stopped::Cancelled);
+        context: &ImportContext,
+    ) -> Result<(), AttemptError> {
+        if let Some(rate_limit) = &writer.rate_limit {
+            while rate_limit.check().is_err() {
+                if context.cancel.is_cancelled() {
+                    return Err(AttemptError::Cancelled);
                 }
                 std::thread::sleep(Duration::from_millis(1));
             }
         }
-        let rules = Rules {
-            max_bytes: line.max_bytes,
+        let limits = ItemLimits {
+            max_bytes: writer.max_bytes,
             now_micros: items::now_micros(),
         };
         let checked = match &row.wrong {
             Some(reason) => Err(("malformed", reason.clone())),
-            None => items::check(&row.text, rules).map_err(|rejection| {
+            None => items::validate(&row.text, limits).map_err(|rejection| {
                 let kind = if rejection.malformed {
                     "malformed"
                 } else {
@@ -242,8 +247,8 @@ impl Window {
                 (kind, rejection.to_string())
             }),
         };
-        let cancelled = || means.cancel.is_cancelled();
-        // A trace of millions of rows is of no use: only what follows from a row is kept.
+        let cancelled = || context.cancel.is_cancelled();
+        // A trace of millions of rows would be useless: it is not sampled, and only alerts keep theirs.
         let trace = request
             .traceparent
             .as_deref()
@@ -253,17 +258,17 @@ impl Window {
         let sent = match checked {
             Ok(transaction) => {
                 self.accepted += 1;
-                let context = transaction.trace().or(trace);
-                let text = transaction.one_line_in(context);
+                let trace = transaction.trace().or(trace);
+                let text = transaction.one_line_in(trace);
                 let record = ProducerRecord {
-                    context,
+                    context: trace,
                     ..ProducerRecord::new(
-                        &line.kafka.topics().transactions,
+                        &writer.kafka.topics().transactions,
                         transaction.user_id.as_bytes(),
                         text.as_bytes(),
                     )
                 };
-                line.producer.send_waiting(&record, &self.acks, cancelled)
+                writer.producer.send_waiting(&record, &self.acks, cancelled)
             }
             Err((kind, reason)) => {
                 self.rejected += 1;
@@ -277,16 +282,16 @@ impl Window {
                     },
                     under: trace,
                 };
-                rejected.send(&line.kafka, &line.producer, &self.acks, cancelled)
+                rejected.send(&writer.kafka, &writer.producer, &self.acks, cancelled)
             }
         };
-        sent.map_err(|error| Stopped::Log(error.to_string()))
+        sent.map_err(|error| AttemptError::Log(error.to_string()))
     }
 
-    /// Waits until all of them are acknowledged.
-    fn close(self, means: &Means) -> Result<Progress, Stopped> {
+    /// Waits until the log has acknowledged all rows.
+    fn close(self, context: &ImportContext) -> Result<Progress, AttemptError> {
         self.acks.seal();
-        wait(&self.acknowledged, means)?;
+        wait(&self.acknowledged, context)?;
         for (outcome, rows) in [("accepted", self.accepted), ("rejected", self.rejected)] {
             counter!("tollgate_import_rows_total", "outcome" => outcome).increment(rows);
         }
@@ -300,17 +305,17 @@ impl Window {
 
 fn wait(
     acknowledged: &Receiver<Result<(), DeliveryFailure>>,
-    means: &Means,
-) -> Result<(), Stopped> {
+    context: &ImportContext,
+) -> Result<(), AttemptError> {
     loop {
-        match acknowledged.recv_timeout(LOOK) {
+        match acknowledged.recv_timeout(CANCELLATION_CHECK) {
             Ok(Ok(())) => return Ok(()),
-            Ok(Err(failure)) => return Err(Stopped::Log(failure.to_string())),
+            Ok(Err(failure)) => return Err(AttemptError::Log(failure.to_string())),
             Err(RecvTimeoutError::Disconnected) => {
-                return Err(Stopped::Log("the producer is gone".to_owned()));
+                return Err(AttemptError::Log("the producer has stopped".to_owned()));
             }
-            Err(RecvTimeoutError::Timeout) if means.cancel.is_cancelled() => {
-                return Err(Stopped::Cancelled);
+            Err(RecvTimeoutError::Timeout) if context.cancel.is_cancelled() => {
+                return Err(AttemptError::Cancelled);
             }
             Err(RecvTimeoutError::Timeout) => {}
         }

@@ -1,7 +1,7 @@
-//! What the topic `imports` says: which objects were asked for, how far each came, how it ended. Pure.
+//! The state of imports, derived from the records of a partition of the topic `imports`. No I/O.
 //!
-//! The log is the only memory of an import. Whoever gets a partition reads it from the beginning and knows what is left
-//! to do, and from which row on. A request whose import is known already changes nothing.
+//! The topic is the only state. The instance to which a partition is assigned reads it from the beginning, and so has the
+//! open imports and their progress. Invariant: a repeated request changes nothing, and an import that is done stays done.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -11,21 +11,23 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use tollgate_types::JsonError;
 
-/// A record of the topic, under the import's id as its key.
+use super::status::{ImportState, ImportStatus};
+
+/// A record of the topic. Its key is the id of the import.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "import", rename_all = "lowercase")]
 pub(crate) enum Entry {
-    /// An event told of the object.
+    /// An event requested the import.
     Requested(Request),
-    /// So many rows are on the log, or among the dead letters.
+    /// The first rows are on the log or dead-lettered.
     Progress(Progress),
-    /// All of them are.
+    /// All rows are on the log or dead-lettered.
     Done(Progress),
-    /// It will not be read any further, unless another event asks for it.
+    /// The import failed. Another event for the same object continues it.
     Failed(Failure),
 }
 
-/// Why an import ended before its object did.
+/// Why an import failed, and how far it had come.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Failure {
     pub(crate) reason: String,
@@ -33,20 +35,20 @@ pub(crate) struct Failure {
     pub(crate) progress: Progress,
 }
 
-/// An object to read.
+/// A request to import an object.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Request {
     pub(crate) id: String,
     pub(crate) bucket: String,
     pub(crate) object: String,
-    /// The event that asked for it first.
+    /// The event that requested it.
     pub(crate) event_id: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) traceparent: Option<String>,
 }
 
 impl Request {
-    /// An import is one version of one object: another version is another one.
+    /// The id of the import is a hash of bucket, object and version: another version is another import.
     pub(crate) fn new(bucket: &str, object: &str, version: &str, event_id: &str) -> Self {
         let mut hash = Sha256::new();
         for part in [bucket, object, version] {
@@ -64,15 +66,15 @@ impl Request {
     }
 }
 
-/// How far an import came.
+/// The progress of an import.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Progress {
     pub(crate) id: String,
-    /// Rows that are settled, from the beginning of the object.
+    /// The number of rows that are on the log or dead-lettered, from the beginning of the object.
     pub(crate) rows: u64,
     pub(crate) accepted: u64,
     pub(crate) rejected: u64,
-    /// The store's own word for the object's version, once it was opened.
+    /// The version of the object, as the store identifies it; set once the object was opened.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) version: Option<String>,
 }
@@ -87,32 +89,44 @@ impl Entry {
     }
 
     pub(crate) fn to_json(&self) -> Vec<u8> {
-        // Text and numbers can always be written.
+        // Strings and numbers can always be serialized.
         serde_json::to_vec(self).unwrap_or_default()
     }
 }
 
-/// What is known of one partition.
+/// The imports of one partition.
 #[derive(Debug, Default)]
 pub(super) struct Journal {
     imports: HashMap<String, State>,
-    /// In the order in which they were asked for.
+    /// The ids of open imports, in the order of their requests.
     open: Vec<String>,
 }
 
 #[derive(Debug)]
 enum State {
     Open(Request, Progress),
-    Done,
-    /// By the event that asked for it, and how far it came.
-    Failed(String, Progress),
+    /// Without the request if retention has deleted it.
+    Done(Option<Request>, Progress),
+    Failed(Option<Request>, Failure),
+}
+
+impl State {
+    fn request(self) -> Option<Request> {
+        match self {
+            Self::Open(request, _) => Some(request),
+            Self::Done(request, _) | Self::Failed(request, _) => request,
+        }
+    }
 }
 
 impl Journal {
-    /// Takes a record of the partition, in the order of the log.
+    /// Applies a record of the partition. Records must be applied in the order of their offsets.
+    ///
+    /// # Errors
+    /// The record is not an import. The state is unchanged.
     pub(super) fn apply(&mut self, payload: &[u8]) -> Result<(), Cow<'static, str>> {
         let entry: Entry = serde_json::from_slice(payload)
-            .map_err(|error| format!("no import: {}", JsonError::from(&error)))?;
+            .map_err(|error| format!("not an import record: {}", JsonError::from(&error)))?;
         let id = entry.id().to_owned();
         let known = self.imports.remove(&id);
         let state = match (entry, known) {
@@ -124,35 +138,34 @@ impl Journal {
                 self.open.push(id.clone());
                 State::Open(request, progress)
             }
-            // Whatever was wrong may have been mended since; the same event may only have come twice.
-            (Entry::Requested(request), Some(State::Failed(event, progress)))
-                if request.event_id != event =>
+            // A new event: the cause may have been repaired. The same event may just be a repetition.
+            (Entry::Requested(request), Some(State::Failed(before, failure)))
+                if before
+                    .as_ref()
+                    .is_none_or(|before| request.event_id != before.event_id) =>
             {
                 self.open.push(id.clone());
-                State::Open(request, progress)
+                State::Open(request, failure.progress)
             }
-            // An owner that does not know yet that it is none may be behind.
+            // A previous owner that has not yet noticed the reassignment may be behind.
             (Entry::Progress(new), Some(State::Open(request, progress)))
                 if new.rows > progress.rows =>
             {
                 State::Open(request, new)
             }
-            (Entry::Done(_), _) => {
+            (Entry::Done(progress), known) => {
                 self.open.retain(|open| *open != id);
-                State::Done
+                State::Done(known.and_then(State::request), progress)
             }
-            (Entry::Failed(_), Some(State::Done)) => State::Done,
+            (Entry::Failed(_), Some(State::Done(request, progress))) => {
+                State::Done(request, progress)
+            }
             (Entry::Failed(failure), known) => {
                 self.open.retain(|open| *open != id);
-                let event = match known {
-                    Some(State::Open(request, _)) => request.event_id,
-                    Some(State::Failed(event, _)) => event,
-                    Some(State::Done) | None => String::new(),
-                };
-                State::Failed(event, failure.progress)
+                State::Failed(known.and_then(State::request), failure)
             }
             (Entry::Requested(_) | Entry::Progress(_), Some(known)) => known,
-            // Of an import whose request the log holds no more.
+            // The request of this import was deleted by retention.
             (Entry::Progress(_), None) => return Ok(()),
         };
         self.imports.insert(id, state);
@@ -163,14 +176,39 @@ impl Journal {
         matches!(self.imports.get(id), Some(State::Open(..)))
     }
 
-    /// What is to be done, oldest first, and how far it is.
+    /// The open imports with their progress, oldest first.
     pub(super) fn open(&self) -> impl Iterator<Item = (&Request, &Progress)> {
         self.open
             .iter()
             .filter_map(|id| match self.imports.get(id)? {
                 State::Open(request, progress) => Some((request, progress)),
-                State::Done | State::Failed(..) => None,
+                State::Done(..) | State::Failed(..) => None,
             })
+    }
+
+    /// Every import with its request, as far as the log has it, and its progress, by its id.
+    pub(super) fn status(self) -> Vec<ImportStatus> {
+        let mut all: Vec<ImportStatus> = self
+            .imports
+            .into_iter()
+            .map(|(id, state)| match state {
+                State::Open(request, progress) => {
+                    ImportStatus::new(id, ImportState::Open, Some(request), progress, None)
+                }
+                State::Done(request, progress) => {
+                    ImportStatus::new(id, ImportState::Done, request, progress, None)
+                }
+                State::Failed(request, failure) => ImportStatus::new(
+                    id,
+                    ImportState::Failed,
+                    request,
+                    failure.progress,
+                    Some(failure.reason),
+                ),
+            })
+            .collect();
+        all.sort_by(|a, b| (&a.bucket, &a.object, &a.id).cmp(&(&b.bucket, &b.object, &b.id)));
+        all
     }
 }
 
@@ -208,7 +246,7 @@ mod tests {
     }
 
     #[test]
-    fn an_import_goes_on_from_its_last_row_until_it_ends() {
+    fn an_open_import_continues_after_its_last_row_until_it_ends() {
         let mut entries = vec![
             Entry::Requested(request("a")),
             Entry::Requested(request("b")),
@@ -226,7 +264,7 @@ mod tests {
     }
 
     #[test]
-    fn an_import_that_failed_is_tried_again_when_another_event_asks_for_it() {
+    fn a_failed_import_is_retried_when_another_event_requests_it() {
         let failed = Entry::Failed(Failure {
             reason: "r".to_owned(),
             progress: progress("a", 700),
@@ -238,6 +276,37 @@ mod tests {
         again.event_id = "another".to_owned();
         entries.push(Entry::Requested(again));
         assert_eq!(open(&journal(&entries)), [("a".to_owned(), 700)]);
+    }
+
+    #[test]
+    fn the_status_of_an_import_has_its_request_its_rows_and_why_it_failed() {
+        let failed = Entry::Failed(Failure {
+            reason: "r".to_owned(),
+            progress: progress("a", 700),
+        });
+        let entries = [
+            Entry::Requested(request("a")),
+            Entry::Requested(request("b")),
+            Entry::Requested(request("c")),
+            failed,
+            Entry::Done(progress("b", 1_500)),
+            Entry::Done(progress("of a request that is gone", 1)),
+        ];
+        let status = journal(&entries).status();
+        let shown: Vec<_> = status
+            .iter()
+            .map(|import| (&*import.object, import.state, import.rows))
+            .collect();
+        assert_eq!(
+            shown,
+            [
+                ("", ImportState::Done, 1),
+                ("a", ImportState::Failed, 700),
+                ("b", ImportState::Done, 1_500),
+                ("c", ImportState::Open, 0),
+            ]
+        );
+        assert_eq!(status[1].reason.as_deref(), Some("r"));
     }
 
     #[test]
@@ -253,7 +322,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn whatever_was_written_twice_an_import_that_is_done_stays_done(
+        fn an_import_that_is_done_stays_done_whatever_is_repeated(
             entries in prop::collection::vec((0..4_u8, 0..3_u8, 0..50_u64), 0..60)
         ) {
             let entries: Vec<Entry> = entries

@@ -1,13 +1,13 @@
-//! Objects that events tell of, row by row to the log: resumable, once for each version, and never twice at a time.
+//! Imports objects, row by row, into the log. An import is resumable and runs once for each version of an object.
 //!
-//! A request is a record of the topic `imports`, and so is its progress: see `journal`.
+//! Invariant: requests and progress are records of the topic `imports`, which is the only state: see `journal`.
 
 mod feed;
 mod journal;
 mod object;
-mod quotes;
 mod rows;
 mod source;
+mod status;
 mod worker;
 
 use std::sync::Arc;
@@ -21,19 +21,24 @@ use tollgate_service::health::Health;
 use crate::IngestConfig;
 pub(crate) use journal::{Entry, Request};
 pub use source::{FormatSetting, SourceConfig};
-pub(crate) use source::{NoSource, Source};
+pub(crate) use source::{Source, SourceError};
+pub(crate) use status::admin_routes;
+pub use status::{ImportState, ImportStatus, list_imports};
 
-/// What can be imported, for whoever asks.
+/// The configured sources of objects.
 #[derive(Debug, Clone)]
 pub(crate) struct Imports {
     sources: Arc<[Source]>,
 }
 
-/// The end of the thread that imports; never, where there is none.
+/// Resolves when the import thread ends; `None` if no source is configured.
 pub(crate) type Ended = Option<oneshot::Receiver<()>>;
 
 impl Imports {
-    /// Starts the thread that imports, where there is something to import from.
+    /// Starts the import thread if sources are configured.
+    ///
+    /// # Errors
+    /// Names the setting at fault.
     pub(crate) fn start(
         config: &IngestConfig,
         kafka: &Kafka,
@@ -51,29 +56,32 @@ impl Imports {
         if sources.is_empty() {
             return Ok((imports, None));
         }
-        // A broker that is away is waited for: there is nobody who would be told.
+        // It retries without a deadline: no caller is waiting for an answer.
         let producer = kafka.patient_producer("ingest")?;
-        let line = feed::Line::new(
+        let writer = feed::ImportWriter::new(
             kafka.clone(),
             producer,
             config.max_transaction_bytes,
             config.import_rows_per_second,
         );
         let parallel = config.parallel_imports;
-        let worker = worker::Worker::new(kafka, sources, line, parallel, health, shutdown)?;
+        let worker = worker::Worker::new(kafka, sources, writer, parallel, health, shutdown)?;
         let (done, ended) = oneshot::channel();
         std::thread::Builder::new()
             .name("ingest-imports".to_owned())
             .spawn(move || {
                 worker.run();
-                // The receiver is gone only where the service is.
+                // The receiver is gone only if the service is.
                 let _ = done.send(());
             })?;
         Ok((imports, Some(ended)))
     }
 
-    /// Whether an object can be imported.
-    pub(crate) fn check(&self, bucket: &str, object: &str) -> Result<(), NoSource> {
+    /// Checks whether an object can be imported.
+    ///
+    /// # Errors
+    /// No source matches the object, or its name is unusable.
+    pub(crate) fn check(&self, bucket: &str, object: &str) -> Result<(), SourceError> {
         source::locate(&self.sources, bucket, object).map(drop)
     }
 }

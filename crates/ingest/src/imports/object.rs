@@ -1,5 +1,7 @@
-//! An object as a stream of bytes, read piece by piece: a store that is away is waited for, and one that answers again
-//! is read on, not anew.
+//! An object as a stream of bytes, read in pieces. While the store is unavailable, reading waits; then it continues at the
+//! same position.
+//!
+//! Invariant: all pieces are of one version of the object.
 
 use std::io::{self, Read};
 use std::time::Duration;
@@ -16,14 +18,14 @@ use tollgate_service::resilience::{
 use super::rows::RowsError;
 use super::source::Located;
 
-/// What one request asks for.
+/// The size of the range that one request reads, in bytes.
 const PIECE: u64 = 4 * 1024 * 1024;
-/// Requests to one store under way at once; each import makes one at a time.
+/// The number of concurrent requests to one store. Each import makes one at a time.
 const CONCURRENCY: usize = 64;
-/// How long one request may take.
+/// The timeout of one request.
 const TIMEOUT: Duration = Duration::from_secs(60);
 
-/// What a request to the store ended with.
+/// Why a request to the store failed.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum StoreError {
     #[error(transparent)]
@@ -37,11 +39,11 @@ impl CallError for StoreError {
         Self::TimedOut(limit)
     }
 
-    /// Rights may be given later, and so they are waited for; an object that is not there will not come.
+    /// Missing permissions may be granted later, so they count as an outage. A missing object does not.
     fn is_outage(&self) -> bool {
         use object_store::Error;
         match self {
-            // A file that cannot be read now cannot be in a second.
+            // A file that cannot be read now cannot be read in a second either.
             Self::Answered(Error::Generic { store, .. }) => *store != "LocalFileSystem",
             Self::Answered(error) => !matches!(
                 error,
@@ -55,7 +57,7 @@ impl CallError for StoreError {
     }
 }
 
-/// A source's store.
+/// The store of a source, as a dependency.
 pub(super) fn dependency(bucket: &str) -> Dependency {
     Dependency::new(
         &format!("objects {bucket}"),
@@ -64,18 +66,18 @@ pub(super) fn dependency(bucket: &str) -> Dependency {
     )
 }
 
-/// What reading needs beside the object.
+/// The context of an import: its partition, the runtime and its cancellation.
 #[derive(Debug, Clone)]
-pub(super) struct Means {
-    /// The partition of the topic in which the import stands.
+pub(super) struct ImportContext {
+    /// The partition of the topic `imports` that holds the import.
     pub(super) partition: i32,
     pub(super) handle: Handle,
     pub(super) cancel: CancellationToken,
 }
 
-/// Reads on a thread of its own: every read waits for the store.
+/// A blocking reader of an object. It must not be used on a thread of the runtime.
 pub(super) struct ObjectReader {
-    means: Means,
+    context: ImportContext,
     object: Located,
     size: u64,
     at: u64,
@@ -85,13 +87,16 @@ pub(super) struct ObjectReader {
 }
 
 impl ObjectReader {
-    /// Opens the object: the version that was read before, where there was one.
+    /// Opens the object, in the version `before` if a part of it was already read.
+    ///
+    /// # Errors
+    /// The object does not exist, has changed, or the import is cancelled.
     pub(super) fn open(
         object: &Located,
         before: Option<&str>,
-        means: &Means,
+        context: &ImportContext,
     ) -> Result<Self, RowsError> {
-        let meta = ask(object, means, || object.source.store.head(&object.path))?;
+        let meta = call(object, context, || object.source.store.head(&object.path))?;
         if before.is_some() && meta.e_tag.as_deref() != before {
             return Err(changed());
         }
@@ -99,7 +104,7 @@ impl ObjectReader {
         #[expect(clippy::cast_precision_loss, reason = "a gauge is a float")]
         remaining.increment(meta.size as f64);
         Ok(Self {
-            means: means.clone(),
+            context: context.clone(),
             object: object.clone(),
             size: meta.size,
             at: 0,
@@ -109,7 +114,7 @@ impl ObjectReader {
         })
     }
 
-    /// The store's own word for the version that is read.
+    /// The version that is read, as the store identifies it.
     pub(super) fn version(&self) -> Option<&str> {
         self.version.as_deref()
     }
@@ -122,7 +127,7 @@ impl ObjectReader {
             ..GetOptions::default()
         };
         let (store, path) = (&self.object.source.store, &self.object.path);
-        self.piece = ask(&self.object, &self.means, || async {
+        self.piece = call(&self.object, &self.context, || async {
             let answer = store.get_opts(path, options.clone()).await?;
             answer.bytes().await
         })?;
@@ -159,17 +164,21 @@ impl Read for ObjectReader {
     }
 }
 
-/// Asks the store until it answers, or nobody wants to know any more.
-fn ask<T, F>(object: &Located, means: &Means, request: impl Fn() -> F) -> Result<T, RowsError>
+/// Calls the store until it answers, or the import is cancelled.
+fn call<T, F>(
+    object: &Located,
+    context: &ImportContext,
+    request: impl Fn() -> F,
+) -> Result<T, RowsError>
 where
     F: Future<Output = object_store::Result<T>>,
 {
-    let policy = CallPolicy::unlimited().cancelled_by(means.cancel.clone());
+    let policy = CallPolicy::unlimited().cancelled_by(context.cancel.clone());
     let call = object
         .source
         .dependency
         .call(policy, || async { Ok(request().await?) });
-    means
+    context
         .handle
         .block_on(call)
         .1
@@ -178,7 +187,9 @@ where
                 ..
             })) => changed(),
             CallFailure::Rejected(error) => RowsError::Unusable(error.to_string()),
-            CallFailure::Unavailable(_) => RowsError::Broken(io::Error::other("it is stopped")),
+            CallFailure::Unavailable(_) => {
+                RowsError::Broken(io::Error::other("the import is cancelled"))
+            }
         })
 }
 

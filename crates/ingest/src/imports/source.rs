@@ -1,4 +1,6 @@
-//! Setting `ingest.sources`: where the objects of a bucket are, and how their rows are read.
+//! Setting `ingest.sources`: the location of the objects of a bucket, and the format of their rows.
+//!
+//! Invariant: a located object is below the URL of its source.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -15,53 +17,54 @@ use tollgate_service::resilience::Dependency;
 use super::object;
 use super::rows::{Columns, Format};
 
-/// Longest name that Object Storage has, in bytes.
+/// The longest name of an object in Object Storage, in bytes.
 const MAX_NAME_BYTES: usize = 1_024;
 
 /// One table of `ingest.sources`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct SourceConfig {
-    /// The bucket that events name.
+    /// The bucket, as events name it.
     pub bucket: String,
-    /// Only objects whose names begin so.
+    /// Only objects with this prefix in their name are imported.
     pub prefix: String,
-    /// Where its objects are: `s3://bucket`, or `file:///directory` for trying out. Unset: `s3://` and the bucket.
+    /// The URL of the bucket: `s3://bucket`, or `file:///directory` for development. Default: `s3://` and the bucket.
     pub url: String,
-    /// Options of the crate `object_store`, such as `aws_endpoint`; they come before the environment's `AWS_*`.
+    /// Options of the crate `object_store`, such as `aws_endpoint`; they override the environment's `AWS_*`.
     pub options: BTreeMap<String, Secret>,
-    /// `auto`, by the object's name, or `ndjson` or `csv`. What is compressed by gzip is seen by its first bytes.
+    /// `auto` (by the name of the object), `ndjson` or `csv`. Gzip is detected by the first bytes of the object.
     pub format: FormatSetting,
-    /// What separates the columns of CSV.
+    /// The delimiter of CSV columns. Default: a comma.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub delimiter: Option<char>,
-    /// For CSV: the column of a member, where their names differ. `latitude` and `longitude` become the location.
+    /// For CSV: the column of each member, if its name is not that of the member. `latitude` and `longitude` become the location.
     pub columns: BTreeMap<String, String>,
 }
 
-/// How rows stand in an object.
+/// The format of objects.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum FormatSetting {
     /// By the object's name: `.csv`, or `.ndjson`, `.jsonl`, `.json`, each also with `.gz`.
     #[default]
     Auto,
-    /// A transaction a line.
+    /// One transaction per line.
     Ndjson,
-    /// A header, then a transaction a record: RFC 4180.
+    /// A header, then one transaction per record: RFC 4180.
     Csv,
 }
 
-/// A source whose settings were checked.
+/// A source with validated settings.
 #[derive(Debug, Clone)]
 pub(crate) struct Source {
     bucket: String,
     prefix: String,
     url: String,
     pub(super) store: Arc<dyn ObjectStore>,
-    /// What is known of whether it answers.
+    /// The store as a dependency.
     pub(super) dependency: Dependency,
-    /// Objects of it that are read now: a source that does not answer keeps no other waiting.
+    /// The number of running imports of this source. It is limited for each source, so that an unavailable source does not
+    /// delay the others.
     pub(super) running: Arc<AtomicUsize>,
     root: Path,
     format: FormatSetting,
@@ -69,13 +72,16 @@ pub(crate) struct Source {
 }
 
 impl SourceConfig {
-    /// Opens the store, without a call to it.
+    /// Opens the store, without calling it.
+    ///
+    /// # Errors
+    /// Names the setting at fault.
     pub(crate) fn open(&self, setting: &str) -> Result<Source, ConfigError> {
         let invalid = |member: &str, reason: &str| {
             Err(ConfigError::invalid(format!("{setting}.{member}"), reason))
         };
         if self.bucket.is_empty() {
-            return invalid("bucket", "must be the bucket that events name");
+            return invalid("bucket", "must be the name of a bucket");
         }
         let url = match self.url.as_str() {
             "" => format!("s3://{}", self.bucket),
@@ -109,48 +115,53 @@ impl SourceConfig {
     }
 }
 
-/// Why an object is not read.
+/// Why an object cannot be imported.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum NoSource {
-    #[error(
-        "no source is configured for bucket {bucket} and this object; ingest.sources says which are read"
-    )]
+pub(crate) enum SourceError {
+    #[error("no source in ingest.sources matches bucket {bucket} and this object")]
     Unknown { bucket: String },
     #[error(
-        "the object's name tells no format: .csv, .ndjson, .jsonl or .json, or set the source's format"
+        "the object's name does not end in .csv, .ndjson, .jsonl or .json; set the format of the source"
     )]
     Format,
-    #[error("the object's name is none: {0}")]
+    #[error("the object's name is invalid: {0}")]
     Name(String),
 }
 
-/// An object, and how it is read.
+/// An object with its location and format.
 #[derive(Debug, Clone)]
 pub(crate) struct Located {
     pub(super) source: Source,
     pub(super) path: Path,
     pub(super) format: Format,
-    /// For people and dead letters.
+    /// The URL, for logs and dead letters.
     pub(crate) url: String,
 }
 
-/// The object's place in the first source that has it.
-pub(crate) fn locate(sources: &[Source], bucket: &str, object: &str) -> Result<Located, NoSource> {
+/// Locates an object in the first source that matches it.
+///
+/// # Errors
+/// No source matches, or the name is invalid or has no known format.
+pub(crate) fn locate(
+    sources: &[Source],
+    bucket: &str,
+    object: &str,
+) -> Result<Located, SourceError> {
     let source = sources
         .iter()
         .find(|source| source.bucket == bucket && object.starts_with(&source.prefix))
-        .ok_or_else(|| NoSource::Unknown {
+        .ok_or_else(|| SourceError::Unknown {
             bucket: bucket.to_owned(),
         })?;
     if object.len() > MAX_NAME_BYTES {
-        return Err(NoSource::Name(format!(
+        return Err(SourceError::Name(format!(
             "it is longer than {MAX_NAME_BYTES} bytes"
         )));
     }
-    // No empty and no relative parts: what is read lies below the source.
-    let name = Path::parse(object).map_err(|error| NoSource::Name(error.to_string()))?;
+    // `Path` rejects empty and relative segments, so the object is below the source.
+    let name = Path::parse(object).map_err(|error| SourceError::Name(error.to_string()))?;
     if name.parts().next().is_none() {
-        return Err(NoSource::Name("it is empty".to_owned()));
+        return Err(SourceError::Name("it is empty".to_owned()));
     }
     let mut path = source.root.clone();
     path.extend(name.parts());
@@ -163,7 +174,7 @@ pub(crate) fn locate(sources: &[Source], bucket: &str, object: &str) -> Result<L
             match plain.rsplit('.').next() {
                 Some("csv") => Format::Csv(Arc::clone(&source.columns)),
                 Some("ndjson" | "jsonl" | "json") => Format::Ndjson,
-                _ => return Err(NoSource::Format),
+                _ => return Err(SourceError::Format),
             }
         }
     };
@@ -192,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn an_object_is_found_below_its_source_and_nowhere_else() {
+    fn an_object_is_located_below_its_source_only() {
         let found = locate(&sources(), "payments", "in/2026/a.csv.gz").unwrap();
         assert!(matches!(found.format, Format::Csv(_)));
         assert_eq!(found.url, "file:///data/in/2026/a.csv.gz");
@@ -208,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn a_source_that_cannot_work_is_refused_by_its_setting() {
+    fn an_invalid_source_is_refused_with_the_name_of_its_setting() {
         let open = |change: fn(&mut SourceConfig)| {
             let mut config = SourceConfig {
                 bucket: "b".into(),

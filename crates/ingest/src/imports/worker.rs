@@ -1,7 +1,8 @@
-//! The thread that reads the topic `imports` and starts what is to be done in this instance's partitions.
+//! The thread that reads the topic `imports` and starts the open imports of this instance's partitions.
 //!
-//! A consumer group shares the partitions out, and nothing is ever committed under it: each owner reads from the
-//! beginning. Invariant: an import runs only in the instance that owns its partition, as far as that knows.
+//! A consumer group assigns the partitions, and nothing is committed: each owner reads its partitions from the beginning.
+//! Invariant: an import runs only in the instance to which its partition is assigned; a revoked partition cancels its
+//! imports.
 
 use std::collections::{HashMap, HashSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -16,43 +17,43 @@ use tollgate_log::{Log, LogError, RawRecord, ReaderEvent, TopicReader};
 use tollgate_service::Shutdown;
 use tollgate_service::health::Health;
 
-use super::feed::{End, Line, feed};
+use super::feed::{ImportOutcome, ImportWriter, import_object};
 use super::journal::Journal;
-use super::object::Means;
+use super::object::ImportContext;
 use super::source::{Source, locate};
 
 /// The component that `/readyz` names in its warnings.
 const COMPONENT: &str = "imports";
-/// How long one look for records takes when there are none.
+/// How long one poll waits for records. It bounds the delay of a start and of the end of the thread.
 const POLL: Duration = Duration::from_millis(100);
 
-/// A partition of the topic, as long as it is this instance's.
-struct Owned {
-    /// Distinguishes this ownership from the next.
+/// A partition of the topic while it is assigned to this instance.
+struct OwnedPartition {
+    /// Distinguishes this assignment from the next one of the same partition.
     generation: u64,
     journal: Journal,
-    /// Everything that was there when it was assigned is in the journal.
+    /// Whether the journal has everything that was on the log at the assignment.
     caught_up: bool,
     cancel: CancellationToken,
-    /// Begun here; an import that has ended stays in it until the journal has its end too.
-    begun: HashSet<String>,
+    /// The imports started here. An ended import stays in it until the journal has its end.
+    started: HashSet<String>,
 }
 
-impl Owned {
+impl OwnedPartition {
     fn new(parent: &CancellationToken, generation: u64) -> Self {
         Self {
             generation,
             journal: Journal::default(),
             caught_up: false,
             cancel: parent.child_token(),
-            begun: HashSet::new(),
+            started: HashSet::new(),
         }
     }
 }
 
-/// The partitions of this instance. Those that are taken away cancel their imports.
+/// The partitions that are assigned to this instance.
 struct Partitions {
-    owned: HashMap<i32, Owned>,
+    owned: HashMap<i32, OwnedPartition>,
     generations: u64,
     stop: CancellationToken,
 }
@@ -60,7 +61,7 @@ struct Partitions {
 impl Partitions {
     fn assign(&mut self, partition: i32) {
         self.generations += 1;
-        let owned = Owned::new(&self.stop, self.generations);
+        let owned = OwnedPartition::new(&self.stop, self.generations);
         if let Some(before) = self.owned.insert(partition, owned) {
             before.cancel.cancel();
         }
@@ -83,27 +84,27 @@ impl Partitions {
     }
 }
 
-/// What an import leaves when it ends.
-struct Ended {
+/// An import that has ended, and how.
+struct FinishedImport {
     partition: i32,
     generation: u64,
     id: String,
     object: String,
     source: Source,
-    end: End,
+    outcome: ImportOutcome,
 }
 
 pub(super) struct Worker {
     reader: TopicReader,
     partitions: Partitions,
     sources: Arc<[Source]>,
-    line: Line,
-    /// Objects of one source that are read side by side.
+    writer: ImportWriter,
+    /// The most concurrent imports of one source.
     parallel: usize,
     handle: Handle,
     health: Health,
     shutdown: Shutdown,
-    ended: (mpsc::Sender<Ended>, mpsc::Receiver<Ended>),
+    finished: (mpsc::Sender<FinishedImport>, mpsc::Receiver<FinishedImport>),
     running: usize,
 }
 
@@ -111,7 +112,7 @@ impl Worker {
     pub(super) fn new(
         log: &Log,
         sources: Arc<[Source]>,
-        line: Line,
+        writer: ImportWriter,
         parallel: usize,
         health: &Health,
         shutdown: &Shutdown,
@@ -124,28 +125,28 @@ impl Worker {
                 stop: shutdown.token(),
             },
             sources,
-            line,
+            writer,
             parallel,
             handle: Handle::current(),
             health: health.clone(),
             shutdown: shutdown.clone(),
-            ended: mpsc::channel(),
+            finished: mpsc::channel(),
             running: 0,
         })
     }
 
-    /// Works until the shutdown, and until what is under way has stopped.
+    /// Runs until the shutdown, and then until all running imports have ended.
     pub(super) fn run(mut self) {
         while !self.shutdown.is_begun() {
             self.read();
-            while let Ok(ended) = self.ended.1.try_recv() {
-                self.note(ended);
+            while let Ok(finished) = self.finished.1.try_recv() {
+                self.record_outcome(finished);
             }
-            self.begin();
+            self.start_imports();
         }
         while self.running > 0 {
-            match self.ended.1.recv() {
-                Ok(ended) => self.note(ended),
+            match self.finished.1.recv() {
+                Ok(finished) => self.record_outcome(finished),
                 Err(_) => break,
             }
         }
@@ -185,34 +186,34 @@ impl Worker {
         }
     }
 
-    /// Starts what is to be done, oldest first, as far as there is room.
-    fn begin(&mut self) {
+    /// Starts open imports, oldest first, up to the limit of each source.
+    fn start_imports(&mut self) {
         let all = self.partitions.owned.iter_mut();
         for (partition, owned) in all.filter(|(_, owned)| owned.caught_up) {
-            let Owned {
+            let OwnedPartition {
                 generation,
                 journal,
-                begun,
+                started,
                 cancel,
                 ..
             } = owned;
-            begun.retain(|id| journal.is_open(id));
+            started.retain(|id| journal.is_open(id));
             for (request, progress) in journal.open() {
-                if begun.contains(&request.id) {
+                if started.contains(&request.id) {
                     continue;
                 }
                 let object = match locate(&self.sources, &request.bucket, &request.object) {
                     Ok(object) => object,
                     Err(reason) => {
-                        tracing::warn!(%reason, id = request.id, "an import waits: its source is gone from the settings");
-                        begun.insert(request.id.clone());
+                        tracing::warn!(%reason, id = request.id, "an import waits: no source in the settings matches its object");
+                        started.insert(request.id.clone());
                         continue;
                     }
                 };
                 if object.source.running.load(Ordering::Relaxed) >= self.parallel {
                     continue;
                 }
-                let means = Means {
+                let context = ImportContext {
                     partition: *partition,
                     handle: self.handle.clone(),
                     cancel: cancel.clone(),
@@ -221,64 +222,66 @@ impl Worker {
                     id = request.id,
                     object = object.url,
                     from_row = progress.rows,
-                    "an import begins"
+                    "an import starts"
                 );
-                let (line, told) = (self.line.clone(), self.ended.0.clone());
+                let (writer, sender) = (self.writer.clone(), self.finished.0.clone());
                 let (request, progress) = (request.clone(), progress.clone());
                 let (id, source) = (request.id.clone(), object.source.clone());
-                let mut ended = Ended {
+                let mut finished = FinishedImport {
                     partition: *partition,
                     generation: *generation,
                     id: id.clone(),
                     object: object.url.clone(),
                     source: source.clone(),
-                    end: End::Panicked,
+                    outcome: ImportOutcome::Panicked,
                 };
                 let work = move || {
-                    let fed = AssertUnwindSafe(|| feed(&line, &object, &request, progress, &means));
-                    ended.end = catch_unwind(fed).unwrap_or(End::Panicked);
-                    // The worker waits for everyone that it began.
-                    let _ = told.send(ended);
+                    let import = AssertUnwindSafe(|| {
+                        import_object(&writer, &object, &request, progress, &context)
+                    });
+                    finished.outcome = catch_unwind(import).unwrap_or(ImportOutcome::Panicked);
+                    // The worker receives until every import that it started has ended.
+                    let _ = sender.send(finished);
                 };
                 let thread = std::thread::Builder::new().name("import".to_owned());
                 match thread.spawn(work) {
                     Ok(_) => {
-                        begun.insert(id);
+                        started.insert(id);
                         self.running += 1;
                         source.running.fetch_add(1, Ordering::Relaxed);
                         gauge!("tollgate_imports_running").increment(1.0);
                     }
-                    Err(error) => tracing::error!(%error, "an import cannot begin"),
+                    Err(error) => tracing::error!(%error, "an import failed to start"),
                 }
             }
         }
     }
 
-    fn note(&mut self, ended: Ended) {
+    fn record_outcome(&mut self, finished: FinishedImport) {
         self.running -= 1;
-        ended.source.running.fetch_sub(1, Ordering::Relaxed);
+        finished.source.running.fetch_sub(1, Ordering::Relaxed);
         gauge!("tollgate_imports_running").decrement(1.0);
-        let (id, object) = (ended.id, ended.object);
-        match ended.end {
-            End::Done(progress) => {
+        let (id, object) = (finished.id, finished.object);
+        match finished.outcome {
+            ImportOutcome::Done(progress) => {
                 counter!("tollgate_imports_total", "outcome" => "done").increment(1);
                 let (accepted, rejected) = (progress.accepted, progress.rejected);
                 tracing::info!(id, object, accepted, rejected, "an import is done");
             }
-            End::Failed(failure) => {
+            ImportOutcome::Failed(failure) => {
                 counter!("tollgate_imports_total", "outcome" => "failed").increment(1);
                 let (reason, rows) = (failure.reason, failure.progress.rows);
-                tracing::error!(id, object, reason, rows, "an object cannot be imported");
+                tracing::error!(id, object, reason, rows, "an import failed");
             }
-            End::Panicked => {
-                tracing::error!(id, object, "an import ended by a defect of this program");
+            ImportOutcome::Panicked => {
+                tracing::error!(id, object, "an import panicked");
             }
-            // Where the partition came back meanwhile, it has begun anew already.
-            End::Cancelled => {
-                if let Some(owned) = self.partitions.owned.get_mut(&ended.partition)
-                    && owned.generation == ended.generation
+            // If the partition was assigned again meanwhile, the import has already been started anew.
+            ImportOutcome::Cancelled => {
+                if let Some(owned) = self.partitions.owned.get_mut(&finished.partition)
+                    && owned.generation == finished.generation
                 {
-                    owned.begun.remove(&id);
+                    owned.started.remove(&id);
                 }
             }
         }

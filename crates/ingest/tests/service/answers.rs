@@ -1,4 +1,4 @@
-//! What is taken, how it is answered, and what stands on the log afterwards.
+//! What is accepted, how it is answered, and what is on the log afterwards.
 
 use serde_json::json;
 use tollgate_types::Partitioner;
@@ -6,7 +6,7 @@ use tollgate_types::Partitioner;
 use crate::support::{Answer, JSON, NDJSON, Pieces, start, transaction};
 
 #[tokio::test(flavor = "multi_thread")]
-async fn one_object_is_accepted_and_stands_on_the_log_under_its_user() {
+async fn one_object_is_accepted_and_is_on_the_log_with_its_user_as_key() {
     let service = start(|_| ()).await;
     let answer = service.send(JSON, transaction("t-1", "u-1")).await;
     assert_eq!(answer.status, 202);
@@ -86,7 +86,7 @@ async fn unknown_members_and_digits_reach_the_log_byte_for_byte() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_trace_goes_on_with_its_records_and_nonsense_does_not() {
+async fn a_trace_context_is_propagated_to_the_records_and_an_invalid_one_is_not() {
     let service = start(|_| ()).await;
     let parent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
     for (id, parent) in [("a", parent), ("b", "00-nonsense-01")] {
@@ -148,7 +148,7 @@ async fn a_body_that_is_neither_json_nor_ndjson_is_415() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_too_large_is_413_whether_or_not_its_length_is_told() {
+async fn a_body_that_is_too_large_is_413_with_or_without_a_content_length() {
     let service = start(|config| {
         config.max_body_bytes = 1_000_000;
         config.max_items = 3;

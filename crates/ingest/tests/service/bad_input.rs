@@ -1,4 +1,4 @@
-//! Whatever comes: nothing panics, nothing beside it is lost, and the caller is told what was wrong.
+//! Invalid input: nothing panics, valid items beside it are accepted, and the caller gets the reason.
 
 use serde_json::{Value, json};
 
@@ -7,7 +7,7 @@ use crate::support::{JSON, NDJSON, Service, start, transaction};
 const GOOD: &str =
     r#""transaction_id":"t","user_id":"u","amount":1,"timestamp":"2026-03-01T12:30:00Z""#;
 
-/// Sends an item between two good ones, as NDJSON, and gives its result.
+/// Sends an item between two valid ones, as NDJSON, and returns its result.
 async fn between_good_ones(service: &Service, item: &str) -> Value {
     let [before, after] = ["before", "after"].map(|id| transaction(id, "u"));
     let answer = service
@@ -20,7 +20,7 @@ async fn between_good_ones(service: &Service, item: &str) -> Value {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_wrong_item_is_rejected_by_the_name_of_its_field_and_its_neighbours_are_taken() {
+async fn an_invalid_item_is_rejected_with_the_name_of_its_field_and_its_neighbours_are_accepted() {
     let service = start(|_| ()).await;
     let with = |member: &str, value: &str| {
         let mut members: Vec<&str> = GOOD.split(",\"").collect();
@@ -89,7 +89,7 @@ async fn a_wrong_item_is_rejected_by_the_name_of_its_field_and_its_neighbours_ar
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn malformed_json_in_the_middle_of_ndjson_costs_that_line_only() {
+async fn malformed_json_in_ndjson_rejects_that_line_only() {
     let service = start(|_| ()).await;
     let broken = r#"{"transaction_id":"seen","user_id":"#;
     let result = between_good_ones(&service, broken).await;
@@ -105,13 +105,13 @@ async fn malformed_json_in_the_middle_of_ndjson_costs_that_line_only() {
     let not_utf8 = [transaction("a", "u").as_bytes(), b"\n{\"\xff\":1}\n"].concat();
     let answer = service.send(NDJSON, not_utf8).await;
     assert_eq!((answer.status, &answer.body["rejected"]), (202, &json!(1)));
-    // All of the good ones, two a request and the last.
+    // All valid ones: two of each request, and the last.
     assert_eq!(service.records(21).len(), 21);
     service.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn depth_and_bombs_are_refused_without_a_stack_or_a_heap() {
+async fn deep_nesting_and_huge_arrays_are_refused_without_exhausting_stack_or_memory() {
     let service = start(|_| ()).await;
     let deep = "[".repeat(100_000) + &"]".repeat(100_000);
     let nested = format!("{{{GOOD},\"x\":{deep}}}");
@@ -150,7 +150,7 @@ async fn ids_of_a_mebibyte_and_items_beyond_their_limit_are_rejected() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_year_zero_is_a_year() {
+async fn the_year_zero_is_accepted() {
     let service = start(|_| ()).await;
     let item = transaction("t", "u").replace("2026", "0000");
     assert_eq!(service.send(JSON, item).await.status, 202);
@@ -158,7 +158,7 @@ async fn the_year_zero_is_a_year() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_timestamp_is_held_against_the_clock() {
+async fn a_timestamp_is_compared_with_the_clock() {
     let service = start(|_| ()).await;
     for (minutes, status) in [(4, 202), (6, 422)] {
         let time = chrono::Utc::now() + chrono::TimeDelta::minutes(minutes);
@@ -171,7 +171,7 @@ async fn a_timestamp_is_held_against_the_clock() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn when_nothing_can_be_read_the_answer_is_400_and_says_where() {
+async fn a_body_that_cannot_be_read_is_400_with_the_position() {
     let service = start(|_| ()).await;
     let answer = service.send(JSON, "{\"a\":").await;
     answer.is_problem(400);

@@ -1,4 +1,4 @@
-//! The OpenAPI document, and the page to read it.
+//! The OpenAPI document and its page.
 
 use serde_json::{Value, json};
 
@@ -40,7 +40,7 @@ async fn the_document_is_openapi_3_1_and_lists_every_status_and_both_media_types
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_reference_in_the_document_leads_somewhere() {
+async fn every_reference_in_the_document_resolves() {
     fn references<'a>(value: &'a Value, found: &mut Vec<&'a str>) {
         match value {
             Value::Object(members) => {
@@ -91,7 +91,7 @@ async fn the_examples_of_the_document_are_accepted() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_page_loads_with_all_its_parts_from_here() {
+async fn the_page_loads_all_its_parts_from_the_service() {
     let service = start(|_| ()).await;
     let response = service.get("/").await;
     assert!(response.status().is_redirection());

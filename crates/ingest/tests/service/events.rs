@@ -1,4 +1,4 @@
-//! Events in their envelopes, and subscriptions that want to be confirmed.
+//! Events in their envelopes, and confirmations of subscriptions.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -22,7 +22,7 @@ fn parsed(text: &str) -> Value {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_cloud_event_brings_a_transaction_in_each_of_its_three_modes() {
+async fn a_cloud_event_is_accepted_in_each_of_its_three_modes() {
     let service = start(|_| ()).await;
     let mut one = cloud_event("1", &parsed(&transaction("a", "u")));
     one["traceparent"] = json!(PARENT);
@@ -40,7 +40,7 @@ async fn a_cloud_event_brings_a_transaction_in_each_of_its_three_modes() {
     let answer = service.post_to(PATH, &batch, several.to_string()).await;
     assert_eq!(answer.status, 202, "{}", answer.text);
     assert_eq!(answer.body["results"][0]["transactions"], 2);
-    let rejected = json!({"index": 1, "id": null, "status": "rejected", "field": "id", "reason": "must be there, as text that is not empty"});
+    let rejected = json!({"index": 1, "id": null, "status": "rejected", "field": "id", "reason": "must be a non-empty string"});
     assert_eq!(answer.body["results"][1], rejected);
 
     let binary = [
@@ -64,7 +64,8 @@ async fn a_cloud_event_brings_a_transaction_in_each_of_its_three_modes() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_transaction_that_breaks_a_rule_is_told_and_dead_lettered_beside_its_neighbours() {
+async fn an_invalid_transaction_of_an_event_is_reported_and_dead_lettered_and_the_others_are_accepted()
+ {
     let service = start(|_| ()).await;
     let data = json!([parsed(&transaction("a", "u")), {"transaction_id": "b"}]);
     let answer = service
@@ -83,7 +84,7 @@ async fn a_transaction_that_breaks_a_rule_is_told_and_dead_lettered_beside_its_n
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_holds_no_event_that_can_be_taken_is_a_problem_that_says_why() {
+async fn a_body_without_an_acceptable_event_is_a_problem_with_the_reason() {
     let service = start(|_| ()).await;
     for body in ["", "7", "{", "[]"] {
         service.post_to(PATH, &[], body).await.is_problem(400);
@@ -103,9 +104,9 @@ async fn what_holds_no_event_that_can_be_taken_is_a_problem_that_says_why() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_subscription_is_confirmed_with_the_password_of_its_url_and_only_on_known_hosts() {
-    let asked = Arc::new(AtomicUsize::new(0));
-    let count = Arc::clone(&asked);
+async fn a_subscription_is_confirmed_with_the_password_of_its_url_and_only_on_configured_hosts() {
+    let confirmed = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&confirmed);
     let notifications = Router::new().route(
         "/confirm",
         get(async move || {
@@ -135,13 +136,13 @@ async fn a_subscription_is_confirmed_with_the_password_of_its_url_and_only_on_kn
         .post_to(PATH, &with("https://evil.example/confirm"), "{}")
         .await
         .is_problem(400);
-    assert_eq!(asked.load(Ordering::Relaxed), 0);
+    assert_eq!(confirmed.load(Ordering::Relaxed), 0);
 
     let body = json!({ "ConfirmationURL": url });
     let answer = service
         .post_to(PATH, &[basic, kind], body.to_string())
         .await;
     assert_eq!(answer.status, 200, "{}", answer.text);
-    assert_eq!(asked.load(Ordering::Relaxed), 1);
+    assert_eq!(confirmed.load(Ordering::Relaxed), 1);
     service.stop().await;
 }

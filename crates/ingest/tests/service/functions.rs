@@ -1,4 +1,4 @@
-//! Batches of a stream, as a function would get them.
+//! Batches of stream messages, as a function receives them.
 
 use serde_json::{Value, json};
 
@@ -11,7 +11,7 @@ fn decision(record: &Record) -> String {
     json!({"transaction_id": transaction["transaction_id"], "user_id": transaction["user_id"], "fraud_score": 7.5, "status": "approved"}).to_string()
 }
 
-/// In base64, as Connector Hub has it.
+/// In base64, as Connector Hub sends it.
 fn coded(text: &str) -> String {
     use base64::Engine as _;
     base64::engine::general_purpose::STANDARD.encode(text)
@@ -47,7 +47,8 @@ async fn a_batch_is_answered_with_its_decisions_in_the_order_of_its_messages() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn connector_hubs_array_is_taken_and_what_is_wrong_in_it_is_dead_lettered_with_its_place() {
+async fn connector_hubs_array_is_accepted_and_invalid_messages_are_dead_lettered_with_their_position()
+ {
     let service = start(|config| config.functions_wait_ms = 50).await;
     let body = json!([
         {"streamPool": "p", "stream": "ocid1.stream.oc1..x", "partition": "3", "key": "", "value": coded(&transaction("a", "u")), "offset": "41", "timestamp": 1},
@@ -55,7 +56,7 @@ async fn connector_hubs_array_is_taken_and_what_is_wrong_in_it_is_dead_lettered_
     ]);
     let answer = service.post_to(PATH, &[], body.to_string()).await;
     assert_eq!(answer.status, 200, "{}", answer.text);
-    // Nobody decides here, so time is over.
+    // No scorer runs, so the wait times out.
     assert_eq!(
         answer.body["results"][0],
         json!({"transaction_id": "a", "status": "accepted"})
@@ -77,7 +78,7 @@ async fn connector_hubs_array_is_taken_and_what_is_wrong_in_it_is_dead_lettered_
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_empty_batch_is_processed_and_what_is_no_batch_is_a_problem() {
+async fn an_empty_batch_is_processed_and_a_body_that_is_not_a_batch_is_a_problem() {
     let service = start(|_| ()).await;
     let answer = service.post_to(PATH, &[], "[]").await;
     assert_eq!(

@@ -1,4 +1,4 @@
-//! Objects that events tell of, in a directory of the test's own.
+//! Imports of objects, from a directory of the test's own.
 
 use std::collections::BTreeMap;
 use std::io::Write as _;
@@ -25,7 +25,7 @@ fn with_source(directory: &TempDir) -> impl FnOnce(&mut IngestConfig) {
     |config| config.sources = vec![source]
 }
 
-/// As Object Storage tells of an object.
+/// The event of Object Storage for a new object.
 fn created(object: &str, version: &str) -> String {
     json!({
         "eventType": "com.oraclecloud.objectstorage.createobject", "cloudEventsVersion": "0.1", "eventTypeVersion": "2.0",
@@ -39,8 +39,8 @@ fn created(object: &str, version: &str) -> String {
     .to_string()
 }
 
-/// The import that the event asks for.
-async fn tell(service: &Service, event: String) -> String {
+/// Sends an event and returns the id of its import.
+async fn request_import(service: &Service, event: String) -> String {
     let answer = service.post_to("/v1/events", &[], event).await;
     assert_eq!(answer.status, 202, "{}", answer.text);
     answer.body["results"][0]["import"]
@@ -49,8 +49,8 @@ async fn tell(service: &Service, event: String) -> String {
         .to_owned()
 }
 
-/// The last word of the topic on an import.
-fn last_word(service: &Service, import: &str) -> Value {
+/// The last record of an import.
+fn last_record(service: &Service, import: &str) -> Value {
     let mut entries = service.all(&service.kafka.topics().imports);
     entries.retain(|record| record.key.as_deref() == Some(import.as_bytes()));
     entries
@@ -62,7 +62,7 @@ fn last_word(service: &Service, import: &str) -> Value {
 async fn ended(service: &Service, import: &str) -> Value {
     let mut last = Value::Null;
     eventually("the import ends", async || {
-        last = last_word(service, import);
+        last = last_record(service, import);
         ["done", "failed"].iter().any(|end| last["import"] == *end)
     })
     .await;
@@ -81,23 +81,29 @@ fn ids(service: &Service) -> BTreeMap<String, usize> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_row_of_an_object_is_on_the_log_once_however_often_its_event_comes() {
+async fn every_row_of_an_object_is_on_the_log_once_however_often_its_event_is_sent() {
     let directory = tempfile::tempdir().unwrap();
     let rows: Vec<String> = (0..2_500)
         .map(|n| transaction(&format!("t{n}"), &format!("u{}", n % 7)))
         .collect();
     std::fs::write(directory.path().join("day.ndjson"), rows.join("\n")).unwrap();
     let service = start(with_source(&directory)).await;
-    let first = tell(&service, created("day.ndjson", "v1")).await;
-    assert_eq!(tell(&service, created("day.ndjson", "v1")).await, first);
+    let first = request_import(&service, created("day.ndjson", "v1")).await;
+    assert_eq!(
+        request_import(&service, created("day.ndjson", "v1")).await,
+        first
+    );
     let end = ended(&service, &first).await;
     assert_eq!(
         (&end["import"], &end["accepted"]),
         (&json!("done"), &json!(2_500))
     );
-    assert_eq!(tell(&service, created("day.ndjson", "v1")).await, first);
-    // Whatever comes behind it has been seen when another import is done.
-    let other = tell(&service, created("day.ndjson", "v2")).await;
+    assert_eq!(
+        request_import(&service, created("day.ndjson", "v1")).await,
+        first
+    );
+    // When a later import is done, the repeated request has been read.
+    let other = request_import(&service, created("day.ndjson", "v2")).await;
     assert_ne!(other, first);
     ended(&service, &other).await;
     let counts = ids(&service);
@@ -110,7 +116,8 @@ async fn every_row_of_an_object_is_on_the_log_once_however_often_its_event_comes
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn packed_csv_is_read_by_its_columns_and_bad_rows_are_dead_lettered_with_their_lines() {
+async fn compressed_csv_is_imported_by_its_columns_and_invalid_rows_are_dead_lettered_with_their_lines()
+ {
     let directory = tempfile::tempdir().unwrap();
     let csv = "Txn;Customer;Amount;When;Lat;Lon;Shop\n\
                t1;u;12.50;2026-03-01T12:00:00Z;52.5;13.4;a\n\
@@ -140,7 +147,7 @@ async fn packed_csv_is_read_by_its_columns_and_bad_rows_are_dead_lettered_with_t
         ..source(directory.path())
     };
     let service = start(|config| config.sources = vec![source]).await;
-    let import = tell(&service, created("in/march.csv.gz", "v1")).await;
+    let import = request_import(&service, created("in/march.csv.gz", "v1")).await;
     let end = ended(&service, &import).await;
     assert_eq!(
         (&end["import"], &end["accepted"], &end["rejected"]),
@@ -155,25 +162,28 @@ async fn packed_csv_is_read_by_its_columns_and_bad_rows_are_dead_lettered_with_t
     assert_eq!(first, expected);
     let letters = service.letters();
     let url = format!("file://{}/in/march.csv.gz", directory.path().display());
-    let told: Vec<(Option<&str>, Option<&str>)> = letters
+    let reported: Vec<(Option<&str>, Option<&str>)> = letters
         .iter()
         .map(|letter| {
             assert_eq!(letter.header("source.object"), Some(url.as_str()));
             (letter.header("source.line"), letter.header("error.reason"))
         })
         .collect();
-    assert_eq!(told.len(), 2);
+    assert_eq!(reported.len(), 2);
     assert!(
-        told.contains(&(Some("4"), Some("has 4 fields, and the header 7"))),
-        "{told:?}"
+        reported.contains(&(Some("4"), Some("has 4 fields, but the header has 7"))),
+        "{reported:?}"
     );
-    let (_, reason) = told.iter().find(|(line, _)| *line == Some("3")).unwrap();
+    let (_, reason) = reported
+        .iter()
+        .find(|(line, _)| *line == Some("3"))
+        .unwrap();
     assert!(reason.unwrap().starts_with("amount: "), "{reason:?}");
     service.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_import_that_was_interrupted_goes_on_behind_its_last_acknowledged_row() {
+async fn an_interrupted_import_continues_after_its_last_acknowledged_row() {
     let directory = tempfile::tempdir().unwrap();
     let rows: Vec<String> = (0..6_000)
         .map(|n| transaction(&format!("t{n}"), "u"))
@@ -185,9 +195,9 @@ async fn an_import_that_was_interrupted_goes_on_behind_its_last_acknowledged_row
     slow.import_rows_per_second = 1_500;
     let service = start_with(kafka.clone(), slow.clone()).await;
     eventually("ready", async || service.readiness().await.status == 200).await;
-    let import = tell(&service, created("day.jsonl", "v1")).await;
+    let import = request_import(&service, created("day.jsonl", "v1")).await;
     eventually("the first rows are there", async || {
-        last_word(&service, &import)["rows"].as_u64() >= Some(2_000)
+        last_record(&service, &import)["rows"].as_u64() >= Some(2_000)
     })
     .await;
     service.stop().await;
@@ -202,7 +212,7 @@ async fn an_import_that_was_interrupted_goes_on_behind_its_last_acknowledged_row
     let counts = ids(&service);
     assert_eq!(counts.len(), 6_000);
     let repeated = counts.values().filter(|count| **count > 1).count();
-    // What was on its way when it was interrupted, and no more.
+    // At most the rows that were in flight at the interruption.
     assert!(
         repeated <= 1_000 && counts["t0"] == 1,
         "{repeated} rows came twice"
@@ -211,7 +221,8 @@ async fn an_import_that_was_interrupted_goes_on_behind_its_last_acknowledged_row
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_object_that_cannot_be_read_ends_its_import_with_the_reason_and_holds_no_other_up() {
+async fn an_object_that_cannot_be_read_fails_its_import_with_the_reason_and_does_not_block_others()
+{
     let directory = tempfile::tempdir().unwrap();
     std::fs::write(directory.path().join("columns.csv"), "id,who\n1,2\n").unwrap();
     std::fs::write(
@@ -235,13 +246,13 @@ async fn an_object_that_cannot_be_read_ends_its_import_with_the_reason_and_holds
         ("damaged.csv", "damaged"),
         ("cut.ndjson.gz", "damaged"),
     ] {
-        let import = tell(&service, created(object, "v1")).await;
+        let import = request_import(&service, created(object, "v1")).await;
         let end = ended(&service, &import).await;
         assert_eq!(end["import"], "failed");
-        let told = end["reason"].as_str().unwrap().to_lowercase();
-        assert!(told.contains(reason), "{object}: {told}");
+        let text = end["reason"].as_str().unwrap().to_lowercase();
+        assert!(text.contains(reason), "{object}: {text}");
     }
-    let import = tell(&service, created("good.ndjson", "v1")).await;
+    let import = request_import(&service, created("good.ndjson", "v1")).await;
     assert_eq!(ended(&service, &import).await["import"], "done");
     service.stop().await;
 }

@@ -1,4 +1,4 @@
-//! Who may send, and how much.
+//! API keys, rate limits and admission control.
 
 use std::sync::mpsc;
 
@@ -18,7 +18,7 @@ pub(crate) fn key(name: &str, key: &str) -> ApiKeyConfig {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_key_with_the_scope_is_let_in_and_others_are_told_why_not() {
+async fn a_key_with_the_scope_is_admitted_and_others_get_the_reason() {
     let service = start(|config| {
         let reader = ApiKeyConfig {
             scopes: vec![Scope::DECISIONS_READ],
@@ -46,7 +46,7 @@ async fn a_key_with_the_scope_is_let_in_and_others_are_told_why_not() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn listening_to_the_world_without_a_key_is_refused_at_start() {
+async fn listening_beyond_loopback_without_a_key_is_refused_at_start() {
     let mut config = config();
     config.listen = "0.0.0.0:0".parse().unwrap();
     let refused = tollgate_ingest::start(config, embedded(), Default::default()).await;
@@ -55,7 +55,8 @@ async fn listening_to_the_world_without_a_key_is_refused_at_start() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_key_beyond_its_rate_gets_429_until_its_bucket_has_filled_and_others_are_not_touched() {
+async fn a_key_over_its_rate_gets_429_until_its_bucket_has_refilled_and_other_keys_are_not_affected()
+ {
     let service = start(|config| {
         config.api_keys = vec![key("a", "a"), key("b", "b")];
         config.rate_limit = RateLimitConfig {
@@ -74,7 +75,7 @@ async fn a_key_beyond_its_rate_gets_429_until_its_bucket_has_filled_and_others_a
     answer.is_problem(429);
     assert!((1..=3).contains(&answer.retry_after()));
     assert_eq!(send("b", 3).await.status, 202);
-    // Four never fit: to come again later would not help.
+    // More than the burst: retrying would not help.
     send("b", 4).await.is_problem(413);
     eventually("the bucket fills again", async || {
         send("a", 1).await.status == 202
@@ -84,12 +85,12 @@ async fn a_key_beyond_its_rate_gets_429_until_its_bucket_has_filled_and_others_a
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn requests_beyond_the_limit_are_shed_at_once_and_the_ones_inside_are_served() {
+async fn requests_beyond_the_limit_are_rejected_at_once_and_those_in_flight_complete() {
     let service = start(|config| config.max_in_flight = 1).await;
-    let (asked, seen) = mpsc::channel();
-    let (let_go, held) = mpsc::channel::<()>();
+    let (received, seen) = mpsc::channel();
+    let (release, held) = mpsc::channel::<()>();
     let scorer = Scorer::start(&service.kafka, move |record| {
-        asked.send(()).unwrap();
+        received.send(()).unwrap();
         held.recv().unwrap();
         vec![record.payload.clone()]
     });
@@ -101,7 +102,7 @@ async fn requests_beyond_the_limit_are_shed_at_once_and_the_ones_inside_are_serv
     let answer = service.send(JSON, transaction("t2", "u")).await;
     answer.is_problem(503);
     assert_eq!(answer.retry_after(), 1);
-    let_go.send(()).unwrap();
+    release.send(()).unwrap();
     assert_eq!(waiting.await.unwrap().unwrap().status(), 200);
     assert_eq!(service.send(JSON, transaction("t3", "u")).await.status, 202);
     let metrics = service.metrics().await;
@@ -120,7 +121,7 @@ async fn bytes_of_bodies_are_bounded_over_all_requests() {
     .await;
     let mut first = Pieces::begin(&service, NDJSON).await;
     first.send(&" ".repeat(900)).await;
-    eventually("the first body holds its room", async || {
+    eventually("the first body holds its bytes", async || {
         let body = transaction("t", "u") + &" ".repeat(200);
         service.send(JSON, body).await.status == 503
     })

@@ -1,4 +1,4 @@
-//! Starting without a log, losing it, and stopping.
+//! Starting without a log, losing the log, and stopping.
 
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
@@ -11,7 +11,7 @@ use crate::support::{
 };
 
 #[tokio::test(flavor = "multi_thread")]
-async fn without_a_broker_the_service_is_alive_not_ready_and_turns_callers_away_quickly() {
+async fn without_a_broker_the_service_is_alive_but_not_ready_and_rejects_requests_at_once() {
     let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = closed.local_addr().unwrap();
     drop(closed);
@@ -34,7 +34,7 @@ async fn without_a_broker_the_service_is_alive_not_ready_and_turns_callers_away_
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_missing_topic_is_named_and_the_service_is_ready_once_it_is_there() {
+async fn a_missing_topic_is_named_and_the_service_is_ready_once_it_exists() {
     let cluster = MockCluster::new(1).unwrap();
     let kafka = Kafka::open(KafkaConfig {
         brokers: cluster.bootstrap_servers(),
@@ -67,7 +67,7 @@ async fn a_missing_topic_is_named_and_the_service_is_ready_once_it_is_there() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_broker_that_goes_away_is_noticed_and_what_it_did_not_acknowledge_was_not_accepted() {
+async fn the_loss_of_a_broker_is_detected_and_what_it_did_not_acknowledge_was_not_accepted() {
     let cluster = MockCluster::new(1).unwrap();
     for topic in ["transactions", "replies"] {
         cluster.create_topic(topic, 2, 1).unwrap();
@@ -80,11 +80,11 @@ async fn a_broker_that_goes_away_is_noticed_and_what_it_did_not_acknowledge_was_
     })
     .await;
     cluster.broker_down(1).unwrap();
-    // Nobody has noticed yet: this one waits for its acknowledgement in vain.
+    // The loss is not detected yet: this request times out.
     let answer = service.send(JSON, transaction("t", "u")).await;
     answer.is_problem(503);
     assert!(answer.retry_after() >= 1);
-    eventually("the service says that it is not ready", async || {
+    eventually("the service is not ready", async || {
         service.readiness().await.body["reasons"]["log"].is_string()
     })
     .await;
@@ -105,12 +105,12 @@ async fn a_broker_that_goes_away_is_noticed_and_what_it_did_not_acknowledge_was_
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_request_under_way_when_the_shutdown_begins_gets_its_answer_and_new_ones_are_not_taken() {
+async fn a_request_in_flight_at_the_shutdown_gets_its_answer_and_new_ones_are_refused() {
     let service = start(|_| ()).await;
-    let (asked, seen) = mpsc::channel();
-    let (let_go, held) = mpsc::channel::<()>();
+    let (received, seen) = mpsc::channel();
+    let (release, held) = mpsc::channel::<()>();
     let scorer = Scorer::start(&service.kafka, move |record| {
-        asked.send(()).unwrap();
+        received.send(()).unwrap();
         held.recv().unwrap();
         vec![record.payload.clone()]
     });
@@ -120,12 +120,12 @@ async fn a_request_under_way_when_the_shutdown_begins_gets_its_answer_and_new_on
         .await
         .unwrap();
     service.shutdown.begin();
-    eventually("it says that it drains", async || {
+    eventually("it is draining", async || {
         service.readiness().await.body["reasons"]["shutdown"] == "draining"
     })
     .await;
     let fresh = reqwest::Client::new();
-    eventually("new callers are not taken", async || {
+    eventually("new connections are refused", async || {
         fresh
             .get(format!("{}/openapi.json", service.url))
             .send()
@@ -133,7 +133,7 @@ async fn a_request_under_way_when_the_shutdown_begins_gets_its_answer_and_new_on
             .is_err()
     })
     .await;
-    let_go.send(()).unwrap();
+    release.send(()).unwrap();
     let answer = Answer::of(waiting.await.unwrap().unwrap()).await;
     assert_eq!(answer.status, 200, "{}", answer.text);
     drop(scorer);
@@ -143,7 +143,7 @@ async fn a_request_under_way_when_the_shutdown_begins_gets_its_answer_and_new_on
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_caller_who_waits_when_the_shutdown_begins_is_answered_within_the_grace_period() {
+async fn a_caller_that_waits_at_the_shutdown_is_answered_within_the_grace_period() {
     let service = start(|_| ()).await;
     let waiting = service.post(JSON, transaction("t", "u"));
     let waiting = tokio::spawn(waiting.header("prefer", "wait=30").send());
@@ -154,7 +154,7 @@ async fn a_caller_who_waits_when_the_shutdown_begins_is_answered_within_the_grac
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_address_that_is_taken_is_refused_by_the_name_of_its_setting() {
+async fn an_address_in_use_is_refused_with_the_name_of_its_setting() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let mut config = config();
     config.listen = taken.local_addr().unwrap();

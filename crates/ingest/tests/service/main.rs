@@ -1,4 +1,4 @@
-//! The service seen from outside: over HTTP, with a log of its own.
+//! Black-box tests of the service over HTTP, each with its own log.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 

@@ -1,4 +1,4 @@
-//! More than the service takes, and a log that takes nothing.
+//! Overload, and a log that does not acknowledge.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -12,7 +12,8 @@ use crate::support::{
 };
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_storm_is_shed_with_a_time_to_come_again_and_whatever_was_accepted_is_on_the_log() {
+async fn under_overload_requests_are_rejected_with_retry_after_and_every_accepted_transaction_is_on_the_log()
+ {
     const CLIENTS: usize = 48;
     const REQUESTS: usize = 20;
     const ITEMS: usize = 5;
@@ -26,7 +27,7 @@ async fn a_storm_is_shed_with_a_time_to_come_again_and_whatever_was_accepted_is_
                     let items = (0..ITEMS)
                         .map(|item| transaction(&format!("{client}-{request}-{item}"), "u"));
                     let body = items.collect::<Vec<_>>().join("\n");
-                    // The same ids again until they are taken.
+                    // The same ids again until they are accepted.
                     loop {
                         let answer =
                             Answer::of(service.post(NDJSON, body.clone()).send().await.unwrap())
@@ -48,10 +49,10 @@ async fn a_storm_is_shed_with_a_time_to_come_again_and_whatever_was_accepted_is_
     }
     assert!(
         shed.load(Ordering::Relaxed) > 0,
-        "nothing was shed, so nothing was shown"
+        "no request was rejected, so the test has shown nothing"
     );
     let all = CLIENTS * REQUESTS * ITEMS;
-    // A request that was shed has left nothing behind.
+    // A rejected request has written nothing.
     let ids: HashSet<String> = service
         .records(all)
         .into_iter()
@@ -63,7 +64,8 @@ async fn a_storm_is_shed_with_a_time_to_come_again_and_whatever_was_accepted_is_
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_log_that_acknowledges_nothing_lets_a_few_callers_wait_and_the_rest_know_at_once() {
+async fn when_the_log_does_not_acknowledge_a_few_requests_wait_and_further_ones_are_rejected_at_once()
+ {
     let cluster = MockCluster::new(1).unwrap();
     for topic in ["transactions", "replies"] {
         cluster.create_topic(topic, 2, 1).unwrap();
@@ -77,7 +79,7 @@ async fn a_log_that_acknowledges_nothing_lets_a_few_callers_wait_and_the_rest_kn
     .await;
     cluster.broker_down(1).unwrap();
     let mut waited = 0;
-    let told = loop {
+    let rejected = loop {
         let begun = Instant::now();
         let answer = service.send(JSON, transaction("t", "u")).await;
         answer.is_problem(503);
@@ -87,11 +89,13 @@ async fn a_log_that_acknowledges_nothing_lets_a_few_callers_wait_and_the_rest_kn
         }
         waited += 1;
     };
-    assert_eq!(waited, 3, "{}", told.text);
+    assert_eq!(waited, 3, "{}", rejected.text);
     assert!(
-        told.text.contains("nothing of this request was taken"),
+        rejected
+            .text
+            .contains("nothing of this request was accepted"),
         "{}",
-        told.text
+        rejected.text
     );
     cluster.broker_up(1).unwrap();
     eventually("it accepts again", async || {

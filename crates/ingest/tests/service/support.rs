@@ -1,4 +1,4 @@
-//! A service on ports of its own with an embedded log, and eyes on both.
+//! A service on its own ports with an embedded log, and access to both.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -15,7 +15,7 @@ use tollgate_service::supervisor::RunningService;
 
 pub(crate) const JSON: &str = "application/json";
 pub(crate) const NDJSON: &str = "application/x-ndjson";
-pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
 
 pub(crate) fn embedded() -> Kafka {
     let config = KafkaConfig {
@@ -25,7 +25,7 @@ pub(crate) fn embedded() -> Kafka {
     Kafka::open(config).unwrap()
 }
 
-/// A log that the service knows by its address only.
+/// A log that the service reaches over its address.
 pub(crate) fn cluster_at(brokers: &str) -> Kafka {
     let config = KafkaConfig {
         brokers: brokers.to_owned(),
@@ -53,7 +53,7 @@ pub(crate) struct Service {
 
 /// Starts a service without waiting for its log.
 pub(crate) async fn start_with(kafka: Kafka, config: IngestConfig) -> Service {
-    // Before the first measurement, or it would go nowhere.
+    // Before the first measurement, which would be lost otherwise.
     tollgate_service::telemetry::metrics_handle();
     let shutdown = Shutdown::new(Duration::from_secs(10));
     let ingest = tollgate_ingest::start(config, kafka.clone(), shutdown.clone())
@@ -76,7 +76,7 @@ pub(crate) async fn start(change: impl FnOnce(&mut IngestConfig)) -> Service {
     let mut config = config();
     change(&mut config);
     let service = start_with(embedded(), config).await;
-    let ready = tokio::time::timeout(PATIENCE, service.ingest.ready());
+    let ready = tokio::time::timeout(DEADLINE, service.ingest.ready());
     assert!(ready.await.unwrap());
     service
 }
@@ -119,7 +119,7 @@ impl Service {
     pub(crate) fn records(&self, count: usize) -> Vec<Record> {
         let topic = &self.kafka.topics().transactions;
         let mut reader = Reader::new(&self.kafka, topic);
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + DEADLINE;
         let mut records = Vec::new();
         while records.len() < count {
             assert!(Instant::now() < deadline, "only {records:?} arrived");
@@ -141,7 +141,7 @@ impl Service {
         Answer::of(request.send().await.unwrap()).await
     }
 
-    /// Everything that is on a topic now.
+    /// All records that are on a topic now.
     pub(crate) fn all(&self, topic: &str) -> Vec<LogRecord> {
         let mut found = Vec::new();
         let mut reader = self.kafka.reader(&[topic]).unwrap();
@@ -153,14 +153,14 @@ impl Service {
         found
     }
 
-    /// What ingest gave up.
+    /// The dead letters of ingest.
     pub(crate) fn letters(&self) -> Vec<LogRecord> {
         self.all(&self.kafka.topics().transactions_dlq)
     }
 
     pub(crate) async fn stop(self) {
         self.shutdown.begin();
-        let stopped = tokio::time::timeout(PATIENCE, self.ingest.join());
+        let stopped = tokio::time::timeout(DEADLINE, self.ingest.join());
         stopped.await.unwrap().unwrap();
     }
 }
@@ -201,13 +201,13 @@ impl Answer {
         assert!(self.body["detail"].is_string() && self.body["title"].is_string());
     }
 
-    /// Seconds after which to come again.
+    /// `Retry-After`, in seconds.
     pub(crate) fn retry_after(&self) -> u64 {
         self.header("retry-after").unwrap().parse().unwrap()
     }
 }
 
-/// A request whose body goes out piece by piece.
+/// A request whose body is sent in pieces.
 pub(crate) struct Pieces(TcpStream);
 
 impl Pieces {
@@ -291,7 +291,7 @@ impl Reader {
     }
 }
 
-/// Answers records that ask for it, with whatever the test says.
+/// Answers records that request a reply, as the test decides.
 pub(crate) struct Scorer {
     stop: Arc<AtomicBool>,
     thread: Option<std::thread::JoinHandle<()>>,
@@ -341,9 +341,9 @@ impl Drop for Scorer {
     }
 }
 
-/// Waits for a condition, and says which one did not come true.
+/// Waits for a condition with a deadline; a failure names the condition.
 pub(crate) async fn eventually(what: &str, mut condition: impl AsyncFnMut() -> bool) {
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + DEADLINE;
     while !condition().await {
         assert!(Instant::now() < deadline, "never: {what}");
         tokio::task::yield_now().await;

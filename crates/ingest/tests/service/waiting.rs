@@ -1,4 +1,4 @@
-//! Callers who wait for decisions.
+//! Callers that wait for decisions.
 
 use std::time::Duration;
 
@@ -44,7 +44,7 @@ async fn decisions_are_answered_in_the_order_of_the_items_and_as_they_were_writt
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn rejected_items_stand_beside_the_decisions_of_the_others() {
+async fn rejected_items_are_listed_beside_the_decisions() {
     let service = start(|_| ()).await;
     let _scorer = Scorer::start(&service.kafka, |record| vec![decision(record)]);
     let body = format!(
@@ -67,7 +67,7 @@ async fn rejected_items_stand_beside_the_decisions_of_the_others() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn when_time_is_over_the_answer_is_202_with_what_is_there() {
+async fn when_the_wait_times_out_the_answer_is_202_with_the_decisions_that_arrived() {
     let service = start(|_| ()).await;
     let _scorer = Scorer::start(&service.kafka, |record| match record.key.as_str() {
         "quick" => vec![decision(record)],
@@ -109,7 +109,7 @@ async fn the_same_transaction_twice_in_a_request_gets_two_decisions() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn replies_that_are_broken_or_for_nobody_disturb_nobody() {
+async fn malformed_replies_and_replies_without_a_waiter_are_ignored() {
     let service = start(|_| ()).await;
     let _scorer = Scorer::start(&service.kafka, |record| {
         vec![
@@ -130,7 +130,7 @@ async fn replies_that_are_broken_or_for_nobody_disturb_nobody() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nobody_is_asked_for_a_reply_without_a_preference_or_with_one_that_says_nothing() {
+async fn no_reply_is_requested_without_a_valid_preference() {
     let service = start(|_| ()).await;
     for preference in ["respond-async", "wait=-1", "wait=soon"] {
         let answer = wait(&service, preference, JSON, transaction("t", "u")).await;
@@ -148,7 +148,7 @@ async fn nobody_is_asked_for_a_reply_without_a_preference_or_with_one_that_says_
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn more_than_thirty_seconds_are_granted_as_thirty() {
+async fn a_wait_of_more_than_thirty_seconds_is_granted_as_thirty() {
     let service = start(|_| ()).await;
     let _scorer = Scorer::start(&service.kafka, |record| vec![decision(record)]);
     let answer = wait(&service, "wait=9999", JSON, transaction("t", "u")).await;
@@ -160,7 +160,7 @@ async fn more_than_thirty_seconds_are_granted_as_thirty() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_caller_who_leaves_does_not_take_the_decision_of_the_next_one() {
+async fn a_caller_that_disconnects_does_not_take_the_decision_of_the_next_one() {
     let service = start(|config| config.max_in_flight = 1).await;
     let request = service.post(JSON, transaction("t", "u"));
     let request = request
@@ -177,7 +177,7 @@ async fn a_caller_who_leaves_does_not_take_the_decision_of_the_next_one() {
             vec![decision(record)]
         }
     });
-    // While the first still has its place, others are shed.
+    // While the first request holds its permit, others are rejected.
     let mut answer = None;
     eventually("the first has left", async || {
         let next = wait(&service, "wait=20", JSON, transaction("t", "u")).await;

@@ -17,12 +17,17 @@ use crate::telemetry::{LogLevels, log_levels, metrics_text};
 /// Longest log filter, in bytes. Each directive is evaluated for each line.
 const MAX_FILTER: usize = 2_048;
 
-/// Answers probes and scrapes until `shutdown`, which is given after the service has drained: until then it is alive, and
+/// Answers probes, scrapes and the service's `own` routes until `shutdown`, which is given after the service has drained: until then it is alive, and
 /// not ready.
 ///
 /// # Errors
 /// The listener failed.
-pub async fn serve_admin(bound: Bound, health: Health, shutdown: Shutdown) -> anyhow::Result<()> {
+pub(crate) async fn serve_admin(
+    bound: Bound,
+    own: Router,
+    health: Health,
+    shutdown: Shutdown,
+) -> anyhow::Result<()> {
     let app = Router::new()
         .route("/livez", get(|| async { "alive\n" }))
         .route("/readyz", get(readyz))
@@ -34,7 +39,8 @@ pub async fn serve_admin(bound: Bound, health: Health, shutdown: Shutdown) -> an
                 .get(levels)
                 .delete(reset_levels),
         )
-        .with_state(health);
+        .with_state(health)
+        .merge(own);
     bound.serve(app, shutdown).await
 }
 

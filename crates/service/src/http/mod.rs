@@ -10,7 +10,7 @@ mod server;
 
 use url::{Host, Url};
 
-pub use admin::serve_admin;
+pub(crate) use admin::serve_admin;
 pub use api::api;
 pub use api_keys::{ApiKeyConfig, ApiKeys, Caller, Scope};
 pub use observe::{RequestTrace, observed};

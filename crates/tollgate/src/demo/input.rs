@@ -13,7 +13,7 @@ const FRAUDS: &str = include_str!("../../data/sample.frauds.txt");
 /// Transactions to replay, one JSON text each, and what is known of them.
 pub(crate) struct Input {
     pub(crate) lines: Vec<String>,
-    /// Ids of those that are labelled as frauds; none where nobody labelled them.
+    /// Ids of those that are labelled as frauds; none for other input.
     pub(crate) frauds: Vec<&'static str>,
     pub(crate) what: String,
 }

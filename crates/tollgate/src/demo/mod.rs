@@ -1,4 +1,4 @@
-//! `tollgate demo`: the whole pipeline in this process, a sample through it, and what came of it.
+//! `tollgate demo`: a sample through the whole pipeline in this process, and a summary.
 
 mod input;
 mod progress;
@@ -23,7 +23,7 @@ use input::Input;
 use progress::Progress;
 use replay::Replay;
 
-/// How long the pipeline may take to work off what it has accepted.
+/// How long the pipeline may take to decide and store everything that it has accepted.
 const WORK_OFF: Duration = Duration::from_secs(60);
 
 /// Decisions by status, as the read API counts them.
@@ -96,7 +96,7 @@ pub(crate) async fn run(args: DemoArgs) -> anyhow::Result<()> {
     ended
 }
 
-/// The embedded defaults in a directory of this run's own; an address that is taken gives way to a free one.
+/// The embedded defaults in a directory of this run's own; an address that is in use is replaced by a free one.
 fn settings(directory: &Path) -> anyhow::Result<Settings> {
     let mut settings = Settings::load(None, std::env::vars())?;
     let path = directory
@@ -125,7 +125,7 @@ fn settings(directory: &Path) -> anyhow::Result<Settings> {
     Ok(settings)
 }
 
-/// The pipeline's two HTTP faces.
+/// The pipeline's two HTTP APIs.
 pub(crate) struct Api {
     client: reqwest::Client,
     pub(crate) transactions: String,

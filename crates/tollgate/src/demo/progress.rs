@@ -50,7 +50,7 @@ impl Progress {
         };
         if Instant::now() >= *next_line {
             *next_line = Instant::now() + EVERY;
-            // The summary will notice if nobody reads any more.
+            // If the reader has ended, the summary fails.
             let _ = say(format_args!(
                 "{}/{} decided: {message}\n",
                 decided.total(),

@@ -1,6 +1,6 @@
 //! Sending the input over HTTP at its rate, in its order.
 //!
-//! Most of it goes in NDJSON requests; one in each asks for its decision and waits, which is the measure of latency.
+//! Most of it goes in NDJSON requests; one transaction of each is sent with `Prefer: wait`, which measures the latency.
 
 use std::time::{Duration, Instant};
 
@@ -16,7 +16,7 @@ const TICKS_PER_SECOND: usize = 20;
 /// Transactions in a request where no rate is set.
 const UNLIMITED: usize = 1_000;
 
-/// Longest latency that is told apart: an hour, in microseconds.
+/// Longest latency that is recorded: an hour, in microseconds.
 const LONGEST_US: u64 = 3_600_000_000;
 
 /// What came of it.
@@ -70,7 +70,7 @@ impl Replay {
         Ok(replay)
     }
 
-    /// One transaction whose decision is waited for.
+    /// One transaction, with `Prefer: wait`.
     async fn probe(&mut self, api: &Api, line: &str) -> anyhow::Result<()> {
         let begun = Instant::now();
         let request = api

@@ -1,4 +1,4 @@
-//! What the demo says at its end.
+//! The summary of the demo.
 
 use std::collections::HashSet;
 use std::fmt::Write as _;
@@ -77,7 +77,7 @@ fn reason(contribution: &Contribution) -> String {
     }
 }
 
-/// What became of the labelled frauds.
+/// How many of the labelled frauds raised an alert.
 pub(crate) struct Caught {
     frauds: usize,
     caught: usize,
@@ -140,7 +140,7 @@ pub(crate) fn summary(
     if !replay.latency.is_empty() {
         let _ = writeln!(
             text,
-            "  latency       p50 {:.1} ms, p90 {:.1} ms, p99 {:.1} ms from the request to the decision in the answer ({} asked)",
+            "  latency       p50 {:.1} ms, p90 {:.1} ms, p99 {:.1} ms from the request to the decision in the answer ({} measured)",
             ms(0.5),
             ms(0.9),
             ms(0.99),

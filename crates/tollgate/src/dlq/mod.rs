@@ -1,4 +1,4 @@
-//! `tollgate dlq`: what could not be processed, seen, sent through again or dropped.
+//! `tollgate dlq`: records that could not be processed, listed, redriven or dropped.
 
 mod letters;
 mod settle;
@@ -13,7 +13,7 @@ use tollgate_types::{Stage, Timestamp};
 use letters::{Filter, LetterId};
 use settle::Outcome;
 
-use crate::commands::kafka_config;
+use crate::commands::kafka_config_or_running;
 
 /// Letters stay on their topics until their retention ends; one that was redriven or dropped is marked there as
 /// settled, and not shown any more.
@@ -40,7 +40,7 @@ struct LogArgs {
     /// TOML file with the settings (section kafka).
     #[arg(long, env = "TOLLGATE_CONFIG", value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Brokers; kafka.brokers where not given.
+    /// Brokers; kafka.brokers where not given, and else the `tollgate up` that runs in this directory.
     #[arg(long, value_name = "HOST:PORT,…")]
     brokers: Option<String>,
     /// Prefix of the topics; kafka.topic_prefix where not given.
@@ -50,7 +50,7 @@ struct LogArgs {
 
 impl LogArgs {
     fn open(self) -> anyhow::Result<Kafka> {
-        let mut config = kafka_config(self.config, self.brokers)?;
+        let mut config = kafka_config_or_running(self.config, self.brokers)?;
         config.topic_prefix = self.topic_prefix.unwrap_or(config.topic_prefix);
         Kafka::open_cluster(config)
     }
@@ -114,7 +114,7 @@ struct SettleArgs {
     /// Every open letter, where no filter is given.
     #[arg(long)]
     all: bool,
-    /// Say what would be done, and do nothing.
+    /// Print what would be done, and do nothing.
     #[arg(long)]
     dry_run: bool,
 }
@@ -126,7 +126,7 @@ struct SettleArgs {
 struct RedriveArgs {
     #[command(flatten)]
     settle: SettleArgs,
-    /// Letters a second; 0 is as fast as it goes.
+    /// Letters a second; 0 is as fast as possible.
     #[arg(long, value_name = "N", default_value_t = 100)]
     rate: u32,
 }

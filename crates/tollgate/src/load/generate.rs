@@ -1,4 +1,4 @@
-//! Transactions to send: those of a file, or made up.
+//! Transactions to send: those of a file, or generated.
 
 use std::fs::File;
 use std::io::{BufRead as _, BufReader, Lines};
@@ -63,9 +63,9 @@ impl Maker {
         let user = self.random.random_range(0..self.users);
         let fraud = self.random.random_ratio(1, 50);
         let home = (f64::from(user % 120) - 60.0, f64::from(user % 340) - 170.0);
-        let away = if fraud { 9.0 } else { 0.05 };
+        let distance = if fraud { 9.0 } else { 0.05 };
         let mut near =
-            |at: f64| ((at + self.random.random_range(-away..=away)) * 1e6).round() / 1e6;
+            |at: f64| ((at + self.random.random_range(-distance..=distance)) * 1e6).round() / 1e6;
         let location = Location {
             latitude: near(home.0),
             longitude: near(home.1),

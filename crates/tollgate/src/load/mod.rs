@@ -1,26 +1,28 @@
 //! `tollgate load`: open-loop load on a running pipeline.
 //!
-//! Each transaction has a time at which it is due, whatever became of those before it, and its latency is counted from
-//! then; so a pipeline that stalls is charged for everything it held up (coordinated omission).
+//! Each transaction has a time at which it is due, whether or not earlier ones were answered, and its latency is counted
+//! from then. A stall therefore counts for every transaction that it delayed (no coordinated omission).
 
 mod generate;
 mod kafka;
 mod report;
 mod url;
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use tollgate_service::Shutdown;
 
-use crate::commands::LoadArgs;
+use crate::commands::{DATA, LoadArgs};
+use crate::running::RunningUp;
 use generate::Source;
 use report::Tally;
 
 /// Sends and counts.
 pub(crate) trait Target {
-    /// Sends these transactions, which were due at `due`; what becomes of them is told to the tally later.
+    /// Sends these transactions, which were due at `due`; the tally gets their outcome later.
     fn send(
         &self,
         batch: Vec<String>,
@@ -38,13 +40,19 @@ pub(crate) async fn run(args: LoadArgs) -> anyhow::Result<()> {
     );
     let shutdown = Shutdown::on_signal();
     let source = Source::new(&args)?;
-    if let Some(url) = &args.url {
-        drive(&args, source, &url::UrlTarget::new(url, &args)?, &shutdown).await
-    } else {
-        let brokers = args.brokers.as_deref().context("--url or --brokers")?;
+    if let Some(brokers) = &args.brokers {
         let target = kafka::KafkaTarget::new(brokers, &args.topic_prefix).await?;
-        drive(&args, source, &target, &shutdown).await
+        return drive(&args, source, &target, &shutdown).await;
     }
+    let url = match args.url.clone() {
+        Some(url) => url,
+        None => {
+            RunningUp::find(Path::new(DATA))?
+                .context("--url or --brokers: no `tollgate up` runs in this directory")?
+                .ingest
+        }
+    };
+    drive(&args, source, &url::UrlTarget::new(&url, &args)?, &shutdown).await
 }
 
 #[expect(

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use hdrhistogram::Histogram;
 
-/// Longest latency that is told apart: an hour, in microseconds.
+/// Longest latency that is recorded: an hour, in microseconds.
 const LONGEST_US: u64 = 3_600_000_000;
 
 /// How one request ended, for the transactions in it.
@@ -68,7 +68,7 @@ impl Tally {
             == counts.sent
     }
 
-    /// One line for a run that goes on.
+    /// One line of progress.
     pub(crate) fn line(&self) -> String {
         let counts = self.lock();
         let ended: u64 = counts.ended.values().sum();

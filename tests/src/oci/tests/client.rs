@@ -139,7 +139,7 @@ impl Draft {
         self.over(stream).await
     }
 
-    /// Sends it over TLS to whoever this authority vouches for.
+    /// Sends it over TLS to a server with a certificate of this authority.
     pub(super) async fn send_tls(&self, host: &str, ca_pem: &str) -> Option<Answer> {
         let ca = Certificate::from_pem(ca_pem.as_bytes()).unwrap();
         let mut builder = native_tls::TlsConnector::builder();

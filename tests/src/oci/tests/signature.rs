@@ -139,7 +139,7 @@ fn one_changed_bit_is_refused_and_the_check_is_named() {
     let signature = change("authorization", 10);
     for (flaw, draft) in [
         ("x-content-sha256", body),
-        // The date ends in `20 GMT`: 21 is within the time that is allowed, so only the signature tells.
+        // The date ends in `20 GMT`: 21 is within the time that is allowed, so only the signature differs.
         ("signature", change("date", 4)),
         ("signature", change("host", 0)),
         ("signature", change("content-type", 0)),

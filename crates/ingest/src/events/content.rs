@@ -1,0 +1,103 @@
+//! From the body of a request to its events, and from an event to what it contains.
+
+use axum::http::request::Parts;
+use serde_json::value::RawValue;
+use tollgate_types::{Rejection, TraceContext};
+
+use super::envelope::{self, Event};
+use super::object_event;
+use crate::imports::{Entry, Imports};
+use crate::items::{self, Format, UnreadableBody};
+
+/// The events of a request. The JSON decides between one event and several, whatever the content type.
+///
+/// # Errors
+/// The body is not an event or an array of them, or has more than `limit` events.
+pub(super) fn split<'a>(
+    parts: &'a Parts,
+    body: &'a [u8],
+    limit: usize,
+) -> Result<Vec<Result<Event<'a>, Rejection>>, UnreadableBody> {
+    if envelope::is_binary(&parts.headers) {
+        return Ok(vec![envelope::binary(&parts.headers, body)]);
+    }
+    let whole = items::json_value(body)?;
+    let events: Vec<&RawValue> = match whole.get().as_bytes().first() {
+        Some(b'[') => {
+            serde_json::from_str(whole.get()).map_err(|error| UnreadableBody::not_json(&error))?
+        }
+        Some(b'{') => vec![whole],
+        _ => return Err(UnreadableBody::NoEvents),
+    };
+    match events.len() {
+        0 => Err(UnreadableBody::NoEvents),
+        number if number > limit => Err(UnreadableBody::TooMany(limit)),
+        _ => Ok(events.into_iter().map(envelope::structured).collect()),
+    }
+}
+
+/// An event and its content.
+pub(super) struct ParsedEvent<'a> {
+    pub(super) id: Option<&'a str>,
+    pub(super) source: &'a str,
+    pub(super) trace: Option<TraceContext>,
+    pub(super) content: EventContent<'a>,
+}
+
+/// What an event contains.
+pub(super) enum EventContent<'a> {
+    /// The text of each transaction, not yet validated.
+    Transactions(Vec<&'a [u8]>),
+    /// The import of an object.
+    Import(Entry),
+    /// Neither, and why.
+    Invalid(Rejection),
+}
+
+impl<'a> ParsedEvent<'a> {
+    /// Reads the content of an event of at most `limit` transactions.
+    pub(super) fn of(
+        event: &'a Result<Event<'a>, Rejection>,
+        imports: &Imports,
+        limit: usize,
+    ) -> Self {
+        match event {
+            Ok(event) => Self {
+                id: Some(&event.id),
+                source: &event.source,
+                trace: event.trace(),
+                content: content(event, imports, limit).unwrap_or_else(EventContent::Invalid),
+            },
+            Err(rejection) => Self {
+                id: None,
+                source: "",
+                trace: None,
+                content: EventContent::Invalid(rejection.clone()),
+            },
+        }
+    }
+
+    /// The number of items that the event counts as.
+    pub(super) fn items(&self) -> usize {
+        match &self.content {
+            EventContent::Transactions(texts) => texts.len(),
+            EventContent::Import(_) | EventContent::Invalid(_) => 1,
+        }
+    }
+}
+
+fn content<'a>(
+    event: &'a Event<'a>,
+    imports: &Imports,
+    limit: usize,
+) -> Result<EventContent<'a>, Rejection> {
+    if let Some(request) = object_event::import_request(event)? {
+        imports
+            .check(&request.bucket, &request.object)
+            .map_err(|error| Rejection::new("data", error.to_string()))?;
+        return Ok(EventContent::Import(Entry::Requested(request)));
+    }
+    items::split(Format::Json, &event.data, limit)
+        .map(EventContent::Transactions)
+        .map_err(|error| Rejection::new("data", error.to_string()))
+}

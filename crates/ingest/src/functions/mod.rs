@@ -1,0 +1,174 @@
+//! `POST /v1/functions/streaming`: a batch of stream messages, answered as the reference design's function does.
+//!
+//! Connector Hub discards the answer, and delivers a refused batch again without end. So an invalid message is
+//! dead-lettered, in addition to being reported.
+
+mod messages;
+
+use std::borrow::Cow;
+use std::sync::Arc;
+use std::time::Instant;
+
+use axum::Json;
+use axum::body::Body;
+use axum::extract::{Request, State};
+use axum::http::StatusCode;
+use axum::http::request::Parts;
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
+use serde_json::value::{RawValue, to_raw_value};
+use tollgate_log::{Origin, RejectedRow};
+use tollgate_service::http::Problem;
+use utoipa::ToSchema;
+
+use crate::api::App;
+use crate::openapi;
+use crate::prefer::Wait;
+use crate::publish::PublishRequest;
+use crate::report::ValidatedItems;
+use crate::request;
+use messages::Position;
+
+/// The result of a batch.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Processed)]
+pub(crate) struct Processed {
+    /// The number of messages in the batch.
+    processed_count: usize,
+    /// For each message, in their order: its decision; or, if the decision did not arrive in time, its id and the status
+    /// `accepted`; or, if it is not a transaction, its id if it has one, the status `error`, and the reason.
+    #[schema(value_type = Vec<Object>)]
+    results: Vec<Box<RawValue>>,
+    /// When the batch was answered.
+    #[schema(value_type = String, format = "date-time")]
+    processing_time: String,
+}
+
+/// Send a batch of a stream
+///
+/// Accepts what a function on a stream receives: `{"messages":[{"value":…}]}`, or Connector Hub's array with base64 values.
+/// A value is a transaction as JSON text, plain or in base64, or as an object. 200 means that every message is processed:
+/// its transaction is on the log, or its text is a dead letter.
+#[utoipa::path(
+    post,
+    path = "/v1/functions/streaming",
+    tag = "transactions",
+    operation_id = "sendStreamingBatch",
+    params(
+        ("Prefer" = Option<String>, Header, description = "`wait=N`: wait up to N seconds for the decisions, instead of `ingest.functions_wait_ms`. Anything else is ignored.", example = json!("wait=2.5")),
+    ),
+    request_body(
+        content = Object,
+        description = "A batch of messages.",
+        content_type = "application/json",
+        example = json!({"messages": [{"value": "{\"transaction_id\":\"tx-1\",\"user_id\":\"user-1\",\"amount\":19.99,\"timestamp\":\"2026-03-01T12:31:00Z\"}"}]}),
+    ),
+    responses(
+        openapi::CommonProblems,
+        (status = 200, description = "Every message is processed.", body = Processed, example = json!({"processed_count": 1, "results": [{"transaction_id": "tx-1", "status": "accepted"}], "processing_time": "2026-03-01T12:31:00.123456Z"})),
+        (status = 400, description = "Not a batch: malformed JSON, not UTF-8, or neither an array nor an object with `messages`.", body = openapi::Problem, content_type = "application/problem+json"),
+    ),
+    security((), ("bearer" = []), ("api_key" = []), ("basic" = [])),
+)]
+pub(crate) async fn submit(State(app): State<Arc<App>>, request: Request) -> Response {
+    request::respond(request, async |parts, body| answer(&app, parts, body).await).await
+}
+
+async fn answer(app: &App, parts: &Parts, body: &mut Body) -> Result<Response, Problem> {
+    let started = Instant::now();
+    let caller = request::authenticate(app, parts)?;
+    request::refuse_content_coding(parts)?;
+    let admitted = request::admit(app, body).await?;
+    let messages = messages::split(admitted.body.bytes(), app.config.max_items);
+    app.admission
+        .charge(&caller, messages.as_ref().map_or(1, Vec::len))?;
+    let messages = messages?;
+    let items: Vec<Cow<'_, [u8]>> = messages
+        .iter()
+        .map(|message| messages::item(message))
+        .collect();
+    let validated = request::validate(app, items.iter().map(|item| &**item)).await;
+    let positions: Vec<Position> = messages
+        .iter()
+        .map(|message| Position::of(message))
+        .collect();
+    let reasons: Vec<String> = validated
+        .rejected
+        .iter()
+        .map(|result| result.message())
+        .collect();
+    let trace = request::trace(parts);
+    let rejected = validated
+        .rejected
+        .iter()
+        .zip(&reasons)
+        .map(|(result, reason)| {
+            let position = &positions[result.index()];
+            RejectedRow {
+                kind: "invalid",
+                reason,
+                payload: &items[result.index()],
+                origin: Origin::Message {
+                    stream: &position.stream,
+                    partition: &position.partition,
+                    offset: &position.offset,
+                },
+                under: trace.failed(),
+            }
+        });
+    let records = PublishRequest {
+        transactions: validated.with_trace(None).collect(),
+        rejected: rejected.collect(),
+        ..PublishRequest::new(Arc::clone(&trace))
+    };
+    let wait =
+        Wait::of(&parts.headers).unwrap_or_else(|| Wait::of_millis(app.config.functions_wait_ms));
+    let wait = Some(wait).filter(|_| !validated.accepted.is_empty());
+    let outcome = request::publish_and_wait(app, records, wait, started).await?;
+    let decisions = outcome.map(|outcome| outcome.decisions).unwrap_or_default();
+    let results = results(&validated, decisions);
+    let processed = Processed {
+        processed_count: results.len(),
+        results,
+        processing_time: tollgate_service::now().to_string(),
+    };
+    Ok((StatusCode::OK, Json(processed)).into_response())
+}
+
+/// One result for each message, in their order.
+fn results(
+    validated: &ValidatedItems<'_>,
+    decisions: Vec<Option<Box<RawValue>>>,
+) -> Vec<Box<RawValue>> {
+    #[derive(Serialize)]
+    struct Undecided<'a> {
+        transaction_id: Option<&'a str>,
+        status: &'static str,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        error: Option<String>,
+    }
+    let raw = |result: &Undecided<'_>| to_raw_value(result).ok();
+    let mut decisions = decisions.into_iter();
+    let mut all: Vec<(usize, Box<RawValue>)> = Vec::new();
+    for (index, transaction) in &validated.accepted {
+        let undecided = || {
+            raw(&Undecided {
+                transaction_id: Some(&transaction.transaction_id),
+                status: "accepted",
+                error: None,
+            })
+        };
+        let decided = decisions.next().flatten();
+        all.extend(decided.or_else(undecided).map(|result| (*index, result)));
+    }
+    for rejected in &validated.rejected {
+        let error = raw(&Undecided {
+            transaction_id: rejected.transaction_id(),
+            status: "error",
+            error: Some(rejected.message()),
+        });
+        all.extend(error.map(|result| (rejected.index(), result)));
+    }
+    all.sort_by_key(|(index, _)| *index);
+    all.into_iter().map(|(_, result)| result).collect()
+}

@@ -1,0 +1,46 @@
+//! Ingest as a process of its own: the program `tollgate-ingest`, and `tollgate ingest`.
+
+use tollgate_log::{Kafka, KafkaConfig};
+#[cfg(feature = "oci")]
+use tollgate_oci::Cloud;
+use tollgate_service::Shutdown;
+use tollgate_service::cli::{ServiceArgs, run_service};
+#[cfg(not(feature = "oci"))]
+use tollgate_service::cloud::NoCloud as Cloud;
+use tollgate_service::telemetry::TelemetryConfig;
+
+use crate::IngestConfig;
+
+/// The sections that the process reads.
+#[derive(serde::Serialize)]
+struct Config {
+    kafka: KafkaConfig,
+    ingest: IngestConfig,
+    telemetry: TelemetryConfig,
+}
+
+/// Runs the service until SIGTERM, or prints its settings.
+///
+/// # Errors
+/// Names the setting at fault, or what ended the service.
+pub fn run_process(args: &ServiceArgs) -> anyhow::Result<()> {
+    run_service(
+        "ingest",
+        args,
+        |settings| {
+            let kafka: KafkaConfig = settings.section("kafka")?;
+            let ingest: IngestConfig = settings.section("ingest")?;
+            kafka.validate()?;
+            ingest.validate(&kafka)?;
+            Ok(Config {
+                kafka,
+                ingest,
+                telemetry: settings.section("telemetry")?,
+            })
+        },
+        |config, _: Cloud| async {
+            let kafka = Kafka::open_cluster(config.kafka)?;
+            crate::run(config.ingest, kafka, Shutdown::on_signal()).await
+        },
+    )
+}

@@ -1,0 +1,218 @@
+//! The steps that all endpoints have in common: authenticate, admit, read the body, validate the items, publish them and
+//! wait for their decisions.
+//!
+//! Invariant: waiters are registered before anything is produced, so that no decision can be missed.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use axum::body::Body;
+use axum::extract::Request;
+use axum::http::request::Parts;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde_json::value::RawValue;
+use tokio::sync::OwnedSemaphorePermit;
+use tollgate_service::http::{Caller, Problem, RequestTrace, Scope};
+use tollgate_types::{JsonError, Status};
+
+use crate::api::App;
+use crate::availability::require_log;
+use crate::body::{self, RequestBody};
+use crate::items::{self, ItemLimits, UnreadableBody};
+use crate::pending_replies::AwaitedDecisions;
+use crate::prefer::Wait;
+use crate::publish::{PublishRequest, publish};
+use crate::report::{ItemResult, ValidatedItems};
+
+/// Answers a request by `handler`, which gets its head and its body.
+pub(crate) async fn respond(
+    request: Request,
+    handler: impl AsyncFnOnce(&Parts, &mut Body) -> Result<Response, Problem>,
+) -> Response {
+    let (parts, mut body) = request.into_parts();
+    match handler(&parts, &mut body).await {
+        Ok(response) => response,
+        Err(problem) => {
+            // With `Expect: 100-continue` the caller has not begun to send its body.
+            if !parts.headers.contains_key(header::EXPECT) {
+                body::discard(&mut body).await;
+            }
+            problem.into_response()
+        }
+    }
+}
+
+/// The trace of a request.
+pub(crate) fn trace(parts: &Parts) -> Arc<RequestTrace> {
+    parts.extensions.get().cloned().unwrap_or_default()
+}
+
+/// The caller, by its API key.
+///
+/// # Errors
+/// 401 without a known key, 403 if the key lacks the scope.
+pub(crate) fn authenticate(app: &App, parts: &Parts) -> Result<Caller, Problem> {
+    app.keys
+        .authorize(&parts.headers, &Scope::TRANSACTIONS_WRITE)
+}
+
+/// Rejects a compressed body, which would otherwise be reported as malformed.
+///
+/// # Errors
+/// 415 for any content coding.
+pub(crate) fn refuse_content_coding(parts: &Parts) -> Result<(), Problem> {
+    let coding = parts.headers.get(header::CONTENT_ENCODING);
+    let plain = coding.is_none_or(|coding| coding.as_bytes().eq_ignore_ascii_case(b"identity"));
+    if plain {
+        return Ok(());
+    }
+    let detail = "content codings such as gzip are not supported; send the body uncompressed";
+    Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, detail))
+}
+
+/// An admitted request: its body, and its permit as a request in flight.
+pub(crate) struct AdmittedRequest {
+    pub(crate) body: RequestBody,
+    _permit: OwnedSemaphorePermit,
+}
+
+/// Admits a request if the log can be written to and there is capacity, and reads its body.
+///
+/// # Errors
+/// 503 if the log is unavailable or too much is in flight; the errors of [`body::receive`].
+pub(crate) async fn admit(app: &App, body: &mut Body) -> Result<AdmittedRequest, Problem> {
+    require_log(&app.health)?;
+    let permit = app.admission.acquire_request()?;
+    let (max, timeout) = (app.config.max_body_bytes, app.config.request_timeout());
+    Ok(AdmittedRequest {
+        body: body::receive(body, max, timeout, &app.admission).await?,
+        _permit: permit,
+    })
+}
+
+impl From<UnreadableBody> for Problem {
+    fn from(error: UnreadableBody) -> Self {
+        let detail = error.to_string();
+        match error {
+            UnreadableBody::TooMany(_) => Self::new(StatusCode::PAYLOAD_TOO_LARGE, detail),
+            UnreadableBody::NotJson(JsonError { line, column, .. }) => {
+                Self::new(StatusCode::BAD_REQUEST, detail)
+                    .with("line", line)
+                    .with("column", column)
+            }
+            UnreadableBody::Empty
+            | UnreadableBody::NotUtf8(_)
+            | UnreadableBody::NoTransactions
+            | UnreadableBody::NoBatch
+            | UnreadableBody::NoEvents => Self::new(StatusCode::BAD_REQUEST, detail),
+        }
+    }
+}
+
+/// Parses and validates every item.
+pub(crate) async fn validate<'a>(
+    app: &App,
+    items: impl Iterator<Item = &'a [u8]>,
+) -> ValidatedItems<'a> {
+    let limits = ItemLimits {
+        max_bytes: app.config.max_transaction_bytes,
+        now_micros: items::now_micros(),
+    };
+    let mut validated = ValidatedItems::default();
+    for (index, item) in items.enumerate() {
+        match items::validate(item, limits) {
+            Ok(transaction) => validated.accepted.push((index, transaction)),
+            Err(rejection) => {
+                let field = if rejection.field.is_empty() {
+                    "item"
+                } else {
+                    rejection.field
+                };
+                metrics::counter!("tollgate_ingest_rejections_total", "field" => field)
+                    .increment(1);
+                let result = ItemResult::rejected(index, item, rejection);
+                validated.rejected.push(result);
+            }
+        }
+        // Lets other requests run on this thread while a body of megabytes is parsed.
+        tokio::task::consume_budget().await;
+    }
+    metrics::counter!("tollgate_ingest_transactions_total", "outcome" => "rejected")
+        .increment(validated.rejected.len() as u64);
+    validated
+}
+
+/// The decisions that arrived while a request waited.
+pub(crate) struct WaitOutcome {
+    /// Each at the index of its transaction.
+    pub(crate) decisions: Vec<Option<Box<RawValue>>>,
+    /// Whether every transaction has its decision.
+    pub(crate) complete: bool,
+}
+
+/// Publishes the records of a request, and waits for the decisions if `wait` is given. While no partition of replies is
+/// read, nothing is waited for: RFC 7240 permits ignoring a preference.
+///
+/// # Errors
+/// The errors of [`publish`].
+pub(crate) async fn publish_and_wait(
+    app: &App,
+    mut records: PublishRequest<'_>,
+    wait: Option<Wait>,
+    started: Instant,
+) -> Result<Option<WaitOutcome>, Problem> {
+    if records.is_empty() {
+        return Ok(None);
+    }
+    let wait = wait.zip(app.replies.partition());
+    // Registered before anything is produced: a decision may arrive before the acknowledgement.
+    let awaited = wait.map(|_| {
+        let accepted = records.transactions.iter();
+        let ids = accepted.map(|(_, item)| (item.user_id.as_ref(), item.transaction_id.as_ref()));
+        app.replies.pending.register(ids)
+    });
+    records.reply_to = wait.map(|(_, partition)| partition);
+    publish(app, &records).await?;
+    metrics::counter!("tollgate_ingest_transactions_total", "outcome" => "accepted")
+        .increment(records.transactions.len() as u64);
+    match wait.zip(awaited) {
+        None => Ok(None),
+        Some(((wait, _), awaited)) => {
+            let outcome = wait_for_decisions(app, wait, awaited, started).await;
+            let mut decisions = outcome.decisions.iter().flatten();
+            if records.trace.has_own() && decisions.any(|decision| is_alert(decision)) {
+                records.trace.keep();
+            }
+            Ok(Some(outcome))
+        }
+    }
+}
+
+fn is_alert(decision: &RawValue) -> bool {
+    #[derive(serde::Deserialize)]
+    struct Decided {
+        status: Status,
+    }
+    serde_json::from_str(decision.get()).is_ok_and(|decided: Decided| decided.status.is_alert())
+}
+
+async fn wait_for_decisions(
+    app: &App,
+    wait: Wait,
+    mut awaited: AwaitedDecisions,
+    started: Instant,
+) -> WaitOutcome {
+    let deadline = started + wait.duration();
+    let complete = tokio::select! {
+        complete = awaited.all_by(deadline) => complete,
+        // The answer must be sent before the grace period ends.
+        () = app.shutdown.begun() => {
+            awaited.all_by(deadline.min(Instant::now() + app.shutdown.grace() / 2)).await
+        }
+    };
+    WaitOutcome {
+        decisions: awaited.take(),
+        complete,
+    }
+}

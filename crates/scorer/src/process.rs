@@ -1,0 +1,27 @@
+//! The scorer as a process of its own: the program `tollgate-scorer`, and `tollgate scorer`.
+
+use tollgate_log::Kafka;
+#[cfg(feature = "oci")]
+use tollgate_oci::Cloud;
+use tollgate_service::Shutdown;
+use tollgate_service::cli::{ServiceArgs, run_service};
+#[cfg(not(feature = "oci"))]
+use tollgate_service::cloud::NoCloud as Cloud;
+
+use crate::ProcessConfig;
+
+/// Runs the service until SIGTERM, or prints its settings.
+///
+/// # Errors
+/// Names the setting at fault, or what ended the service.
+pub fn run_process(args: &ServiceArgs) -> anyhow::Result<()> {
+    run_service(
+        "scorer",
+        args,
+        ProcessConfig::read,
+        |config, _: Cloud| async move {
+            let kafka = Kafka::open_cluster(config.kafka)?;
+            crate::run(config.scorer, kafka, Shutdown::on_signal()).await
+        },
+    )
+}

@@ -1,0 +1,118 @@
+//! `tollgate imports`: what became of imported objects.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Context as _;
+use clap::Args;
+use comfy_table::{Table, presets};
+use serde::Deserialize;
+use tollgate_ingest::{ImportStatus, list_imports};
+use tollgate_log::Kafka;
+
+use crate::commands::{DATA, kafka_config, say};
+use crate::running::RunningUp;
+
+/// Every object that an event named: whether it is read, how many of its rows were accepted and rejected, why it
+/// failed. Rejected rows are dead letters: `tollgate dlq list`. Without brokers in the settings, those of the
+/// `tollgate up` that runs in this directory.
+#[derive(Debug, Args)]
+pub(crate) struct ImportsArgs {
+    /// Only this import, with all its members.
+    #[arg(value_name = "ID")]
+    id: Option<String>,
+    /// TOML file with the settings (section kafka).
+    #[arg(long, env = "TOLLGATE_CONFIG", value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Brokers; kafka.brokers where not given.
+    #[arg(long, value_name = "HOST:PORT,…")]
+    brokers: Option<String>,
+    /// One JSON object a line, instead of a table.
+    #[arg(long)]
+    json: bool,
+}
+
+/// The answer of `GET /imports` of ingest's admin port.
+#[derive(Deserialize)]
+struct Answer {
+    imports: Vec<ImportStatus>,
+}
+
+pub(crate) async fn run(args: ImportsArgs) -> anyhow::Result<()> {
+    let mut imports = read(args.config, args.brokers).await?;
+    if let Some(id) = &args.id {
+        imports.retain(|import| import.id == *id);
+        anyhow::ensure!(!imports.is_empty(), "there is no import {id}");
+    }
+    if args.json {
+        for import in &imports {
+            say(format_args!("{}\n", serde_json::to_string(import)?))?;
+        }
+        return Ok(());
+    }
+    match (&args.id, imports.as_slice()) {
+        (Some(_), [import]) => say(details(import)),
+        (_, []) => say("no imports\n"),
+        (_, imports) => say(format_args!("{}\n", table(imports))),
+    }
+}
+
+async fn read(
+    config: Option<PathBuf>,
+    brokers: Option<String>,
+) -> anyhow::Result<Vec<ImportStatus>> {
+    let kafka = kafka_config(config, brokers)?;
+    if kafka.brokers.is_empty()
+        && let Some(up) = RunningUp::find(Path::new(DATA))?
+    {
+        let url = format!("{}/imports", up.admin.ingest);
+        let client = reqwest::Client::builder().no_proxy().build()?;
+        let answer = client.get(&url).send().await.with_context(|| url.clone())?;
+        let status = answer.status();
+        let body = answer.text().await.with_context(|| url.clone())?;
+        anyhow::ensure!(status.is_success(), "{url} answers {status}: {body}");
+        let answer: Answer = serde_json::from_str(&body).with_context(|| url.clone())?;
+        return Ok(answer.imports);
+    }
+    tokio::task::spawn_blocking(move || list_imports(&Kafka::open_cluster(kafka)?)).await?
+}
+
+fn table(imports: &[ImportStatus]) -> Table {
+    let mut table = Table::new();
+    table.load_style(presets::UTF8_FULL_CONDENSED).set_header([
+        "import", "state", "bucket", "object", "rows", "accepted", "rejected", "reason",
+    ]);
+    for import in imports {
+        table.add_row([
+            import.id.clone(),
+            import.state.name().to_owned(),
+            import.bucket.clone(),
+            import.object.clone(),
+            import.rows.to_string(),
+            import.accepted.to_string(),
+            import.rejected.to_string(),
+            import.reason.clone().unwrap_or_default(),
+        ]);
+    }
+    table
+}
+
+fn details(import: &ImportStatus) -> String {
+    let mut lines = String::new();
+    for (name, value) in [
+        ("import", import.id.as_str()),
+        ("state", import.state.name()),
+        ("bucket", &import.bucket),
+        ("object", &import.object),
+        ("version", import.version.as_deref().unwrap_or_default()),
+        ("event", &import.event_id),
+        ("rows", &import.rows.to_string()),
+        ("accepted", &import.accepted.to_string()),
+        ("rejected", &import.rejected.to_string()),
+        ("reason", import.reason.as_deref().unwrap_or_default()),
+    ] {
+        if !value.is_empty() {
+            lines += &format!("{name:<9} {value}\n");
+        }
+    }
+    lines
+}

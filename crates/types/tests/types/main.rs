@@ -1,0 +1,4 @@
+//! Parsing and printing of transactions and decisions, from outside.
+
+mod bad_input;
+mod round_trip;
