@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tollgate_log::{Kafka, Producer};
+use tollgate_log::{Log, Producer};
 use tollgate_service::Shutdown;
 use tollgate_service::health::Health;
 use tollgate_service::http::bind;
@@ -28,7 +28,7 @@ const MIN_FLUSH: Duration = Duration::from_millis(500);
 /// Names the invalid setting.
 pub async fn start(
     config: IngestConfig,
-    kafka: Kafka,
+    kafka: Log,
     shutdown: Shutdown,
 ) -> anyhow::Result<RunningService> {
     let keys = config.validate(kafka.config())?;
@@ -85,7 +85,7 @@ pub async fn start(
 ///
 /// # Errors
 /// What ended it.
-pub async fn run(config: IngestConfig, kafka: Kafka, shutdown: Shutdown) -> anyhow::Result<()> {
+pub async fn run(config: IngestConfig, kafka: Log, shutdown: Shutdown) -> anyhow::Result<()> {
     let service = start(config, kafka, shutdown).await?;
     service.announce_and_join().await
 }
