@@ -1,7 +1,7 @@
 //! Runs the parts of a service side by side and stops them in order.
 //!
 //! A part that ends before the shutdown, fails or panics stops the whole service. During the shutdown the service
-//! is not ready, its parts drain within the grace period, and the probes are answered until all of them have ended.
+//! is not ready, its parts drain within the drain timeout, and health checks are answered until all of them have ended.
 //! Invariant: a service never goes on without one of its parts. The first error is its outcome, with the part's name.
 
 mod parts;
