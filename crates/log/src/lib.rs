@@ -35,8 +35,8 @@ pub use acks::{Acks, DeliveryFailure};
 pub use batch::{Batch, Headers};
 pub use config::{KafkaConfig, OciStreamingConfig, Profile};
 pub use consumer::{
-    Assignment, Batching, ConsumerHandle, ConsumerOptions, Distribution, Event, StartingPosition,
-    WorkerQueue,
+    Assignment, Batching, ConsumerHandle, ConsumerOptions, Distribution, Event, SNAPSHOT_GRACE,
+    StartingPosition, WorkerQueue,
 };
 pub use dead_letter::{DeadLetter, Origin, RejectedRow};
 pub use error::LogError;

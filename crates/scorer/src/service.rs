@@ -7,7 +7,7 @@ use anyhow::Context as _;
 use tokio::sync::{mpsc, oneshot};
 use tollgate_log::{
     BarrierInterval, Batching, ConsumerOptions, DeliveryFailure, Distribution, Histories, Kafka,
-    Producer,
+    Producer, SNAPSHOT_GRACE,
 };
 use tollgate_service::Shutdown;
 use tollgate_service::health::Health;
@@ -22,6 +22,8 @@ use crate::worker::{Worker, WorkerSettings};
 /// Records read at once by a worker in the modes that do not wait for a batch to fill.
 const MAX_RECORDS: usize = 512;
 const MAX_BYTES: usize = 512 * 1024;
+/// What the steps of a shutdown may take beyond their own limits before the scorer is aborted.
+const DRAIN_SLACK: Duration = Duration::from_secs(2);
 
 /// Starts the scorer. It reads once its topics exist.
 ///
@@ -37,6 +39,9 @@ pub async fn start(
     let health = Health::starting(&["topics", "log"]);
     let mut supervisor = Supervisor::new("scorer", health.clone(), &shutdown, admin);
     let shutdown = supervisor.shutdown().clone();
+    // Scoring drains for the grace period; then snapshots are written, before and after the last commit; then the producer
+    // flushes, for a grace period again.
+    supervisor.set_drain_timeout(shutdown.grace() * 2 + SNAPSHOT_GRACE * 2 + DRAIN_SLACK);
     supervisor.spawn("scoring", work(config, kafka, health, shutdown));
     Ok(supervisor.start(async |_| Ok(())))
 }

@@ -25,7 +25,7 @@ use super::feed::{Feed, FeedEvent, Polled};
 use super::partition::{FoundPartition, PartitionState, Partitions, Start};
 use super::restore::Restore;
 use super::watchdog::Heartbeat;
-use super::{Assignment, ConsumerOptions, Distribution, Event};
+use super::{Assignment, ConsumerOptions, Distribution, Event, SNAPSHOT_GRACE};
 use crate::Reads;
 use crate::error::LogError;
 use crate::histories::{CommitNote, Position, SnapshotRequirements};
@@ -38,8 +38,6 @@ const POLL_TIMEOUT: Duration = Duration::from_millis(50);
 const MAX_POLLS: usize = 512;
 /// How long the loop waits for room before it pauses its partitions.
 const PAUSE_AFTER: Duration = Duration::from_millis(500);
-/// How long snapshots may take to be written when partitions are taken away.
-const SNAPSHOT_GRACE: Duration = Duration::from_secs(5);
 /// How often the partitions of an assignment are looked up: a broker that has just become leader answers at the second
 /// or third time.
 const LOOK_UPS: usize = 3;

@@ -39,6 +39,10 @@ const TOPICS_PAUSE: Duration = Duration::from_millis(200);
 /// How long partitions that are taken away may complete what is in flight.
 const REVOKE_GRACE: Duration = Duration::from_secs(5);
 
+/// How long snapshots may take to be written, each time, when partitions are revoked or the consumer stops. It waits at most
+/// twice: for the snapshots under way, and for those at the last committed offsets.
+pub const SNAPSHOT_GRACE: Duration = Duration::from_secs(5);
+
 /// Where a consumer group that has never committed begins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
