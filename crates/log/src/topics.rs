@@ -1,7 +1,7 @@
 //! The topics of an installation and how they are created.
 //!
 //! All of them have `kafka.partitions` partitions and the same cleanup policy; the table in [`Log::topic_specs`] has the
-//! retention of each. On OCI Streaming `deploy/terraform` creates the streams instead.
+//! retention of each. On OCI Streaming `deploy/terraform` creates the streams instead; the embedded log has its own retention.
 
 use std::time::Duration;
 
