@@ -1,7 +1,7 @@
 //! A file with every dead letter of the embedded log, which is kept longer than the log's retention.
 //!
-//! The offsets of the letters in the file are committed in the log, like those of a consumer group. Invariant: every dead letter is in the file
-//! at least once, and twice only where the process was killed between the line and the commit.
+//! The offsets of the dead letters in the file are committed, like those of a consumer group. Invariant: every dead letter
+//! is in the file at least once, and twice only if the process was killed between writing the line and the commit.
 
 use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};

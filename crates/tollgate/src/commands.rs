@@ -217,16 +217,13 @@ pub(crate) struct ReceiveArgs {
 pub(crate) struct KeyArgs {
     /// Name of the caller that will use the key.
     name: String,
-    /// Scope of the key: transactions:write for ingest, decisions:read for the read API.
-    #[arg(long = "scope", value_name = "SCOPE", value_parser = parse_scope, default_value = "transactions:write")]
+    /// Scope of the key: transactions:write for ingest, decisions:read for the read API, or another that a service has.
+    #[arg(
+        long = "scope",
+        value_name = "SCOPE",
+        default_value = "transactions:write"
+    )]
     scopes: Vec<Scope>,
-}
-
-fn parse_scope(text: &str) -> Result<Scope, String> {
-    Scope::COMMON
-        .into_iter()
-        .find(|scope| scope.name() == text)
-        .ok_or_else(|| "expected transactions:write or decisions:read".to_owned())
 }
 
 fn parse_duration(text: &str) -> Result<Duration, String> {

@@ -1,6 +1,6 @@
 //! The consumer loop. One thread owns everything by value; workers share the ledgers alone, to complete batches.
 //!
-//! A turn goes from the back to the front, so that nothing new is read before what is finished has made room:
+//! Each iteration first completes earlier work, then reads, so that the budget is freed before anything new is read:
 //! 1. A restore that has ended: its partitions can be read from here on.
 //! 2. The end of the commit under way: it frees the committer, and lets snapshots be written.
 //! 3. The budget: waits or pauses while too much is in flight. Polling goes on, or the group would expel this member.

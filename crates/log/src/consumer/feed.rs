@@ -1,4 +1,4 @@
-//! The seam between whoever reads the log and what implements it: Kafka, the embedded log, or a test's script.
+//! The interface between the readers of the log and what implements it: Kafka, the embedded log, or a test's script.
 //!
 //! A feed only reports: which partitions were given or taken away, which record comes next. The consumer loop
 //! decides, and answers with [`Feed::assign`] and [`Feed::unassign`]. Invariant: a feed delivers records of a

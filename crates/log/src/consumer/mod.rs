@@ -1,6 +1,6 @@
 //! Reading as a member of a consumer group: one thread polls, cuts batches and commits; workers do the rest.
 //!
-//! See `consumer_loop` for the order of things, and `feed` for the seam to the log.
+//! See `consumer_loop` for the order of the steps, and `feed` for the interface to the log.
 
 mod barriers;
 mod budget;

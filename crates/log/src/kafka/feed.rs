@@ -1,4 +1,4 @@
-//! Reading from Kafka: the client library behind the seam [`Feed`].
+//! Reading from Kafka: [`Feed`], implemented with the client library.
 //!
 //! The rebalance callback runs inside a poll and only sends an event; the poll returns it. Invariant: every event is
 //! answered once, by `assign` or `unassign`. The group waits for the answer, and so does leaving the group: a feed that

@@ -1,4 +1,4 @@
-//! The log on Kafka. No type of the client library leaves this module.
+//! The log on Kafka. No type of the client library is visible outside this module.
 
 mod admin;
 mod feed;
