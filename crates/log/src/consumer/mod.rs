@@ -2,13 +2,17 @@
 //!
 //! See `consumer_loop` for the order of things, and `feed` for the seam to the log.
 
+mod assignments;
 mod barriers;
 mod budget;
+mod checkpoints;
 mod commits;
 mod consumer_loop;
 mod dispatch;
 pub(crate) mod feed;
+mod lookup;
 mod partition;
+mod reports;
 mod restore;
 #[cfg(test)]
 mod tests;
