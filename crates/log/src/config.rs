@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize, Serializer};
-use tollgate_types::Partitioner;
+use tollgate_types::{Partitioner, Stage};
 
 use tollgate_service::config::ConfigError;
 use tollgate_service::secret::Secret;
@@ -16,7 +16,7 @@ pub enum Profile {
     Kafka,
     /// OCI Streaming: SASL_SSL, no idempotent producer, requests up to 1 MB, few reads a second.
     OciStreaming,
-    /// In this process and in memory: for trying out, for tests, never for data that must last.
+    /// In this process, with a journal or in memory only. Other processes cannot reach it.
     Embedded,
 }
 
@@ -29,6 +29,10 @@ pub struct KafkaConfig {
     pub profile: Option<Profile>,
     /// `host:port,…`
     pub brokers: String,
+    /// File in which the embedded log keeps what it has acknowledged. Empty: in memory only, and lost with the process.
+    /// `tollgate up` sets it to `tollgate-data/journal.db` where it is not set.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub journal: String,
     /// Put before the names of topics and consumer groups.
     pub topic_prefix: String,
     /// How users are spread over partitions; that of your producers.
@@ -75,6 +79,7 @@ impl Default for KafkaConfig {
         Self {
             profile: None,
             brokers: String::new(),
+            journal: String::new(),
             topic_prefix: String::new(),
             partitioner: Partitioner::Murmur2,
             partitions: 12,
@@ -166,6 +171,11 @@ impl KafkaConfig {
         })
     }
 
+    /// The consumer group of a stage. The prefix of the topics keeps the groups of installations apart too.
+    pub(crate) fn group(&self, stage: Stage) -> String {
+        format!("{}tollgate-{stage}", self.topic_prefix)
+    }
+
     /// Checks what one setting means for another, and refuses properties that would break a promise.
     ///
     /// # Errors
@@ -183,6 +193,12 @@ impl KafkaConfig {
             }
             Profile::Kafka | Profile::OciStreaming if self.brokers.is_empty() => {
                 return invalid("brokers", "must be set to host:port,… for this profile");
+            }
+            Profile::Kafka | Profile::OciStreaming if !self.journal.is_empty() => {
+                return invalid(
+                    "journal",
+                    "is for the embedded log; leave it out beside brokers",
+                );
             }
             Profile::OciStreaming => self.validate_oci_streaming()?,
             Profile::Embedded | Profile::Kafka => {}

@@ -9,12 +9,12 @@ mod batch;
 mod config;
 mod consumer;
 mod dead_letter;
+mod embedded;
 mod error;
 mod histories;
 mod in_flight;
 mod kafka;
 mod ledger;
-mod mock_cluster;
 mod producer;
 mod reader;
 mod record;
@@ -39,9 +39,9 @@ pub use consumer::{
     StartingPosition, WorkerQueue,
 };
 pub use dead_letter::{DeadLetter, Origin, RejectedRow};
+pub use embedded::EmbeddedLog;
 pub use error::LogError;
 pub use histories::{BarrierInterval, Histories, Position, SnapshotRequirements};
-pub use mock_cluster::EmbeddedLog;
 pub use producer::{Producer, ProducerRecord, SendError};
 pub use reader::{ReaderEvent, TopicReader};
 pub use record::{HeaderList, LogRecord, RawRecord, Record, TopicPartition};
@@ -60,23 +60,22 @@ pub struct Log {
     config: Arc<KafkaConfig>,
     topics: Arc<Topics>,
     backend: Arc<dyn Backend>,
-    embedded: Option<Arc<EmbeddedLog>>,
+    embedded: Option<EmbeddedLog>,
 }
 
 impl Log {
-    /// Checks the settings, and starts the embedded log where they select it.
+    /// Checks the settings, and opens the embedded log where they select it.
     ///
     /// # Errors
-    /// Names the setting at fault.
+    /// Names the setting at fault, or the journal that cannot be opened.
     pub fn open(config: KafkaConfig) -> anyhow::Result<Self> {
         config.validate()?;
         let topics = Topics::with_prefix(&config.topic_prefix);
         let config = Arc::new(config);
         let (backend, embedded): (Arc<dyn Backend>, _) = match config.profile() {
             Profile::Embedded => {
-                let log = Arc::new(EmbeddedLog::start(&topics, config.partitions)?);
-                let backend =
-                    mock_cluster::EmbeddedBackend::new(Arc::clone(&config), Arc::clone(&log));
+                let log = embedded::open(&config, &topics)?;
+                let backend = embedded::EmbeddedBackend::new(log.clone(), config.partitioner);
                 (Arc::new(backend), Some(log))
             }
             Profile::Kafka | Profile::OciStreaming => {
@@ -131,11 +130,11 @@ impl Log {
 
     /// The embedded log, in a process that has one.
     #[must_use]
-    pub fn embedded(&self) -> Option<&Arc<EmbeddedLog>> {
+    pub fn embedded(&self) -> Option<&EmbeddedLog> {
         self.embedded.as_ref()
     }
 
-    /// Addresses at which the log is reached.
+    /// Addresses at which the log is reached. The embedded log has none: it is named in words.
     #[must_use]
     pub fn brokers(&self) -> String {
         self.backend.address()
@@ -150,7 +149,7 @@ impl Log {
     /// The consumer group of a stage. The prefix of the topics keeps the groups of installations apart too.
     #[must_use]
     pub fn group(&self, stage: Stage) -> String {
-        format!("{}tollgate-{stage}", self.config.topic_prefix)
+        self.config.group(stage)
     }
 
     /// A client that looks up topics, for repeated use.

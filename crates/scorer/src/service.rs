@@ -71,8 +71,9 @@ async fn work(
     if !kafka.wait_for_topics(&written, &health, &shutdown).await {
         return Ok(());
     }
-    // The embedded log is gone with its process, and a history without its log is of no use.
-    let snapshots = if config.snapshots.is_empty() || kafka.embedded().is_some() {
+    // A log in memory ends with its process, and a snapshot of its histories could never be used.
+    let in_memory = kafka.embedded().is_some_and(|log| !log.is_durable());
+    let snapshots = if config.snapshots.is_empty() || in_memory {
         None
     } else {
         match open_snapshots(&config, &topics.transactions, &health, &shutdown).await {

@@ -1,4 +1,4 @@
-//! The scorer from outside: records on its topic, records on the topics that it writes, over the real protocol.
+//! The scorer from outside: records on its topic, records on the topics that it writes, over the embedded log.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::collections::HashMap;
@@ -311,7 +311,7 @@ async fn who_asks_for_the_decision_gets_it_on_its_own_partition_and_a_wrong_requ
     harness.stop().await;
 }
 
-/// The mock cluster drops what stands beyond 5 MiB in a partition; writers must be held back before that.
+/// More than a partition holds in memory: writers have to wait, and nothing may be dropped.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_flood_into_the_embedded_log_loses_nothing() {
     const COUNT: usize = 60_000;

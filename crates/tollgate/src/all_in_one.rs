@@ -18,7 +18,11 @@ use tollgate_service::supervisor::RunningService;
 use tollgate_service::telemetry::TelemetryConfig;
 
 use crate::archive::DeadLetterArchive;
+use crate::dlq::DlqServer;
 use crate::running::{AdminUrls, DataDirectory, RunningUp, local_url};
+
+/// The journal of the embedded log in the data directory of `up`.
+pub(crate) const JOURNAL: &str = "journal.db";
 
 /// Every section.
 #[derive(Debug, Clone, Serialize)]
@@ -91,6 +95,7 @@ pub(crate) struct AllInOne {
     pub(crate) notifier: RunningService,
     pub(crate) kafka: Kafka,
     archive: Option<DeadLetterArchive>,
+    dlq: Option<DlqServer>,
     upstream: Shutdown,
     downstream: Shutdown,
     /// Locked as long as the services run.
@@ -134,17 +139,24 @@ impl AllInOne {
             notifier,
             kafka,
             archive,
+            dlq: None,
             upstream,
             downstream,
             directory,
         })
     }
 
-    /// Writes the addresses to `up.json`, by which other commands find this process. It is removed at the end.
+    /// Writes the addresses to `up.json`, by which other commands find this process, and serves `tollgate dlq` where
+    /// other processes cannot reach the log. Both end with this process.
     ///
     /// # Errors
-    /// Where the file cannot be written.
-    pub(crate) fn publish(&self) -> anyhow::Result<()> {
+    /// Where the file or the socket cannot be made.
+    pub(crate) fn publish(&mut self) -> anyhow::Result<()> {
+        if self.kafka.embedded().is_some() {
+            let path = self.directory.path();
+            let server = DlqServer::start(path, self.kafka.clone(), self.upstream.clone())?;
+            self.dlq = Some(server);
+        }
         self.directory.publish(&RunningUp {
             pid: std::process::id(),
             ingest: self.ingest.address.map(local_url).unwrap_or_default(),
@@ -155,7 +167,8 @@ impl AllInOne {
                 persistence: local_url(self.persistence.admin_address),
                 notifier: local_url(self.notifier.admin_address),
             },
-            brokers: Some(self.kafka.brokers()),
+            // The embedded log cannot be reached by another process.
+            brokers: (self.kafka.embedded().is_none()).then(|| self.kafka.brokers()),
         })
     }
 
@@ -198,7 +211,9 @@ impl AllInOne {
                 service.name, service.admin_address
             );
         }
-        let _ = writeln!(lines, "log: {}", self.kafka.brokers());
+        if self.kafka.embedded().is_none() {
+            let _ = writeln!(lines, "log: {}", self.kafka.brokers());
+        }
         lines
     }
 
@@ -211,6 +226,7 @@ impl AllInOne {
             notifier,
             kafka,
             archive,
+            dlq,
             upstream,
             downstream,
             directory: _directory,
@@ -230,6 +246,9 @@ impl AllInOne {
             downstream.begin();
             return early.1.with_context(|| format!("{} has ended", early.0));
         }
+        if let Some(dlq) = dlq {
+            dlq.join().await;
+        }
         if early.1.is_ok() {
             drain(&kafka, upstream.grace()).await;
         }
@@ -242,22 +261,25 @@ impl AllInOne {
     }
 }
 
-/// Waits until the embedded log, which ends with the process, has no unread records.
+/// A log in memory ends with the process: waits until every accepted transaction is decided, stored and delivered. What
+/// a journal holds is processed after the next start.
 async fn drain(kafka: &Kafka, grace: Duration) {
-    let Some(log) = kafka.embedded() else { return };
+    let Some(log) = kafka.embedded().filter(|log| !log.is_durable()) else {
+        return;
+    };
     let topics = kafka.topics();
-    let unread = || {
+    let uncommitted = || {
         [&topics.transactions, &topics.decisions, &topics.alerts]
             .into_iter()
-            .map(|topic| log.unread_bytes(topic))
+            .map(|topic| log.uncommitted(topic))
             .sum::<usize>()
     };
     let deadline = tokio::time::Instant::now() + grace;
-    while unread() > 0 {
+    while uncommitted() > 0 {
         if tokio::time::Instant::now() >= deadline {
             tracing::warn!(
-                bytes = unread(),
-                "the embedded log was not empty at the end of the grace period"
+                records = uncommitted(),
+                "the embedded log has records that were not processed within the grace period; they are lost"
             );
             return;
         }

@@ -1,7 +1,11 @@
-//! Dead letters of the embedded log, kept in a file: the log itself is gone when the process ends.
+//! A file with every dead letter of the embedded log, which is kept longer than the log's retention.
+//!
+//! The offsets of the letters in the file are committed in the log, like those of a consumer group. Invariant: every dead letter is in the file
+//! at least once, and twice only where the process was killed between the line and the commit.
 
+use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
-use std::io::Write as _;
+use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -9,7 +13,7 @@ use anyhow::Context as _;
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use serde_json::{Map, Value, json};
-use tollgate_log::{Kafka, LogRecord, TopicReader};
+use tollgate_log::{EmbeddedLog, Kafka, LogRecord, TopicReader};
 use tollgate_service::Shutdown;
 
 /// The thread that writes them.
@@ -24,8 +28,9 @@ impl DeadLetterArchive {
             &topics.decisions_dlq,
             &topics.alerts_dlq,
         ])?;
+        let log = kafka.embedded().context("the log is not embedded")?.clone();
         Ok(Self(tokio::task::spawn_blocking(move || {
-            write(reader, &path, &shutdown)
+            write(reader, &log, &path, &shutdown)
         })))
     }
 
@@ -37,24 +42,66 @@ impl DeadLetterArchive {
     }
 }
 
-fn write(mut reader: TopicReader, path: &Path, shutdown: &Shutdown) -> anyhow::Result<()> {
+/// The consumer group under which the file's progress is committed.
+const GROUP: &str = "tollgate-dead-letter-archive";
+
+fn write(
+    mut reader: TopicReader,
+    log: &EmbeddedLog,
+    path: &Path,
+    shutdown: &Shutdown,
+) -> anyhow::Result<()> {
+    let cannot_write = || format!("cannot write {}", path.display());
     let mut file: Option<File> = None;
+    // The offset to go on from in each partition whose letters are in the file and not committed.
+    let mut written: BTreeMap<(String, i32), i64> = BTreeMap::new();
     loop {
         match reader.next(Duration::from_millis(100))? {
             Some(letter) => {
-                let open = || OpenOptions::new().create(true).append(true).open(path);
+                let committed = log.committed_offset(GROUP, &letter.topic, letter.partition);
+                if committed.is_some_and(|next| letter.offset < next) {
+                    continue;
+                }
                 let file = match &mut file {
                     Some(file) => file,
-                    none => none
-                        .insert(open().with_context(|| format!("cannot open {}", path.display()))?),
+                    none => {
+                        let opened = open_whole(path);
+                        none.insert(
+                            opened.with_context(|| format!("cannot open {}", path.display()))?,
+                        )
+                    }
                 };
-                writeln!(file, "{}", entry(&letter))
-                    .with_context(|| format!("cannot write {}", path.display()))?;
+                writeln!(file, "{}", entry(&letter)).with_context(cannot_write)?;
+                written.insert((letter.topic, letter.partition), letter.offset + 1);
             }
-            None if shutdown.is_begun() => return Ok(()),
-            None => {}
+            None => {
+                if let (Some(file), false) = (&file, written.is_empty()) {
+                    file.sync_data().with_context(cannot_write)?;
+                }
+                for ((topic, partition), next) in std::mem::take(&mut written) {
+                    log.commit_offset(GROUP, &topic, partition, next);
+                }
+                if shutdown.is_begun() {
+                    return Ok(());
+                }
+            }
         }
     }
+}
+
+/// Opens for appending. A line that was cut off when the process was killed is ended.
+fn open_whole(path: &Path) -> std::io::Result<File> {
+    let mut options = OpenOptions::new();
+    let mut file = options.create(true).append(true).read(true).open(path)?;
+    let mut last = [b'\n'];
+    if file.metadata()?.len() > 0 {
+        file.seek(SeekFrom::End(-1))?;
+        file.read_exact(&mut last)?;
+    }
+    if last != [b'\n'] {
+        file.write_all(b"\n")?;
+    }
+    Ok(file)
 }
 
 /// Text where it is text; else base64, and true.

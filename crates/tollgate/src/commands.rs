@@ -2,14 +2,14 @@
 
 use std::io::Write as _;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::{Args, Parser, Subcommand};
 use data_encoding::HEXLOWER;
 use rand::RngExt as _;
-use tollgate_log::{Kafka, KafkaConfig, TopicOutcome};
+use tollgate_log::{Kafka, KafkaConfig, Profile, TopicOutcome};
 use tollgate_service::Shutdown;
 use tollgate_service::cli::{ServiceArgs, print_config};
 use tollgate_service::cloud::Cloud as _;
@@ -17,10 +17,9 @@ use tollgate_service::config::Settings;
 use tollgate_service::http::{ApiKeys, Scope};
 use tollgate_service::telemetry::Telemetry;
 
-use crate::all_in_one::{AllInOne, Configs};
+use crate::all_in_one::{AllInOne, Configs, JOURNAL};
 use crate::dlq::DlqArgs;
 use crate::imports::ImportsArgs;
-use crate::running::RunningUp;
 
 /// Decides for every payment, within milliseconds, whether it is approved, reviewed or blocked.
 #[derive(Debug, Parser)]
@@ -78,10 +77,10 @@ pub(crate) struct DemoArgs {
     pub(crate) rate: u32,
 }
 
-/// Without a configuration: an embedded log in memory, SQLite files and alerts under ./tollgate-data, everything on
-/// loopback, no API keys. The embedded log is for trials and development: its records are lost when the process ends,
-/// though decisions, alerts and dead letters are kept in files. It never drops a record: while readers are slow, writers
-/// wait, and HTTP callers get 503 with Retry-After. Name a cluster in `kafka.brokers` for data that must last.
+/// Without a configuration: an embedded log with a journal, SQLite files and alerts under ./tollgate-data, everything on
+/// loopback, no API keys. 202 means that the transaction is in the journal on disk: after a crash or a restart it is
+/// decided, stored and its alert delivered, and histories are rebuilt from the journal. While readers are slow, writers
+/// wait, and HTTP callers get 503 with Retry-After. Name a cluster in `kafka.brokers` for more than one process.
 /// `tollgate-data/up.json` has the addresses while it runs; `tollgate dlq`, `imports` and `load` find it by that file.
 #[derive(Debug, Args)]
 pub(crate) struct UpArgs {
@@ -271,7 +270,10 @@ pub(crate) const DATA: &str = "tollgate-data";
 pub(crate) fn up(args: &UpArgs) -> anyhow::Result<()> {
     let mut settings = args.service.settings()?;
     Configs::set_defaults(&mut settings, DATA)?;
-    let configs = Configs::read(&settings, DATA)?;
+    let mut configs = Configs::read(&settings, DATA)?;
+    if configs.kafka.profile() == Profile::Embedded && !settings.is_set("kafka.journal") {
+        configs.kafka.journal = format!("{DATA}/{JOURNAL}");
+    }
     if args.service.print_config {
         return print_config(&configs);
     }
@@ -279,7 +281,7 @@ pub(crate) fn up(args: &UpArgs) -> anyhow::Result<()> {
     let serving = async {
         let telemetry = Telemetry::start("tollgate", &configs.telemetry)?;
         let shutdown = Shutdown::on_signal();
-        let running = AllInOne::start(configs, &shutdown).await?;
+        let mut running = AllInOne::start(configs, &shutdown).await?;
         if running.until_ready(&shutdown).await {
             running.publish()?;
             say(running.addresses())?;
@@ -307,21 +309,6 @@ pub(crate) fn kafka_config(
 ) -> anyhow::Result<KafkaConfig> {
     let mut config: KafkaConfig = settings(config)?.section("kafka")?;
     config.brokers = brokers.unwrap_or(config.brokers);
-    Ok(config)
-}
-
-/// As [`kafka_config`]; where nothing names a log, that of the `tollgate up` that runs in this directory.
-pub(crate) fn kafka_config_or_running(
-    config: Option<PathBuf>,
-    brokers: Option<String>,
-) -> anyhow::Result<KafkaConfig> {
-    let mut config = kafka_config(config, brokers)?;
-    if config.profile.is_none()
-        && config.brokers.is_empty()
-        && let Some(up) = RunningUp::find(Path::new(DATA))?
-    {
-        config.brokers = up.brokers.unwrap_or_default();
-    }
     Ok(config)
 }
 

@@ -136,6 +136,11 @@ impl DataDirectory {
         Ok(Self { path, _lock: lock })
     }
 
+    /// Its path.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// A path in it.
     pub(crate) fn join(&self, name: &str) -> PathBuf {
         self.path.join(name)

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use rdkafka::mocking::MockCluster;
 
 use crate::support::{
-    Answer, JSON, NDJSON, cluster_at, config, eventually, start, start_with, transaction,
+    Answer, JSON, NDJSON, cluster_at, config, eventually, journaled, start_with, transaction,
 };
 
 #[tokio::test(flavor = "multi_thread")]
@@ -17,7 +17,16 @@ async fn under_overload_requests_are_rejected_with_retry_after_and_every_accepte
     const CLIENTS: usize = 48;
     const REQUESTS: usize = 20;
     const ITEMS: usize = 5;
-    let service = Arc::new(start(|config| config.max_in_flight = 4).await);
+    // A log that has to wait for its disk.
+    let directory = tempfile::tempdir().unwrap();
+    let mut config = config();
+    config.max_in_flight = 4;
+    let service = start_with(journaled(&directory.path().join("journal.db")), config).await;
+    eventually("the service is ready", async || {
+        service.readiness().await.status == 200
+    })
+    .await;
+    let service = Arc::new(service);
     let shed = Arc::new(AtomicUsize::new(0));
     let clients: Vec<_> = (0..CLIENTS)
         .map(|client| {

@@ -26,6 +26,16 @@ pub(crate) fn embedded() -> Kafka {
 }
 
 /// A log that the service reaches over its address.
+/// A log that acknowledges what is on disk.
+pub(crate) fn journaled(path: &std::path::Path) -> Kafka {
+    let config = KafkaConfig {
+        partitions: 3,
+        journal: path.to_string_lossy().into_owned(),
+        ..KafkaConfig::default()
+    };
+    Kafka::open(config).unwrap()
+}
+
 pub(crate) fn cluster_at(brokers: &str) -> Kafka {
     let config = KafkaConfig {
         brokers: brokers.to_owned(),

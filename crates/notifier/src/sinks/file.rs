@@ -1,21 +1,35 @@
 //! Appends one decision a line to a file, and syncs it before it counts as delivered.
 //!
-//! Invariant: every delivered alert is on a line of its own. A line that a crash or a full disk cut off is ended before the
-//! next is written; a file that was rotated or removed is created again.
+//! Invariant: every delivered alert stands on a line of its own, and once. What a crash or a full disk cut off is ended
+//! with a line feed before anything is written behind it, and a file that was rotated or removed is made anew. An alert
+//! that was written right before a crash is not in the delivery log and comes again: it is found at the end of the file.
 
+use std::collections::HashSet;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use serde::Deserialize;
+
 use super::{Failure, blocking};
-use crate::alert::Alert;
+use crate::alert::{Alert, AlertKey};
+
+/// How much of the end of a file is searched for alerts: far more than a sink has in flight at a crash.
+const TAIL_BYTES: u64 = 1024 * 1024;
 
 #[derive(Debug)]
 pub(crate) struct FileSink {
     path: PathBuf,
-    open: Arc<Mutex<Option<File>>>,
+    open: Arc<Mutex<Option<OpenFile>>>,
+}
+
+#[derive(Debug)]
+struct OpenFile {
+    file: File,
+    /// Alerts that stood at its end when it was opened.
+    tail: HashSet<AlertKey>,
 }
 
 impl FileSink {
@@ -30,7 +44,11 @@ impl FileSink {
 
     pub(super) async fn deliver(&self, alert: &Arc<Alert>) -> Result<(), Failure> {
         let line = format!("{}\n", alert.json);
-        let written = self.with_file(move |file| {
+        let key = alert.key.clone();
+        let written = self.with_file(move |OpenFile { file, tail }| {
+            if tail.remove(&key) {
+                return Ok(());
+            }
             file.write_all(line.as_bytes())?;
             // A pipe or a terminal cannot be synced.
             if file.metadata()?.is_file() {
@@ -45,18 +63,18 @@ impl FileSink {
 
     async fn with_file(
         &self,
-        write: impl FnOnce(&mut File) -> io::Result<()> + Send + 'static,
+        write: impl FnOnce(&mut OpenFile) -> io::Result<()> + Send + 'static,
     ) -> io::Result<()> {
         let (path, open) = (self.path.clone(), Arc::clone(&self.open));
         blocking(move || {
             let mut open = open.lock().unwrap_or_else(PoisonError::into_inner);
-            // Kept open only after a whole line: after a failure the next open ends the cut-off line.
-            let mut file = match open.take() {
-                Some(file) if is_still_at(&file, &path)? => file,
+            // It is put back only after a whole line: whatever failed, the next opening mends the end.
+            let mut opened = match open.take() {
+                Some(open) if is_still_at(&open.file, &path)? => open,
                 _ => open_whole(&path)?,
             };
-            write(&mut file)?;
-            *open = Some(file);
+            write(&mut opened)?;
+            *open = Some(opened);
             Ok(())
         })
         .await
@@ -73,8 +91,8 @@ fn is_still_at(file: &File, path: &Path) -> io::Result<bool> {
     }
 }
 
-/// Opens for appending, and ends the last line if it was cut off.
-fn open_whole(path: &Path) -> io::Result<File> {
+/// Opens for appending, with the last line ended.
+fn open_whole(path: &Path) -> io::Result<OpenFile> {
     let is_new = !path.exists();
     let mut file = OpenOptions::new()
         .create(true)
@@ -87,18 +105,40 @@ fn open_whole(path: &Path) -> io::Result<File> {
             .parent()
             .filter(|parent| !parent.as_os_str().is_empty());
         File::open(parent.unwrap_or(Path::new(".")))?.sync_all()?;
-        return Ok(file);
+        let tail = HashSet::new();
+        return Ok(OpenFile { file, tail });
     }
     let metadata = file.metadata()?;
+    let mut tail = HashSet::new();
     // A pipe or a terminal has no end to look at.
     if metadata.is_file() && metadata.len() > 0 {
-        let mut last = [0];
-        file.seek(SeekFrom::End(-1))?;
-        file.read_exact(&mut last)?;
-        if last != *b"\n" {
+        let mut end = Vec::new();
+        file.seek(SeekFrom::Start(metadata.len().saturating_sub(TAIL_BYTES)))?;
+        file.read_to_end(&mut end)?;
+        tail = alerts_in(&end);
+        if end.last() != Some(&b'\n') {
             tracing::warn!(path = %path.display(), "the last line of the file was cut off; it is ended here");
             file.write_all(b"\n")?;
         }
+        // What is found counts as delivered, so it must be on disk.
+        file.sync_data()?;
     }
-    Ok(file)
+    Ok(OpenFile { file, tail })
+}
+
+/// The alerts of these lines. A line that is none, or that was cut off, is passed over.
+fn alerts_in(lines: &[u8]) -> HashSet<AlertKey> {
+    #[derive(Deserialize)]
+    struct Ids {
+        user_id: String,
+        transaction_id: String,
+    }
+    let ids = |line| serde_json::from_slice::<Ids>(line).ok();
+    let found = lines.split(|byte| *byte == b'\n').filter_map(ids);
+    found
+        .map(|ids| AlertKey {
+            user_id: ids.user_id,
+            transaction_id: ids.transaction_id,
+        })
+        .collect()
 }

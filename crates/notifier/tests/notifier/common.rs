@@ -12,9 +12,6 @@ use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
-use rdkafka::consumer::{BaseConsumer, Consumer as _};
-use rdkafka::message::Headers as _;
-use rdkafka::{ClientConfig, Message as _};
 use tempfile::TempDir;
 use tollgate_log::{Acks, Kafka, KafkaConfig, Producer, ProducerRecord};
 use tollgate_notifier::{Cloud, ConsoleOut, NotifierConfig, SinkConfig};
@@ -142,35 +139,17 @@ impl World {
     /// Waits for so many dead letters: payload and headers of each.
     pub(crate) fn dead_letters(&self, count: usize) -> Vec<(Vec<u8>, HashMap<String, String>)> {
         let topic = self.kafka.topics().alerts_dlq.as_str();
-        let consumer: BaseConsumer = ClientConfig::new()
-            .set("bootstrap.servers", self.kafka.brokers())
-            .set("group.id", "test")
-            .create()
-            .unwrap();
-        let mut all = rdkafka::TopicPartitionList::new();
-        for partition in 0..i32::from(self.kafka.config().partitions) {
-            all.add_partition_offset(topic, partition, rdkafka::Offset::Beginning)
-                .unwrap();
-        }
-        consumer.assign(&all).unwrap();
+        let mut reader = self.kafka.reader(&[topic]).unwrap();
         let deadline = Instant::now() + DEADLINE;
         let mut found = Vec::new();
         while found.len() < count {
-            assert!(
-                Instant::now() < deadline,
-                "{} of {count} dead letters",
-                found.len()
-            );
-            if let Some(message) = consumer.poll(Duration::from_millis(100)) {
-                let message = message.unwrap();
-                let headers = message.headers().unwrap().iter();
-                let headers = headers.map(|header| {
-                    (
-                        header.key.to_owned(),
-                        String::from_utf8(header.value.unwrap_or_default().to_vec()).unwrap(),
-                    )
-                });
-                found.push((message.payload().unwrap().to_vec(), headers.collect()));
+            let left = deadline.saturating_duration_since(Instant::now());
+            assert!(!left.is_zero(), "{} of {count} dead letters", found.len());
+            if let Some(letter) = reader.next(left).unwrap() {
+                let text = |value: Option<Vec<u8>>| String::from_utf8(value.unwrap_or_default());
+                let headers = letter.headers.into_iter();
+                let headers = headers.map(|(name, value)| (name, text(value).unwrap()));
+                found.push((letter.payload, headers.collect()));
             }
         }
         found

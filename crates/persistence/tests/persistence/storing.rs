@@ -26,7 +26,7 @@ async fn a_decision_that_is_on_the_log_twice_is_stored_once(store: Arc<TestStore
     service.log.send(&decisions).await;
     service.log.send(&decisions).await;
     service.stored(3000).await;
-    service.log.wait_until_read().await;
+    service.log.wait_until_committed().await;
     let log = service.stop().await;
     assert_eq!(
         store.number("SELECT count(*) FROM transactions").await,
@@ -47,18 +47,19 @@ async fn a_decision_that_is_on_the_log_twice_is_stored_once(store: Arc<TestStore
 
 async fn a_restart_that_reads_everything_again_changes_nothing(store: Arc<TestStore>) {
     let service = Service::start(&store).await;
-    service
-        .log
-        .send((0..500).map(|n| Sample::new("u", format!("t{n}")).decision()))
-        .await;
+    let decisions: Vec<String> = (0..500)
+        .map(|n| Sample::new("u", format!("t{n}")).decision())
+        .collect();
+    service.log.send(&decisions).await;
     service.stored(500).await;
     let before = store
         .texts("SELECT CAST(created_at AS TEXT) FROM fraud_analysis ORDER BY transaction_id")
         .await;
     let log = service.stop().await;
-    // The embedded log has no committed offsets: this one starts at the first record.
+    // What was stored and not committed is read again: here as records of its own.
     let service = Service::start_with(&store, log, |_| {}).await;
     service.ready().await;
+    service.log.send(&decisions).await;
     service.log.send([Sample::new("u", "new").decision()]).await;
     service.stored(501).await;
     service.stop().await;
@@ -77,7 +78,7 @@ async fn two_services_that_read_the_same_log_store_everything_once(store: Arc<Te
             .await;
     }
     first.stored(5000).await;
-    first.log.wait_until_read().await;
+    first.log.wait_until_committed().await;
     let log = first.stop().await;
     second.stop().await;
     assert_eq!(
@@ -114,7 +115,7 @@ async fn of_two_decisions_on_one_transaction_the_first_in_the_log_stays(store: A
     }
     service.log.send(&pairs).await;
     service.stored(count).await;
-    service.log.wait_until_read().await;
+    service.log.wait_until_committed().await;
     service.stop().await;
     assert_eq!(
         store

@@ -1,19 +1,26 @@
 //! `tollgate dlq`: records that could not be processed, listed, redriven or dropped.
 
 mod letters;
+mod remote;
 mod settle;
 mod show;
 
-use std::path::PathBuf;
+use std::io::{IsTerminal as _, Write};
+use std::path::{Path, PathBuf};
 
+use anyhow::Context as _;
 use clap::{Args, Subcommand};
-use tollgate_log::Kafka;
+use tollgate_log::{Kafka, Profile};
 use tollgate_types::{Stage, Timestamp};
 
 use letters::{Filter, LetterId};
 use settle::Outcome;
 
-use crate::commands::kafka_config_or_running;
+pub(crate) use remote::DlqServer;
+
+use crate::all_in_one::JOURNAL;
+use crate::commands::{DATA, kafka_config};
+use crate::running::{DataDirectory, RunningUp};
 
 /// Letters stay on their topics until their retention ends; one that was redriven or dropped is marked there as
 /// settled, and not shown any more.
@@ -48,12 +55,46 @@ struct LogArgs {
     topic_prefix: Option<String>,
 }
 
+/// The log whose letters a command works on.
+enum Target {
+    /// One that this process opens. A data directory stays locked meanwhile.
+    Log(Kafka, Option<DataDirectory>),
+    /// That of the `tollgate up` which runs in this directory: its own process runs the command.
+    Running(PathBuf),
+}
+
 impl LogArgs {
-    fn open(self) -> anyhow::Result<Kafka> {
-        let mut config = kafka_config_or_running(self.config, self.brokers)?;
-        config.topic_prefix = self.topic_prefix.unwrap_or(config.topic_prefix);
-        Kafka::open_cluster(config)
+    fn target(&self) -> anyhow::Result<Target> {
+        let mut config = kafka_config(self.config.clone(), self.brokers.clone())?;
+        if let Some(prefix) = &self.topic_prefix {
+            config.topic_prefix.clone_from(prefix);
+        }
+        let directory = Path::new(DATA);
+        if config.profile() == Profile::Embedded {
+            if let Some(up) = RunningUp::find(directory)? {
+                match up.brokers {
+                    Some(brokers) => config.brokers = brokers,
+                    None => return Ok(Target::Running(directory.join(remote::SOCKET))),
+                }
+            } else {
+                if config.journal.is_empty() {
+                    config.journal = format!("{DATA}/{JOURNAL}");
+                }
+                if Path::new(&config.journal).exists() {
+                    let lock = DataDirectory::lock(directory.to_owned())?;
+                    return Ok(Target::Log(Kafka::open(config)?, Some(lock)));
+                }
+            }
+        }
+        Ok(Target::Log(Kafka::open_cluster(config)?, None))
     }
+}
+
+/// Where a command writes.
+struct Output<'a> {
+    out: &'a mut dyn Write,
+    /// Whether it shows its progress on standard error.
+    progress: bool,
 }
 
 /// Several of one kind: any of them. Of several kinds: all of them.
@@ -159,30 +200,58 @@ impl FilterArgs {
     }
 }
 
-/// `tollgate dlq …`
-pub(crate) fn run(args: DlqArgs) -> anyhow::Result<()> {
-    match args.command {
-        DlqCommand::List(args) => {
-            let kafka = args.log.open()?;
-            show::list(
-                &kafka,
-                &args.filter.filter(Vec::new()),
-                args.json,
-                args.limit,
-            )
+impl DlqCommand {
+    const fn log(&self) -> &LogArgs {
+        match self {
+            Self::List(args) => &args.log,
+            Self::Show(args) => &args.log,
+            Self::Redrive(args) => &args.settle.log,
+            Self::Drop(args) => &args.settle.log,
         }
-        DlqCommand::Show(args) => show::one(&args.log.open()?, args.id, args.raw),
-        DlqCommand::Redrive(args) => settle(args.settle, Outcome::Redriven, args.rate),
-        DlqCommand::Drop(args) => settle(args.settle, Outcome::Dropped, 0),
     }
 }
 
-fn settle(args: SettleArgs, outcome: Outcome, rate: u32) -> anyhow::Result<()> {
-    let kafka = args.log.open()?;
+/// `tollgate dlq …`
+pub(crate) fn run(args: DlqArgs) -> anyhow::Result<()> {
+    match args.command.log().target()? {
+        Target::Running(socket) => remote::run(&socket),
+        Target::Log(kafka, _directory) => {
+            let mut out = std::io::stdout().lock();
+            let output = Output {
+                out: &mut out,
+                progress: std::io::stderr().is_terminal(),
+            };
+            execute(args, &kafka, output)?;
+            out.flush().context("standard output")
+        }
+    }
+}
+
+fn execute(args: DlqArgs, kafka: &Kafka, output: Output<'_>) -> anyhow::Result<()> {
+    match args.command {
+        DlqCommand::List(args) => {
+            let filter = args.filter.filter(Vec::new());
+            show::list(kafka, &filter, args.json, args.limit, output.out)
+        }
+        DlqCommand::Show(args) => show::one(kafka, args.id, args.raw, output.out),
+        DlqCommand::Redrive(args) => {
+            settle(args.settle, kafka, Outcome::Redriven, args.rate, output)
+        }
+        DlqCommand::Drop(args) => settle(args.settle, kafka, Outcome::Dropped, 0, output),
+    }
+}
+
+fn settle(
+    args: SettleArgs,
+    kafka: &Kafka,
+    outcome: Outcome,
+    rate: u32,
+    output: Output<'_>,
+) -> anyhow::Result<()> {
     let filter = args.filter.filter(args.ids);
     anyhow::ensure!(
         args.all || !filter.is_empty(),
         "say which letters: by name, by --stage, --kind, --user, --since or --until, or --all of them"
     );
-    settle::run(&kafka, &filter, outcome, rate, args.dry_run)
+    settle::run(kafka, &filter, outcome, rate, args.dry_run, output)
 }

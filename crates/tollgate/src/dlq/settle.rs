@@ -3,7 +3,6 @@
 //! Effect first: a letter is marked as settled when what was written for it is acknowledged. Interrupted in between,
 //! it is redriven again the next time, and whoever reads it does what every stage does with a repetition: nothing.
 
-use std::io::IsTerminal as _;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -11,8 +10,8 @@ use indicatif::ProgressBar;
 use tollgate_log::{Acks, Kafka, Producer, ProducerRecord};
 use tollgate_types::headers;
 
+use super::Output;
 use super::letters::{Filter, Letter, for_each_open};
-use crate::commands::say;
 
 /// Letters that are on their way at the same time, at most.
 const CHUNK: usize = 500;
@@ -40,7 +39,9 @@ pub(super) fn run(
     outcome: Outcome,
     rate: u32,
     dry_run: bool,
+    output: Output<'_>,
 ) -> anyhow::Result<()> {
+    let Output { out, progress } = output;
     let mut settler = Settler {
         kafka,
         producer: kafka.producer("tollgate")?,
@@ -50,38 +51,33 @@ pub(super) fn run(
         chunk: Vec::new(),
         done: 0,
         unfit: 0,
-        bar: std::io::stderr()
-            .is_terminal()
-            .then(ProgressBar::new_spinner),
+        bar: progress.then(ProgressBar::new_spinner),
     };
     let mut would = 0_u64;
     for_each_open(kafka, filter, |letter| {
         if let (Outcome::Redriven, Some(why)) = (outcome, letter.unfit()) {
             settler.unfit += 1;
-            return say(format_args!("{}: not redriven: {why}\n", letter.id));
+            return Ok(writeln!(out, "{}: not redriven: {why}", letter.id)?);
         }
         if dry_run {
             would += 1;
             let user = letter.user().unwrap_or_default();
-            return say(format_args!("{} {} {user}\n", letter.id, letter.kind()));
+            return Ok(writeln!(out, "{} {} {user}", letter.id, letter.kind())?);
         }
         settler.add(letter)
     })?;
     if dry_run {
-        return say(format_args!(
-            "{would} letters would be {}\n",
+        return Ok(writeln!(
+            out,
+            "{would} letters would be {}",
             outcome.name()
-        ));
+        )?);
     }
     settler.flush()?;
     if let Some(bar) = &settler.bar {
         bar.finish_and_clear();
     }
-    say(format_args!(
-        "{} letters {}\n",
-        settler.done,
-        outcome.name()
-    ))?;
+    writeln!(out, "{} letters {}", settler.done, outcome.name())?;
     anyhow::ensure!(
         settler.unfit == 0,
         "{} letters could not be redriven; they are named above",

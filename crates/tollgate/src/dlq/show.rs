@@ -1,6 +1,6 @@
 //! Open letters as a person or a program reads them.
 
-use std::io::Write as _;
+use std::io::Write;
 
 use anyhow::Context as _;
 use comfy_table::{Table, presets};
@@ -9,10 +9,15 @@ use tollgate_log::Kafka;
 
 use super::letters::{Filter, Letter, LetterId, for_each_open};
 use crate::archive::text_or_base64;
-use crate::commands::say;
 
 /// `tollgate dlq list`
-pub(super) fn list(kafka: &Kafka, filter: &Filter, json: bool, limit: usize) -> anyhow::Result<()> {
+pub(super) fn list(
+    kafka: &Kafka,
+    filter: &Filter,
+    json: bool,
+    limit: usize,
+    out: &mut dyn Write,
+) -> anyhow::Result<()> {
     let mut table = Table::new();
     table.load_style(presets::UTF8_FULL_CONDENSED).set_header([
         "letter",
@@ -29,7 +34,7 @@ pub(super) fn list(kafka: &Kafka, filter: &Filter, json: bool, limit: usize) -> 
             return Ok(());
         }
         if json {
-            return say(format_args!("{}\n", summary(&letter)));
+            return Ok(writeln!(out, "{}", summary(&letter))?);
         }
         let failures = letter.failures();
         let last = failures.last();
@@ -47,15 +52,16 @@ pub(super) fn list(kafka: &Kafka, filter: &Filter, json: bool, limit: usize) -> 
         return Ok(());
     }
     if count == 0 {
-        return say("no open dead letters\n");
+        return Ok(writeln!(out, "no open dead letters")?);
     }
-    say(format_args!("{table}\n"))?;
+    writeln!(out, "{table}")?;
     if limit > 0 && count > limit {
-        return say(format_args!(
-            "the first {limit} of {count}; --limit 0 shows all\n"
-        ));
+        return Ok(writeln!(
+            out,
+            "the first {limit} of {count}; --limit 0 shows all"
+        )?);
     }
-    say(format_args!("{count} open\n"))
+    Ok(writeln!(out, "{count} open")?)
 }
 
 fn summary(letter: &Letter) -> serde_json::Value {
@@ -83,7 +89,12 @@ fn summary(letter: &Letter) -> serde_json::Value {
 }
 
 /// `tollgate dlq show`
-pub(super) fn one(kafka: &Kafka, id: LetterId, raw: bool) -> anyhow::Result<()> {
+pub(super) fn one(
+    kafka: &Kafka,
+    id: LetterId,
+    raw: bool,
+    out: &mut dyn Write,
+) -> anyhow::Result<()> {
     let filter = Filter {
         ids: vec![id],
         ..Filter::default()
@@ -97,38 +108,37 @@ pub(super) fn one(kafka: &Kafka, id: LetterId, raw: bool) -> anyhow::Result<()> 
         format!("there is no open letter {id}: it was settled, or never was; `tollgate dlq list` shows those that are")
     })?;
     if raw {
-        let mut out = std::io::stdout().lock();
-        return out
-            .write_all(&letter.record.payload)
-            .and_then(|()| out.flush())
-            .context("standard output");
+        return Ok(out.write_all(&letter.record.payload)?);
     }
     let text = |bytes: &[u8]| match text_or_base64(bytes) {
         (value, false) => value.as_str().unwrap_or_default().to_owned(),
         (value, true) => format!("{} (base64)", value.as_str().unwrap_or_default()),
     };
-    say(format_args!("letter   {id}\n"))?;
+    writeln!(out, "letter   {id}")?;
     for failure in letter.failures() {
-        say(format_args!(
-            "failed   {} {}: {}, after {} attempts; read from {}\n",
+        writeln!(
+            out,
+            "failed   {} {}: {}, after {} attempts; read from {}",
             failure.failed_at, failure.kind, failure.reason, failure.attempts, failure.source
-        ))?;
+        )?;
     }
     if let Some(why) = letter.unfit() {
-        say(format_args!("cannot be redriven: {why}\n"))?;
+        writeln!(out, "cannot be redriven: {why}")?;
     }
     let key = letter.record.key.as_deref();
-    say(format_args!(
-        "key      {}\n",
+    writeln!(
+        out,
+        "key      {}",
         key.map_or_else(|| "none".to_owned(), text)
-    ))?;
+    )?;
     for (name, value) in &letter.record.headers {
         let value = value.as_deref().map_or_else(|| "none".to_owned(), text);
-        say(format_args!("header   {name}: {value}\n"))?;
+        writeln!(out, "header   {name}: {value}")?;
     }
-    say(format_args!(
-        "payload  {} bytes\n{}\n",
+    Ok(writeln!(
+        out,
+        "payload  {} bytes\n{}",
         letter.record.payload.len(),
         text(&letter.record.payload)
-    ))
+    )?)
 }

@@ -1,31 +1,10 @@
 //! The log of a test, written to and read from outside.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use rdkafka::Message as _;
-use rdkafka::consumer::{BaseConsumer, Consumer as _};
-use rdkafka::message::Headers as _;
-use rdkafka::{ClientConfig, Offset, TopicPartitionList};
-use tollgate_log::{Acks, Kafka, KafkaConfig, Producer, ProducerRecord};
+use tollgate_log::{Acks, Kafka, KafkaConfig, LogRecord, Producer, ProducerRecord};
 
 use super::{DEADLINE, until};
-
-/// A record on the dead-letter topic.
-#[derive(Debug)]
-pub(crate) struct DeadRecord {
-    pub(crate) key: Option<Vec<u8>>,
-    pub(crate) payload: Vec<u8>,
-    pub(crate) headers: Vec<(String, Option<Vec<u8>>)>,
-}
-
-impl DeadRecord {
-    pub(crate) fn header(&self, name: &str) -> Option<&str> {
-        let (_, value) = self.headers.iter().rfind(|(found, _)| found == name)?;
-        value
-            .as_deref()
-            .map(|value| std::str::from_utf8(value).unwrap())
-    }
-}
 
 /// The key of a decision, whatever else is in it.
 #[derive(serde::Deserialize)]
@@ -85,78 +64,40 @@ impl Log {
         acknowledged.await.unwrap().unwrap();
     }
 
-    /// Waits until the service has read everything that was sent.
-    pub(crate) async fn wait_until_read(&self) {
+    /// Waits until the service has stored everything that was sent, and has committed it.
+    pub(crate) async fn wait_until_committed(&self) {
         let topic = &self.kafka.topics().decisions;
-        until("everything is read", async || {
-            self.kafka.embedded().unwrap().unread_bytes(topic) == 0
+        until("everything is committed", async || {
+            self.kafka.embedded().unwrap().uncommitted(topic) == 0
         })
         .await;
     }
 
     /// What is on the dead-letter topic, once there are `count` records.
-    pub(crate) async fn dead_letters(&self, count: usize) -> Vec<DeadRecord> {
-        let (brokers, topic) = (
-            self.kafka.brokers(),
-            self.kafka.topics().decisions_dlq.clone(),
-        );
-        tokio::task::spawn_blocking(move || read_topic(&brokers, &topic, count))
-            .await
-            .unwrap()
+    pub(crate) async fn dead_letters(&self, count: usize) -> Vec<LogRecord> {
+        let kafka = self.kafka.clone();
+        let read = move || {
+            let mut reader = kafka.reader(&[&kafka.topics().decisions_dlq]).unwrap();
+            let deadline = Instant::now() + DEADLINE;
+            let mut found = Vec::new();
+            while found.len() < count {
+                let left = deadline.saturating_duration_since(Instant::now());
+                assert!(
+                    !left.is_zero(),
+                    "{} of {count} dead letters came: {found:?}",
+                    found.len()
+                );
+                found.extend(reader.next(left).unwrap());
+            }
+            found
+        };
+        tokio::task::spawn_blocking(read).await.unwrap()
     }
 
     /// How many records were ever dead-lettered.
     pub(crate) fn count_dead_letters(&self) -> i64 {
-        let consumer: BaseConsumer = ClientConfig::new()
-            .set("bootstrap.servers", self.kafka.brokers())
-            .set("group.id", "count")
-            .create()
-            .unwrap();
-        let topic = &self.kafka.topics().decisions_dlq;
-        (0..3)
-            .map(|partition| {
-                consumer
-                    .fetch_watermarks(topic, partition, DEADLINE)
-                    .unwrap()
-                    .1
-            })
-            .sum()
+        let topic = self.kafka.topics().decisions_dlq.as_str();
+        let mut reader = self.kafka.reader(&[topic]).unwrap();
+        reader.end(topic).unwrap()
     }
-}
-
-fn read_topic(brokers: &str, topic: &str, count: usize) -> Vec<DeadRecord> {
-    let consumer: BaseConsumer = ClientConfig::new()
-        .set("bootstrap.servers", brokers)
-        .set("group.id", "dead-letters")
-        .set("fetch.wait.max.ms", "5")
-        .create()
-        .unwrap();
-    let mut list = TopicPartitionList::new();
-    for partition in 0..3 {
-        list.add_partition_offset(topic, partition, Offset::Beginning)
-            .unwrap();
-    }
-    consumer.assign(&list).unwrap();
-    let deadline = Instant::now() + DEADLINE;
-    let mut found = Vec::new();
-    while found.len() < count {
-        assert!(
-            Instant::now() < deadline,
-            "{} of {count} dead letters came: {found:?}",
-            found.len()
-        );
-        let Some(message) = consumer.poll(Duration::from_millis(100)) else {
-            continue;
-        };
-        let message = message.unwrap();
-        let headers = message.headers().unwrap().iter();
-        found.push(DeadRecord {
-            key: message.key().map(<[u8]>::to_vec),
-            payload: message.payload().unwrap_or_default().to_vec(),
-            headers: headers
-                .map(|header| (header.key.to_owned(), header.value.map(<[u8]>::to_vec)))
-                .collect(),
-        });
-    }
-    found
 }
