@@ -2,13 +2,17 @@
 //!
 //! See `consumer_loop` for the order of the steps, and `feed` for the interface to the log.
 
+mod assignments;
 mod barriers;
 mod budget;
+mod checkpoints;
 mod commits;
 mod consumer_loop;
 mod dispatch;
 pub(crate) mod feed;
+mod lookup;
 mod partition;
+mod reports;
 mod restore;
 #[cfg(test)]
 mod tests;

@@ -1,6 +1,8 @@
 //! The log on Kafka. No type of the client library is visible outside this module.
 
 mod admin;
+mod callbacks;
+mod committer;
 mod feed;
 mod producer;
 mod reports;
@@ -38,7 +40,7 @@ impl KafkaBackend {
         Self { config, brokers }
     }
 
-    /// Settings of a consumer, for a client of somebody else.
+    /// Settings of a consumer, for a client that another program makes.
     pub(crate) fn consumer_properties(&self) -> Vec<(String, String)> {
         let client = settings::consumer_config(&self.config, &self.brokers);
         let properties = client.config_map().into_iter();
