@@ -75,9 +75,10 @@ pub async fn start(
         health,
         shutdown,
     });
+    let address = public.address();
     supervisor.serve(public, router(app));
     let service = supervisor.start(|left| flush(producer, left.max(MIN_FLUSH)));
-    tracing::info!(address = ?service.address, admin_address = %service.admin_address, "ingest listens");
+    tracing::info!(%address, admin_address = %service.admin_address, "ingest listens");
     Ok(service)
 }
 
