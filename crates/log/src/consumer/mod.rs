@@ -1,6 +1,6 @@
-//! Reading as a member of a consumer group: one thread polls, cuts batches and commits; workers do the rest.
+//! Reading as a member of a consumer group: one thread polls, fills batches and commits; workers process the batches.
 //!
-//! See `consumer_loop` for the order of things, and `feed` for the seam to the log.
+//! `consumer_loop` explains the order of a turn, and `feed` is the trait that a log implements.
 
 mod assignments;
 mod barriers;
