@@ -1,6 +1,6 @@
 //! [`Engine`]: scores one transaction after another and keeps the histories that this needs.
 //!
-//! A history row is 24 to 40 bytes and two fingerprints; ids are kept as keyed hashes. Two ids of one user are taken for
+//! A history row takes 24 to 40 bytes, its two fingerprints included; ids are kept as keyed hashes. Two ids of one user are taken for
 //! the same with a probability of 1 in 2^64 for each pair, two users with 1 in 2^128, and nobody without the key can
 //! search for such a pair.
 

@@ -1,5 +1,5 @@
 //! What a log must offer so that the rest of this crate works on it. There is one implementation for Kafka and one for
-//! the embedded log; nothing outside of them asks which one it is.
+//! the embedded log; the consumer loop, the producers and the readers are the same for both.
 
 use std::collections::HashMap;
 use std::fmt::Debug;

@@ -88,7 +88,8 @@ impl Default for KafkaConfig {
             retention_hours: 8 * 24,
             linger_ms: 5,
             delivery_timeout_ms: 30_000,
-            // Half of the time after which the group expels a member that does not answer.
+            // Long enough for one request to the log, far shorter than `max.poll.interval.ms`, after which the group expels
+            // a member that does not poll.
             stall_seconds: 5,
             compression: "none".to_owned(),
             properties: BTreeMap::new(),

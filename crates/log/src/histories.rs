@@ -1,17 +1,18 @@
-//! Where the histories of a stage come from when it gets a partition, and where they go when it loses it.
+//! The interface through which the consumer loop restores and writes snapshots of histories.
 
 use std::collections::HashMap;
 use std::time::Duration;
 
-/// A place in the log of one partition, and what identifies that log.
+/// An offset of a partition, and what identifies the partition's records.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Position {
     /// Its number.
     pub partition: i32,
     /// How many partitions the topic has: with another number, users are in other partitions.
     pub partitions: i32,
-    /// A number given to the log of this partition when the group first committed in it. It is kept beside the
-    /// committed offset, which a broker forgets together with its topic: a topic that was made anew has another one.
+    /// Identifies the records of this partition: a random number that is drawn at the group's first commit and stored
+    /// with each committed offset. A broker deletes it together with the topic, so a topic that is created again has
+    /// another one.
     pub log: u64,
     /// Everything before this offset is in the history.
     pub offset: i64,
@@ -26,10 +27,10 @@ pub struct SnapshotRequirements {
     pub oldest: i64,
 }
 
-/// Keeps histories between one owner of a partition and the next.
+/// Stores histories, so that the next owner of a partition can restore them.
 ///
 /// The consumer loop calls it. The workers write their parts at an [`Event::Barrier`](crate::Event::Barrier), which
-/// stands between two batches in every worker queue.
+/// comes after the same record in every worker queue.
 pub trait Histories: Send + Sync + std::fmt::Debug {
     /// A hash of the key that selects its worker: the one that has the key's history when it was restored.
     fn worker_hash(&self, key: &[u8]) -> u64;

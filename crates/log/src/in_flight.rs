@@ -1,7 +1,7 @@
 //! What a consumer has in flight: the ledgers of its partitions, and how much memory the records take.
 //!
-//! The one thing that the consumer loop shares with the workers, because they complete batches. Locked once for each
-//! batch, not for each record.
+//! It is the only state that the consumer loop and the workers share, because workers complete batches. One lock guards it,
+//! which is taken once for each batch, not for each record.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};

@@ -1,7 +1,9 @@
-//! Which offset of a partition may be committed: the end of what is done without a gap.
+//! Which offset of a partition may be committed: the one after the last record that is completed together with all
+//! records before it (the frontier).
 //!
-//! Records are done in any order, and a commit covers everything before its offset, so it may only name the end of the
-//! contiguous frontier. Completions of an earlier assignment carry another epoch, and have no effect.
+//! Records are completed in any order, but a commit covers everything before its offset. Invariant: the frontier never
+//! passes a record that is not completed. Each assignment has a number, its epoch; a completion with another epoch belongs
+//! to an earlier assignment and has no effect.
 
 use std::collections::VecDeque;
 

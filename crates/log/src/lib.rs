@@ -1,4 +1,4 @@
-//! The log on both ends: consume batches, produce with acknowledgement, dead-letter records, read topics.
+//! Reading and writing the log: consume batches, produce with acknowledgement, dead-letter records, read topics.
 //!
 //! Invariant: an offset is committed only when everything that its record caused is acknowledged, and so is
 //! everything before it. See `ledger`, the one place that decides what may be committed.

@@ -87,7 +87,7 @@ impl Log {
         self.producer_with(scope, Some(timeout))
     }
 
-    /// A producer for a stage, which has nothing better to do than to wait: a broker that is unavailable is waited for.
+    /// A producer without a delivery timeout, for stages: while the broker is unavailable, records wait for it.
     ///
     /// # Errors
     /// Where the client cannot be made of the settings.

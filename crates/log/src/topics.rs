@@ -1,4 +1,7 @@
-//! The topics of an installation: partitions, retention and cleanup policy of each, and their creation.
+//! The topics of an installation and how they are created.
+//!
+//! All of them have `kafka.partitions` partitions and the same cleanup policy; the table in [`Log::topic_specs`] has the
+//! retention of each. On OCI Streaming `deploy/terraform` creates the streams instead; the embedded log has its own retention.
 
 use std::time::Duration;
 
@@ -67,19 +70,25 @@ impl Log {
             Profile::Kafka | Profile::Embedded => REPLIES_RETENTION,
         };
         let topics = self.topics();
-        let spec = |name: &str| TopicSpec {
-            name: name.to_owned(),
+        let retentions = [
+            (&topics.transactions, retention),
+            (&topics.decisions, retention),
+            (&topics.alerts, retention),
+            (&topics.replies, shortest.min(retention)),
+            (&topics.imports, retention),
+            (&topics.transactions_dlq, retention),
+            (&topics.decisions_dlq, retention),
+            (&topics.alerts_dlq, retention),
+        ];
+        let spec = |(name, retention): (&String, Duration)| TopicSpec {
+            name: name.clone(),
             partitions: i32::from(config.partitions),
-            retention: if name == topics.replies {
-                shortest.min(retention)
-            } else {
-                retention
-            },
+            retention,
             // Imports too: an open import is its request and its progress, which are records of the same key, and
             // compaction would keep the progress alone.
             cleanup: CleanupPolicy::Delete,
         };
-        topics.all().into_iter().map(spec).collect()
+        retentions.map(spec).into()
     }
 
     /// Creates every topic that does not exist yet. One that exists keeps its settings.
@@ -104,7 +113,10 @@ mod tests {
             ..KafkaConfig::default()
         })
         .unwrap();
-        for spec in log.topic_specs() {
+        let specs = log.topic_specs();
+        let names: Vec<&str> = specs.iter().map(|spec| spec.name.as_str()).collect();
+        assert_eq!(names, log.topics().all(), "every topic has a retention");
+        for spec in specs {
             let hours = spec.retention.as_secs() / 3600;
             let expected = if spec.name == "replies" { 1 } else { 100 };
             assert_eq!(

@@ -62,7 +62,7 @@ pub struct ScorerConfig {
     pub rules: Rules,
 }
 
-/// Section `scorer.batch`: whichever is reached first. Names and defaults are those of the reference design.
+/// Section `scorer.batch`: a batch ends at whichever limit is reached first.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct BatchConfig {

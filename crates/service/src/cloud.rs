@@ -1,4 +1,4 @@
-//! The cloud provider of a process: its settings, and what runs beside the service.
+//! The cloud provider of a process: its settings and its background tasks.
 
 use serde::Serialize;
 

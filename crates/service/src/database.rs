@@ -1,4 +1,4 @@
-//! The store behind a service: PostgreSQL in production, a SQLite file where nothing is to be installed.
+//! The database of a service: PostgreSQL in production, a SQLite file where nothing is to be installed.
 
 use std::io;
 use std::str::FromStr;

@@ -1,7 +1,7 @@
-//! What every Tollgate service needs once: configuration, supervision, the store, HTTP for probes and APIs, calls to
-//! dependencies that may be down, telemetry and shutdown.
+//! What every Tollgate service needs once: configuration, supervision, databases, HTTP for health checks and APIs, calls
+//! to dependencies that may be down, telemetry and shutdown.
 //!
-//! Services depend on this crate and on `tollgate-types`, never on each other.
+//! Services depend on this crate and never on each other.
 
 pub mod cli;
 pub mod cloud;

@@ -11,7 +11,8 @@ pub struct Shutdown {
     grace: Duration,
 }
 
-/// The grace period unless another is set. Kubernetes kills after 30 s.
+/// The grace period unless another is set. Kubernetes kills after 30 s by default; `k8s/base/pods.yaml` allows 90 s, since
+/// a service has further phases after this one (`crates/service/README.md`).
 pub const DEFAULT_GRACE: Duration = Duration::from_secs(20);
 
 impl Default for Shutdown {

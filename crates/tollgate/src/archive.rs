@@ -1,7 +1,7 @@
 //! A file with every dead letter of the embedded log, which is kept longer than the log's retention.
 //!
-//! The offsets of the letters in the file are committed in the log, like those of a consumer group. Invariant: every dead letter is in the file
-//! at least once, and twice only where the process was killed between the line and the commit.
+//! The offsets of the dead letters in the file are committed, like those of a consumer group. Invariant: every dead letter
+//! is in the file at least once, and twice only if the process was killed between writing the line and the commit.
 
 use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
@@ -13,7 +13,7 @@ use anyhow::Context as _;
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use serde_json::{Map, Value, json};
-use tollgate_log::{EmbeddedLog, Kafka, LogRecord, TopicReader};
+use tollgate_log::{EmbeddedLog, Log, LogRecord, TopicReader};
 use tollgate_service::Shutdown;
 
 /// The thread that writes them.
@@ -21,7 +21,7 @@ pub(crate) struct DeadLetterArchive(tokio::task::JoinHandle<anyhow::Result<()>>)
 
 impl DeadLetterArchive {
     /// Appends every dead letter to the file at `path`, one JSON object a line, until the shutdown.
-    pub(crate) fn start(kafka: &Kafka, path: PathBuf, shutdown: Shutdown) -> anyhow::Result<Self> {
+    pub(crate) fn start(kafka: &Log, path: PathBuf, shutdown: Shutdown) -> anyhow::Result<Self> {
         let topics = kafka.topics();
         let reader = kafka.reader(&[
             &topics.transactions_dlq,

@@ -9,7 +9,7 @@ use anyhow::Context as _;
 use clap::{Args, Parser, Subcommand};
 use data_encoding::HEXLOWER;
 use rand::RngExt as _;
-use tollgate_log::{Kafka, KafkaConfig, Profile, TopicOutcome};
+use tollgate_log::{KafkaConfig, Log, Profile, TopicOutcome};
 use tollgate_service::Shutdown;
 use tollgate_service::cli::{ServiceArgs, print_config};
 use tollgate_service::cloud::Cloud as _;
@@ -217,16 +217,13 @@ pub(crate) struct ReceiveArgs {
 pub(crate) struct KeyArgs {
     /// Name of the caller that will use the key.
     name: String,
-    /// Scope of the key: transactions:write for ingest, decisions:read for the read API.
-    #[arg(long = "scope", value_name = "SCOPE", value_parser = parse_scope, default_value = "transactions:write")]
+    /// Scope of the key: transactions:write for ingest, decisions:read for the read API, or another that a service has.
+    #[arg(
+        long = "scope",
+        value_name = "SCOPE",
+        default_value = "transactions:write"
+    )]
     scopes: Vec<Scope>,
-}
-
-fn parse_scope(text: &str) -> Result<Scope, String> {
-    Scope::COMMON
-        .into_iter()
-        .find(|scope| scope.name() == text)
-        .ok_or_else(|| "expected transactions:write or decisions:read".to_owned())
 }
 
 fn parse_duration(text: &str) -> Result<Duration, String> {
@@ -321,7 +318,7 @@ pub(crate) async fn topics(args: TopicsArgs) -> anyhow::Result<()> {
     config.replication = args.replication.unwrap_or(config.replication);
     config.retention_hours = args.retention_hours.unwrap_or(config.retention_hours);
     let wanted = i32::from(config.partitions);
-    let kafka = Kafka::open_cluster(config)?;
+    let kafka = Log::open_cluster(config)?;
     for (topic, outcome) in kafka.create_topics().await? {
         match outcome {
             TopicOutcome::Created => println!("{topic}: created with {wanted} partitions"),

@@ -19,7 +19,7 @@ pub const MAX_INDICATOR_BYTES: usize = 64;
 /// Most names that a process keeps beside the built-in ones. They are never freed, and each is a label of metrics.
 pub const MAX_INDICATORS: usize = 1024;
 
-/// Names of the built-in indicators by number, in the order of the scoring specification's table.
+/// Names of the built-in indicators by number, in the order of the table "Scoring" of the README.
 const BUILT_IN_NAMES: [&str; 4] = [
     "high_velocity",
     "high_amount",

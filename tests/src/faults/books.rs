@@ -1,4 +1,4 @@
-//! The books: what went in, what must have come of it, and what did. Pure.
+//! The balance check of a run: what was accepted, the effects that it must have had, and those that were found. Pure.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt;

@@ -1,4 +1,4 @@
-//! One run: everything starts, everything goes wrong, everything is mended, the books are balanced.
+//! One run: starts everything, applies the faults, removes them, and makes the balance check.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -260,10 +260,10 @@ fn say(begun: Instant, what: &str) {
     println!("{:>8.1} s  {what}", begun.elapsed().as_secs_f64());
 }
 
-/// Runs everything, and balances the books.
+/// Runs everything, and makes the balance check.
 ///
 /// # Errors
-/// Where something is not to be had, a service ends by itself, or the books do not balance.
+/// Where a program is missing, a service ends by itself, or the balance check fails.
 pub async fn run(options: &Options) -> anyhow::Result<Outcome> {
     if options.logs.exists() {
         std::fs::remove_dir_all(&options.logs)?;

@@ -4,7 +4,7 @@ use tollgate_types::Location;
 
 const EARTH_RADIUS_KM: f64 = 6371.0;
 
-/// Great-circle distance in km by the haversine formula, in the reference text's order of operations.
+/// Great-circle distance in km by the haversine formula, in the order of operations of the golden vectors.
 ///
 /// The trigonometric functions are the platform's, as in the golden vectors, which were computed with glibc. Another C
 /// library may differ in the last bit of a speed, so all scorers of an installation are built for the same one.

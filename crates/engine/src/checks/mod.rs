@@ -1,7 +1,8 @@
 //! The checks: one file for each indicator, each a pure function of history and transaction.
 //!
-//! Invariant: the floating-point operations and their order are those of the reference text, so that a score is the same
-//! to the bit wherever it is computed. Points are added in the order of the built-in indicators.
+//! Invariant: the floating-point operations and their order are those of the golden vectors, so that a score is the same
+//! to the bit wherever it is computed with the same C library. Points are added in the order of the contributions: first
+//! the built-in indicators in the order of the README's table, then further ones.
 
 mod distance;
 mod geographic_anomaly;

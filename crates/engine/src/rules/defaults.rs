@@ -1,4 +1,4 @@
-//! The defaults of the rules: those of the scoring specification.
+//! The defaults of the rules, as the section "Scoring" of the README lists them.
 
 use tollgate_types::Amount;
 

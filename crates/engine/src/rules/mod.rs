@@ -1,6 +1,6 @@
-//! Every window, threshold, cap and weight of the scoring specification, as configuration.
+//! Every window, threshold, cap and weight of the rules (README, "Scoring"), as configuration.
 //!
-//! The defaults, in `defaults.rs`, are the specification's. Rules that [`Rules::validate`] accepts cannot make the engine
+//! The defaults are in `defaults.rs`. Rules that [`Rules::validate`] accepts cannot make the engine
 //! divide by zero, score NaN or exceed the 48 bits in which it packs a time.
 
 mod defaults;

@@ -2,7 +2,7 @@
 
 use siphasher::sip128::SipHasher13;
 
-/// A user, by a keyed hash of the user_id: 128 bits, so that no two are taken for the same.
+/// A user, by a keyed hash of the user_id: 128 bits, so that two users practically never have the same one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct UserKey(pub(crate) u64, pub(crate) u64);
 

@@ -1,4 +1,4 @@
-//! The golden vectors of the specification, reproduced to the bit.
+//! The golden vectors, reproduced to the bit.
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! The engine from outside: golden vectors, a model that reads the specification literally, histories that move.
+//! The engine from outside: golden vectors, a model that applies the rules literally, histories that move.
 
 mod golden;
 mod histories;

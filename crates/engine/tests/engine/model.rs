@@ -1,4 +1,4 @@
-//! The engine against a slow model that keeps everything and reads the specification literally.
+//! The engine against a slow model that keeps everything and applies the rules of the README literally.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -69,7 +69,7 @@ impl Model {
             .collect()
     }
 
-    /// The rules as the specification words them, over the remembered transactions of the user.
+    /// The rules as the README words them, over the remembered transactions of the user.
     fn contributions(&self, transaction: &Transaction<'_>, visible: &[&Past]) -> Vec<Contribution> {
         let time = transaction.timestamp.micros();
         let amount = transaction.amount.ten_thousandths();

@@ -1,4 +1,4 @@
-//! `POST /v1/functions/streaming`: a batch of stream messages, answered as the reference design's function does.
+//! `POST /v1/functions/streaming`: a batch of stream messages, each answered with its decision.
 //!
 //! Connector Hub discards the answer, and delivers a refused batch again without end. So an invalid message is
 //! dead-lettered, in addition to being reported.

@@ -1,7 +1,8 @@
-//! Decides when a barrier is due in a partition. At a barrier every worker writes its part of the partition's history.
+//! Decides when a barrier is due in a partition. A barrier is a marker in every worker queue after the same record; at it,
+//! each worker writes its part of the partition's snapshot.
 //!
-//! The partitions take turns, one within each share of the interval. A partition that has moved far gets a barrier
-//! before its turn. A partition that has not moved since its last barrier gets none.
+//! The barriers of the partitions are spread evenly over the interval. A partition in which many records were read gets its
+//! barrier earlier, and one in which none was read since its last barrier gets none.
 
 use std::collections::{BTreeMap, HashMap};
 use std::time::Instant;

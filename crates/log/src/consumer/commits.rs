@@ -1,7 +1,7 @@
-//! Commits on a thread of their own, so that the loop does not wait for the answer while it reads.
+//! Sends commits on a thread of its own, so that the loop does not wait for the answer. The loop decides when.
 //!
-//! Invariant: one commit at a time, so that an older frontier never arrives behind a newer one, and an offset counts as
-//! committed only when its commit has succeeded. The ledgers offer the offsets of a failed commit again.
+//! Invariant: one commit at a time, so that an older offset never arrives after a newer one, and an offset counts as
+//! committed only when its commit has succeeded. After a failed commit the ledgers offer the same offsets again.
 
 use std::collections::HashMap;
 use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};

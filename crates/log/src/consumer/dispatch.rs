@@ -1,7 +1,7 @@
 //! Fills the batches of the workers, one for each worker queue, and sends them.
 //!
-//! Invariant: the ledgers hold every record that was read before any batch is sent. Otherwise a frontier could pass a
-//! record that still waits in another batch.
+//! Invariant: before a batch is sent, every record read so far is entered in the ledgers. Otherwise an offset could be
+//! committed beyond a record that still waits in another batch.
 
 use std::sync::Arc;
 use std::time::Instant;

@@ -1,4 +1,4 @@
-//! The trait between a reader of the log and its implementations: Kafka, the embedded log, and the script of a test.
+//! The interface between the readers of the log and what implements it: Kafka, the embedded log, or a test's script.
 //!
 //! A feed only reports: the partitions that the group has assigned or revoked, and the next record. The consumer loop
 //! decides, and answers with [`Feed::assign`] and [`Feed::unassign`]. Invariant: a feed delivers records of a partition

@@ -1,6 +1,6 @@
 //! Reading as a member of a consumer group: one thread polls, fills batches and commits; workers process the batches.
 //!
-//! `consumer_loop` explains the order of a turn, and `feed` is the trait that a log implements.
+//! See `consumer_loop` for the order of the steps, and `feed` for the interface to the log.
 
 mod assignments;
 mod barriers;

@@ -1,4 +1,5 @@
-//! The partitions of an assignment: the offset at which each is read, and the state of its history.
+//! The partitions of an assignment: where reading starts in each, and whether its history is being restored, being rebuilt, or
+//! complete.
 //!
 //! A partition with a history is first restored from a snapshot, then rebuilt by replaying the log up to the committed
 //! offset, and then live. Pure: the caller passes in what the log reports.

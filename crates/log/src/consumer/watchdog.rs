@@ -1,7 +1,7 @@
-//! Notices a consumer loop that stalls: one that takes no turn polls no rebalance and commits nothing.
+//! Reports a consumer loop whose iteration takes too long: it polls no rebalance and commits nothing.
 //!
-//! The loop beats once a turn. A thread of its own looks at the time since: it cannot be held up by what holds up the
-//! loop.
+//! The loop updates a timestamp in each iteration. A separate thread checks it, so that whatever blocks the loop does not
+//! block the check.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

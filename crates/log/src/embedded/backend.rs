@@ -1,4 +1,4 @@
-//! The embedded log behind the same seam as Kafka.
+//! The embedded log as an implementation of [`Backend`], like Kafka.
 
 use std::collections::HashMap;
 use std::path::Path;

@@ -1,4 +1,4 @@
-//! A reader's place in some partitions: what it reads next, from memory or from the journal, and when it has to wait.
+//! The position of a reader in its partitions: what it reads next, from memory or from the journal, and when it waits.
 
 use std::collections::VecDeque;
 use std::sync::Arc;

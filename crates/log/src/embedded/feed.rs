@@ -1,4 +1,4 @@
-//! Reading the embedded log as the consumer loop and the readers do.
+//! Reads the embedded log: its implementation of [`Feed`] for the consumer loop and the readers.
 //!
 //! Other processes cannot read it, so a group has no members to share partitions with: a subscriber gets all of them.
 

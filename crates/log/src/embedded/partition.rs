@@ -1,6 +1,6 @@
 //! The records of one partition that are in memory: a queue whose entries have consecutive offsets. Pure.
 //!
-//! Invariant: an offset names the same record as long as that is held, and offsets are given once.
+//! Invariant: an offset names the same record as long as it is in memory, and no offset is used twice.
 
 use std::collections::VecDeque;
 

@@ -1,4 +1,4 @@
-//! A record as the embedded log keeps it: one run of bytes, the same in memory and in the journal.
+//! A record as the embedded log stores it: one sequence of bytes, the same in memory and in the journal.
 //!
 //! Layout, numbers little-endian: length of the rest (u32), timestamp in milliseconds (i64), length of the key (u32,
 //! `ABSENT` where there is none), length of the payload (u32), number of headers (u32), key, payload, then each header as

@@ -1,4 +1,4 @@
-//! The log on Kafka. No type of the client library leaves this module.
+//! The log on Kafka. No type of the client library is visible outside this module.
 
 mod admin;
 mod callbacks;
@@ -43,9 +43,10 @@ impl KafkaBackend {
     /// Settings of a consumer, for a client that another program makes.
     pub(crate) fn consumer_properties(&self) -> Vec<(String, String)> {
         let client = settings::consumer_config(&self.config, &self.brokers);
-        let properties = client.config_map().into_iter();
-        properties
-            .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        // `config_map` masks the values of secrets; `get` does not.
+        let names = client.config_map().into_keys();
+        names
+            .filter_map(|name| Some((name.to_owned(), client.get(name)?.to_owned())))
             .collect()
     }
 }

@@ -1,6 +1,7 @@
 //! Writing to Kafka.
 //!
-//! There is one request in flight a broker, so a retry never overtakes; idempotent producers are not relied on.
+//! There is one request in flight for each broker, so that a request which is retried cannot be written after a later one.
+//! Idempotent producers are not needed.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -17,8 +17,8 @@ use crate::telemetry::{LogLevels, log_levels, metrics_text};
 /// Longest log filter, in bytes. Each directive is evaluated for each line.
 const MAX_FILTER: usize = 2_048;
 
-/// Answers probes, scrapes and the service's `own` routes until `shutdown`, which is given after the service has drained: until then it is alive, and
-/// not ready.
+/// Answers health checks, scrapes and the service's `own` routes until `shutdown`, which is given after the service has
+/// drained: until then it is alive and not ready.
 ///
 /// # Errors
 /// The listener failed.

@@ -1,7 +1,7 @@
 //! Runs the parts of a service side by side and stops them in order.
 //!
 //! A part that ends before the shutdown, fails or panics stops the whole service. During the shutdown the service
-//! is not ready, its parts drain within the grace period, and the probes are answered until all of them have ended.
+//! is not ready, its parts drain within the drain timeout, and health checks are answered until all of them have ended.
 //! Invariant: a service never goes on without one of its parts. The first error is its outcome, with the part's name.
 
 mod parts;
@@ -23,9 +23,10 @@ use crate::http::{Bound, serve_admin};
 
 /// The reason for not being ready during a shutdown, and its component.
 const DRAINING: (&str, &str) = ("shutdown", "draining");
-/// How long the probes and the other support parts may take to stop.
+/// How long the admin port and the other support parts may take to stop.
 const SUPPORT_GRACE: Duration = Duration::from_secs(1);
-/// Parts end by themselves within the grace period; one that has not this long after it is aborted.
+/// Parts end by themselves within the grace period. One that is still running this long after it is aborted, unless
+/// [`Supervisor::set_drain_timeout`] was called.
 const ABORT_DELAY: Duration = Duration::from_secs(2);
 
 /// Collects the parts of a service, then watches them.
@@ -47,8 +48,8 @@ pub struct Supervisor {
 }
 
 impl Supervisor {
-    /// A service that begins its shutdown with `shutdown`, or when one of its parts ends. Probes are answered on `admin`
-    /// from here on, to the end.
+    /// A service that begins its shutdown with `shutdown`, or when one of its parts ends. Health checks are answered on
+    /// `admin` from here on, to the end.
     #[must_use]
     pub fn new(service: &'static str, health: Health, shutdown: &Shutdown, admin: Bound) -> Self {
         Self::with_admin_routes(service, health, shutdown, admin, Router::new())

@@ -1,8 +1,8 @@
 //! Traces: contexts, sampling, and the spans that are exported.
 //!
-//! A span is created when its outcome is known, from times taken before: only then is it known whether a payment was
-//! blocked, and a span that is not sampled costs almost nothing. Contexts, which are propagated before their spans exist,
-//! are values.
+//! Spans are created after the fact. The context (the ids) is made first and propagated; the span is built from recorded
+//! times when the outcome is known, since only then it is known whether a transaction was blocked. A span that is not
+//! sampled costs almost nothing.
 //!
 //! Without an OTLP endpoint for traces no span is created, and the contexts of callers are propagated unchanged.
 

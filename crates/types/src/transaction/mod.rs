@@ -1,7 +1,7 @@
 //! A transaction: what a producer sends, checked once, its own text kept.
 //!
-//! Invariant: a [`Transaction`] that exists is valid by every rule of the scoring specification, and
-//! [`Transaction::json`] is the text it was read from, so that no hop loses a member or a digit.
+//! Invariant: a [`Transaction`] that exists is valid by every rule of the README's section "Use it", and
+//! [`Transaction::json`] is the text it was read from, so that no service loses a member or a digit.
 
 mod fields;
 mod location;

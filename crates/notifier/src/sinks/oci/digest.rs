@@ -1,5 +1,5 @@
-//! What a message says. For one alert, the members of the reference design; for many, how many there are, the worst of
-//! them, blocked before review, as far as a message holds them, and where the rest is. Pure.
+//! Title and body of a message. For one alert, the alert as JSON (`ListedAlert`); for many, their number, the most
+//! severe of them, blocked before review, as far as they fit into a message, and links to the read API for all. Pure.
 
 use std::cmp::Reverse;
 use std::sync::Arc;
