@@ -2,8 +2,7 @@
 //!
 //! The thread owns every struct by value. Workers share the ledgers alone ([`InFlight`]), to complete batches.
 //!
-//! A turn begins with the work that was finished and ends with new work, so that finished records make room before
-//! others are read:
+//! Each iteration first completes earlier work, then reads, so that the budget is freed before anything new is read:
 //! 1. A restore that has ended: its partitions can be read from here on.
 //! 2. The end of the commit under way: the committer is free again, and snapshots at these offsets may be written.
 //! 3. The budget: the loop waits, or pauses its partitions, while too much is in flight. Polling goes on, because the
@@ -41,7 +40,7 @@ use crate::record::RawRecord;
 
 /// The longest wait for a record. A shutdown is noticed within this time.
 const POLL_TIMEOUT: Duration = Duration::from_millis(50);
-/// Most polls in a turn. More would delay commits and batches that are due.
+/// Most polls in an iteration. More would delay commits and batches that are due.
 const MAX_POLLS: usize = 512;
 /// How long the loop waits for room before it pauses its partitions.
 const PAUSE_AFTER: Duration = Duration::from_millis(500);
@@ -134,10 +133,10 @@ impl ConsumerLoop {
         })
     }
 
-    /// Takes turns until the shutdown, then finishes the records in flight and leaves the group.
+    /// Runs iterations until the shutdown, then finishes the records in flight and leaves the group.
     ///
     /// # Errors
-    /// The first error of the subscription or of a turn. The loop then ends without a last commit, and the uncommitted
+    /// The first error of the subscription or of an iteration. The loop then ends without a last commit, and the uncommitted
     /// records are read again.
     pub(super) fn run(mut self) -> Result<(), LogError> {
         self.feed.subscribe()?;
@@ -148,13 +147,13 @@ impl ConsumerLoop {
         Ok(())
     }
 
-    /// Takes one turn, in the order that the module explains.
+    /// Runs one iteration, in the order that the module explains.
     pub(super) fn turn(&mut self) -> Result<(), LogError> {
         // The watchdog reports a stalled loop where beats are missing.
         self.heartbeat.beat();
         // A restore that has ended: the polls below already return records of its partitions.
         self.take_restored()?;
-        // A commit that has ended frees the committer for the commit at the end of this turn.
+        // A commit that has ended frees the committer for the commit at the end of this iteration.
         if let Some(end) = self.commits.take_end() {
             self.on_commit_end(end);
         }
@@ -282,7 +281,7 @@ impl ConsumerLoop {
                     %error,
                     topic,
                     paused,
-                    "pausing or resuming has failed; the next turn tries again"
+                    "pausing or resuming has failed; the next iteration tries again"
                 );
             }
         }

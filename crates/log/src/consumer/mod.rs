@@ -1,4 +1,4 @@
-//! Reading as a member of a consumer group: one thread polls, cuts batches and commits; workers do the rest.
+//! Reading as a member of a consumer group: one thread polls, fills batches and commits; workers process the batches.
 //!
 //! See `consumer_loop` for the order of the steps, and `feed` for the interface to the log.
 

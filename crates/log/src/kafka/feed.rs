@@ -25,8 +25,11 @@ use crate::consumer::feed::{
 use crate::error::LogError;
 use crate::record::{HeaderList, RawRecord, TopicPartition};
 
+/// The client setting for how long a member may be silent, in milliseconds, before the group expels it.
+const SESSION_TIMEOUT: &str = "session.timeout.ms";
+
 /// A feed from one client, which is a member of a group or reads outside of it.
-pub(crate) struct KafkaFeed {
+pub(super) struct KafkaFeed {
     consumer: Arc<BaseConsumer<ConsumerCallbacks>>,
     brokers: String,
     topics: Arc<[String]>,
@@ -44,15 +47,14 @@ pub(crate) struct KafkaFeed {
 }
 
 impl KafkaFeed {
-    /// Makes the client. `defaults` are client settings that the configured properties override.
+    /// Makes the client.
     ///
     /// # Errors
     /// [`LogError::Client`] where the client library refuses the settings.
-    pub(crate) fn new(
+    pub(super) fn new(
         config: &KafkaConfig,
         brokers: &str,
         options: FeedOptions,
-        defaults: &[(&str, &str)],
     ) -> Result<Self, LogError> {
         let mut client = settings::consumer_config(config, brokers);
         client
@@ -72,15 +74,12 @@ impl KafkaFeed {
         if options.stage.is_some() {
             client.set("statistics.interval.ms", statistics::INTERVAL_MS);
         }
-        let mut defaults = defaults.to_vec();
         if options.membership == Membership::Member {
             client.set("partition.assignment.strategy", "range,roundrobin");
-            // The group notices a killed member after 10 s, and assigns its partitions to another.
-            defaults.push(("session.timeout.ms", "10000"));
-        }
-        for (name, value) in defaults {
-            if !config.properties.contains_key(name) {
-                client.set(name, value);
+            // The group notices a killed member after 10 s, and assigns its partitions to another. A configured
+            // property overrides this default.
+            if !config.properties.contains_key(SESSION_TIMEOUT) {
+                client.set(SESSION_TIMEOUT, "10000");
             }
         }
         let topics: Arc<[String]> = options.topics.into();

@@ -21,7 +21,7 @@ use crate::consumer::feed::{Feed, FeedOptions};
 use crate::error::LogError;
 use crate::topics::TopicSpec;
 
-pub(crate) use feed::KafkaFeed;
+use feed::KafkaFeed;
 use reports::Quiet;
 pub(crate) use settings::check_properties;
 
@@ -57,7 +57,7 @@ impl Backend for KafkaBackend {
     }
 
     fn feed(&self, options: FeedOptions) -> Result<Box<dyn Feed>, LogError> {
-        let feed = KafkaFeed::new(&self.config, &self.brokers, options, &[])?;
+        let feed = KafkaFeed::new(&self.config, &self.brokers, options)?;
         Ok(Box::new(feed))
     }
 
