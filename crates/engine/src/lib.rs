@@ -1,7 +1,7 @@
 //! The scoring engine: every user's history in memory, and the rules that are applied to it.
 //!
 //! Pure: no I/O, no clock and no randomness. Invariant: a verdict is a function of the transactions scored before it, in
-//! their order, and of the rules. The README says where what is, and [`state::layout`] draws the bytes of a history.
+//! their order, and of the rules. The README lists the modules, and [`state::layout`] draws the bytes of a history.
 
 mod checks;
 mod engine;

@@ -1,4 +1,4 @@
-//! The parts of the OpenAPI document beside its paths: schemas of bodies that this service handles as text, and the
+//! The parts of the OpenAPI document other than its paths: schemas of bodies that this service handles as text, and the
 //! problems that every endpoint can answer with.
 
 use serde::Serialize;

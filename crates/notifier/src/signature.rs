@@ -1,7 +1,7 @@
 //! Signatures of webhooks, by the crate of Standard Webhooks (specification 1.0.0): HMAC-SHA256 over
 //! `id.timestamp.body`, in base64, after the version `v1`.
 //!
-//! Invariant: a secret must have the form and the length that the specification asks for. The crate itself accepts any.
+//! Invariant: a secret must have the form and the length that Standard Webhooks requires. The crate itself accepts any.
 
 use std::sync::Arc;
 

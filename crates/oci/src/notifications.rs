@@ -1,6 +1,6 @@
 //! Oracle's Notifications: `PublishMessage`.
 //!
-//! The API has no idempotency token: a message whose answer was lost is published again. The caller keeps a delivery log.
+//! The API has no idempotency token: a message is published again if its answer was lost. The caller keeps a delivery log.
 //! Limits: 64 KB a request, 60 messages a minute and topic.
 
 use serde::Serialize;

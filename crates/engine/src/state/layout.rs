@@ -17,7 +17,7 @@
 //! * **fingerprint of an amount**: 16 bits of a product of the amount, see `packed_record.rs`.
 //! * **time**: microseconds since the base of the history, an `i64` beside the columns.
 //! * **place**: nothing, two `i32` of ten-millionths of a degree, or two `f64`. All rows have the width of the widest; the
-//!   packed record says which one a row has.
+//!   packed record has the form of the place of its row.
 //!
 //! All numbers are little-endian. A packed record is 64 bits:
 //!

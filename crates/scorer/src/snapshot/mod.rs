@@ -1,6 +1,6 @@
 //! Snapshots of histories, so that a scorer that is assigned a partition need not read 7 days of the log.
 //!
-//! A barrier stands between two batches in the queue of every worker, so the histories of all workers at the barrier are
+//! A barrier comes after the same record in the queue of every worker, so the histories of all workers at the barrier are
 //! one history, at one offset of the log. Invariant: it is stored only when the group has committed that offset, so that a
 //! snapshot never holds a transaction whose decision may be written a second time.
 

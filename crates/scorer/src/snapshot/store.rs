@@ -1,4 +1,4 @@
-//! Where snapshots are stored: `TOPIC/00003/00000000000001234567.snapshot` under a URL, and beside them the key of the hashes.
+//! Where snapshots are stored: `TOPIC/00003/00000000000001234567.snapshot` under a URL, and next to them the key of the hashes.
 
 use std::fmt;
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! From the bytes of an object to its rows, each the JSON text of a transaction. No I/O beside the given reader.
+//! From the bytes of an object to its rows, each the JSON text of a transaction. No I/O but that of the given reader.
 //!
 //! Invariant: a malformed row does not affect the others, and no row uses more memory than its limit. Where the rows cannot
 //! be separated any more, as after a quotation mark that is not closed, the object fails.
