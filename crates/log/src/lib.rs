@@ -51,9 +51,6 @@ pub use topics::{CleanupPolicy, TopicOutcome, TopicSpec};
 /// How long a look for topics may take.
 const LOOK_UP_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The log under its former name.
-pub type Kafka = Log;
-
 /// A connection to the log as it is configured. Clones share it.
 #[derive(Debug, Clone)]
 pub struct Log {
