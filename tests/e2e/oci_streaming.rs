@@ -14,7 +14,7 @@ use rdkafka::{Offset, TopicPartitionList};
 use serde_json::json;
 use tokio::io::copy_bidirectional;
 use tokio::net::{TcpListener, TcpStream};
-use tollgate_log::{Kafka, KafkaConfig, OciStreamingConfig, Profile};
+use tollgate_log::{KafkaConfig, Log, OciStreamingConfig, Profile};
 use tollgate_service::Secret;
 use tollgate_tests::deployment::Deployment;
 use tollgate_tests::generate::Day;
@@ -328,7 +328,7 @@ async fn a_partition_is_read_at_most_five_times_a_second_be_there_little_or_much
     });
     let read = tokio::task::spawn_blocking(move || -> anyhow::Result<Vec<(usize, f64)>> {
         let mut client = rdkafka::ClientConfig::new();
-        client.extend(Kafka::open(config)?.consumer_properties());
+        client.extend(Log::open(config)?.consumer_properties());
         client
             .set("group.id", "reads")
             .set("enable.auto.commit", "false")

@@ -15,7 +15,7 @@ use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::message::{Header, Headers as _, Message as _, OwnedHeaders};
 use rdkafka::producer::{BaseRecord, DefaultProducerContext, Producer as _, ThreadedProducer};
 use rdkafka::{Offset, TopicPartitionList};
-use tollgate_log::{Kafka, KafkaConfig};
+use tollgate_log::{KafkaConfig, Log};
 use tollgate_types::{NewTransaction, Stage, Topics};
 
 const ASK: Duration = Duration::from_secs(20);
@@ -51,7 +51,7 @@ impl LogRecord {
 /// Topics and groups of one test.
 #[derive(Debug)]
 pub struct TestLog {
-    kafka: Kafka,
+    kafka: Log,
     prefix: String,
     added: Vec<String>,
 }
@@ -72,7 +72,7 @@ impl TestLog {
             ..KafkaConfig::default()
         };
         let log = Self {
-            kafka: Kafka::open(config)?,
+            kafka: Log::open(config)?,
             prefix,
             added: Vec::new(),
         };

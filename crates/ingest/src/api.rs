@@ -5,7 +5,7 @@ use std::sync::Arc;
 use axum::Router;
 use axum::response::Redirect;
 use axum::routing::get;
-use tollgate_log::{Kafka, Producer};
+use tollgate_log::{Log, Producer};
 use tollgate_service::Shutdown;
 use tollgate_service::health::Health;
 use tollgate_service::http::{ApiKeys, api};
@@ -31,7 +31,7 @@ pub(crate) struct App {
     /// The name of the topic `transactions`.
     pub(crate) topic: String,
     pub(crate) producer: Producer,
-    pub(crate) kafka: Kafka,
+    pub(crate) kafka: Log,
     pub(crate) imports: Imports,
     /// Confirms subscriptions of Oracle's Notifications.
     pub(crate) confirmations: Confirmations,

@@ -1,6 +1,6 @@
 //! Ingest as a process of its own: the program `tollgate-ingest`, and `tollgate ingest`.
 
-use tollgate_log::{Kafka, KafkaConfig};
+use tollgate_log::{KafkaConfig, Log};
 #[cfg(feature = "oci")]
 use tollgate_oci::Cloud;
 use tollgate_service::Shutdown;
@@ -39,7 +39,7 @@ pub fn run_process(args: &ServiceArgs) -> anyhow::Result<()> {
             })
         },
         |config, _: Cloud| async {
-            let kafka = Kafka::open_cluster(config.kafka)?;
+            let kafka = Log::open_cluster(config.kafka)?;
             crate::run(config.ingest, kafka, Shutdown::on_signal()).await
         },
     )

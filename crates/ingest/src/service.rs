@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tollgate_log::{Kafka, Producer};
+use tollgate_log::{Log, Producer};
 use tollgate_service::Shutdown;
 use tollgate_service::health::Health;
 use tollgate_service::http::bind;
@@ -28,7 +28,7 @@ const MIN_FLUSH: Duration = Duration::from_millis(500);
 /// Names the invalid setting.
 pub async fn start(
     config: IngestConfig,
-    kafka: Kafka,
+    kafka: Log,
     shutdown: Shutdown,
 ) -> anyhow::Result<RunningService> {
     let keys = config.validate(kafka.config())?;
@@ -75,9 +75,10 @@ pub async fn start(
         health,
         shutdown,
     });
+    let address = public.address();
     supervisor.serve(public, router(app));
     let service = supervisor.start(|left| flush(producer, left.max(MIN_FLUSH)));
-    tracing::info!(address = ?service.address, admin_address = %service.admin_address, "ingest listens");
+    tracing::info!(%address, admin_address = %service.admin_address, "ingest listens");
     Ok(service)
 }
 
@@ -85,7 +86,7 @@ pub async fn start(
 ///
 /// # Errors
 /// What ended it.
-pub async fn run(config: IngestConfig, kafka: Kafka, shutdown: Shutdown) -> anyhow::Result<()> {
+pub async fn run(config: IngestConfig, kafka: Log, shutdown: Shutdown) -> anyhow::Result<()> {
     let service = start(config, kafka, shutdown).await?;
     service.announce_and_join().await
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
-use tollgate_log::{Acks, DeadLetter, DeliveryFailure, Kafka, Producer, Record, SendError};
+use tollgate_log::{Acks, DeadLetter, DeliveryFailure, Log, Producer, Record, SendError};
 use tollgate_service::Shutdown;
 use tollgate_types::Stage;
 
@@ -42,7 +42,7 @@ impl DeadLetters {
 
 /// Writes dead letters, in groups.
 pub(crate) struct LetterWriter {
-    kafka: Kafka,
+    kafka: Log,
     producer: Producer,
     stop: Shutdown,
     letters: mpsc::Receiver<Letter>,
@@ -51,7 +51,7 @@ pub(crate) struct LetterWriter {
 type Acknowledged = oneshot::Receiver<Result<(), DeliveryFailure>>;
 
 impl LetterWriter {
-    pub(crate) fn new(kafka: Kafka, producer: Producer, stop: Shutdown) -> (DeadLetters, Self) {
+    pub(crate) fn new(kafka: Log, producer: Producer, stop: Shutdown) -> (DeadLetters, Self) {
         let (sender, letters) = mpsc::channel(QUEUE);
         let writer = Self {
             kafka,
@@ -127,7 +127,7 @@ impl LetterWriter {
 }
 
 fn send(
-    kafka: &Kafka,
+    kafka: &Log,
     producer: &Producer,
     stop: &Shutdown,
     letter: &Letter,

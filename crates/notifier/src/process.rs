@@ -1,7 +1,7 @@
 //! The notifier as a process of its own: the program `tollgate-notifier`, and `tollgate notifier`.
 
 use serde::Serialize;
-use tollgate_log::{Kafka, KafkaConfig};
+use tollgate_log::{KafkaConfig, Log};
 use tollgate_service::Shutdown;
 use tollgate_service::cli::{ServiceArgs, run_service};
 use tollgate_service::telemetry::TelemetryConfig;
@@ -40,7 +40,7 @@ pub fn run_process(args: &ServiceArgs) -> anyhow::Result<()> {
             })
         },
         |config, cloud: Cloud| async move {
-            let kafka = Kafka::open_cluster(config.kafka)?;
+            let kafka = Log::open_cluster(config.kafka)?;
             let notifier = crate::start(
                 config.notifier,
                 kafka,

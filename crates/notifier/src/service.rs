@@ -8,7 +8,7 @@ use anyhow::Context as _;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tollgate_log::{
-    Batching, ConsumerHandle, ConsumerOptions, Distribution, Kafka, StartingPosition,
+    Batching, ConsumerHandle, ConsumerOptions, Distribution, Log, StartingPosition,
 };
 use tollgate_service::Shutdown;
 use tollgate_service::database::Database;
@@ -40,7 +40,7 @@ const CONNECTIONS: u32 = 4;
 /// Names the invalid setting.
 pub async fn start(
     config: NotifierConfig,
-    kafka: Kafka,
+    kafka: Log,
     shutdown: Shutdown,
     console: ConsoleOut,
     cloud: &Cloud,
@@ -131,7 +131,7 @@ pub async fn migrate(config: &NotifierConfig) -> anyhow::Result<()> {
 /// Names the invalid setting, or holds what ended the service.
 pub async fn run(
     config: NotifierConfig,
-    kafka: Kafka,
+    kafka: Log,
     shutdown: Shutdown,
     console: ConsoleOut,
     cloud: &Cloud,
@@ -142,7 +142,7 @@ pub async fn run(
 
 fn consume(
     config: &NotifierConfig,
-    kafka: &Kafka,
+    kafka: &Log,
     health: &Health,
     stop: &Shutdown,
 ) -> anyhow::Result<(ConsumerHandle, tollgate_log::WorkerQueue)> {

@@ -3,7 +3,7 @@
 use anyhow::{Context as _, anyhow};
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
-use tollgate_log::{Acks, Batch, DeadLetter, Kafka, Producer, SendError};
+use tollgate_log::{Acks, Batch, DeadLetter, Log, Producer, SendError};
 use tollgate_service::Shutdown;
 use tollgate_types::{Stage, TraceContext};
 
@@ -21,7 +21,7 @@ pub(crate) struct Letter {
 /// Writes dead letters.
 #[derive(Debug)]
 pub(crate) struct DeadLetters {
-    kafka: Kafka,
+    kafka: Log,
     producer: Producer,
     shutdown: Shutdown,
     /// Cancelled at the end of the grace period.
@@ -32,7 +32,7 @@ impl DeadLetters {
     /// # Errors
     /// The settings of the producer are invalid.
     pub(crate) fn new(
-        kafka: Kafka,
+        kafka: Log,
         shutdown: Shutdown,
         out_of_time: CancellationToken,
     ) -> anyhow::Result<Self> {

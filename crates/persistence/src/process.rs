@@ -1,6 +1,6 @@
 //! Persistence as a process of its own: the program `tollgate-persistence`, and `tollgate persistence`.
 
-use tollgate_log::Kafka;
+use tollgate_log::Log;
 #[cfg(feature = "oci")]
 use tollgate_oci::Cloud;
 use tollgate_service::Shutdown;
@@ -20,7 +20,7 @@ pub fn run_process(args: &ServiceArgs) -> anyhow::Result<()> {
         args,
         ProcessConfig::read,
         |config, _: Cloud| async move {
-            let kafka = Kafka::open_cluster(config.kafka)?;
+            let kafka = Log::open_cluster(config.kafka)?;
             crate::run(config.persistence, kafka, Shutdown::on_signal()).await
         },
     )

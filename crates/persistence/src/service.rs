@@ -1,6 +1,6 @@
 //! Wires the service: the writer and the read API. The supervisor starts, watches and drains them.
 
-use tollgate_log::Kafka;
+use tollgate_log::Log;
 use tollgate_service::Shutdown;
 use tollgate_service::database::DatabaseError;
 use tollgate_service::health::Health;
@@ -19,7 +19,7 @@ use crate::writer::DecisionWriter;
 /// Names the invalid setting, or the address that is taken.
 pub async fn start(
     config: PersistenceConfig,
-    kafka: Kafka,
+    kafka: Log,
     shutdown: Shutdown,
 ) -> anyhow::Result<RunningService> {
     config.validate()?;
@@ -54,11 +54,7 @@ pub async fn migrate(config: &PersistenceConfig) -> anyhow::Result<()> {
 ///
 /// # Errors
 /// What ended it.
-pub async fn run(
-    config: PersistenceConfig,
-    kafka: Kafka,
-    shutdown: Shutdown,
-) -> anyhow::Result<()> {
+pub async fn run(config: PersistenceConfig, kafka: Log, shutdown: Shutdown) -> anyhow::Result<()> {
     let service = start(config, kafka, shutdown).await?;
     service.announce_and_join().await
 }

@@ -7,9 +7,7 @@ use std::time::{Duration, SystemTime};
 
 use anyhow::{Context as _, anyhow};
 use tokio_util::sync::CancellationToken;
-use tollgate_log::{
-    Batch, Batching, ConsumerOptions, Distribution, Kafka, Reads, StartingPosition,
-};
+use tollgate_log::{Batch, Batching, ConsumerOptions, Distribution, Log, Reads, StartingPosition};
 use tollgate_service::Shutdown;
 use tollgate_service::database::DatabaseError;
 use tollgate_service::health::Health;
@@ -31,7 +29,7 @@ const BATCHES_AHEAD: usize = 8;
 /// Stores decisions from the log.
 #[derive(Debug)]
 pub(crate) struct DecisionWriter {
-    kafka: Kafka,
+    kafka: Log,
     reads: Reads,
     dead_letters: DeadLetters,
     store: Store,
@@ -69,7 +67,7 @@ impl DecisionWriter {
     /// The settings of the producer are invalid.
     pub(crate) fn new(
         config: &PersistenceConfig,
-        kafka: Kafka,
+        kafka: Log,
         store: Store,
         health: Health,
         shutdown: Shutdown,

@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use tokio::sync::{mpsc, oneshot};
 use tollgate_log::{
-    BarrierInterval, Batching, ConsumerOptions, DeliveryFailure, Distribution, Histories, Kafka,
+    BarrierInterval, Batching, ConsumerOptions, DeliveryFailure, Distribution, Histories, Log,
     Producer, SNAPSHOT_GRACE,
 };
 use tollgate_service::Shutdown;
@@ -31,7 +31,7 @@ const DRAIN_SLACK: Duration = Duration::from_secs(2);
 /// Names the invalid setting, or the address that is taken.
 pub async fn start(
     config: ScorerConfig,
-    kafka: Kafka,
+    kafka: Log,
     shutdown: Shutdown,
 ) -> anyhow::Result<RunningService> {
     config.validate()?;
@@ -50,14 +50,14 @@ pub async fn start(
 ///
 /// # Errors
 /// What ended it.
-pub async fn run(config: ScorerConfig, kafka: Kafka, shutdown: Shutdown) -> anyhow::Result<()> {
+pub async fn run(config: ScorerConfig, kafka: Log, shutdown: Shutdown) -> anyhow::Result<()> {
     let service = start(config, kafka, shutdown).await?;
     service.announce_and_join().await
 }
 
 async fn work(
     config: ScorerConfig,
-    kafka: Kafka,
+    kafka: Log,
     health: Health,
     shutdown: Shutdown,
 ) -> anyhow::Result<()> {

@@ -11,7 +11,7 @@ use std::time::SystemTime;
 use anyhow::Context as _;
 use tokio::sync::mpsc;
 use tollgate_log::{
-    Acks, Batch, DeadLetter, DeliveryFailure, Event, Kafka, Position, Producer, ProducerRecord,
+    Acks, Batch, DeadLetter, DeliveryFailure, Event, Log, Position, Producer, ProducerRecord,
     Reads, Record, SendError, WorkerQueue,
 };
 use tollgate_service::Shutdown;
@@ -29,7 +29,7 @@ use tollgate_engine::{Engine, Rules, Verdict};
 /// What all workers of a scorer share.
 pub(crate) struct WorkerSettings {
     config: ScorerConfig,
-    kafka: Kafka,
+    kafka: Log,
     producer: Producer,
     shutdown: Shutdown,
     failures: mpsc::UnboundedSender<DeliveryFailure>,
@@ -43,7 +43,7 @@ pub(crate) struct WorkerSettings {
 impl WorkerSettings {
     pub(crate) fn new(
         config: ScorerConfig,
-        kafka: Kafka,
+        kafka: Log,
         producer: Producer,
         shutdown: Shutdown,
         failures: mpsc::UnboundedSender<DeliveryFailure>,

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tollgate_engine::{Engine, Rules};
-use tollgate_log::{Acks, Kafka, KafkaConfig, LogRecord, Producer, ProducerRecord, TopicReader};
+use tollgate_log::{Acks, KafkaConfig, Log, LogRecord, Producer, ProducerRecord, TopicReader};
 use tollgate_scorer::{Mode, ScorerConfig, start};
 use tollgate_service::Shutdown;
 use tollgate_service::supervisor::RunningService;
@@ -15,7 +15,7 @@ use tollgate_types::{Decision, Partitioner, Transaction, headers};
 const DEADLINE: Duration = Duration::from_secs(30);
 
 struct Harness {
-    kafka: Kafka,
+    kafka: Log,
     producer: Producer,
     shutdown: Shutdown,
     scorer: RunningService,
@@ -23,7 +23,7 @@ struct Harness {
 
 impl Harness {
     async fn start(change: impl FnOnce(&mut ScorerConfig)) -> Self {
-        let kafka = Kafka::open(KafkaConfig {
+        let kafka = Log::open(KafkaConfig {
             partitions: 4,
             ..KafkaConfig::default()
         })

@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use serde::Serialize;
 use tollgate_ingest::IngestConfig;
-use tollgate_log::{Kafka, KafkaConfig, Profile};
+use tollgate_log::{KafkaConfig, Log, Profile};
 use tollgate_notifier::{Cloud, ConsoleOut, NotifierConfig};
 use tollgate_persistence::PersistenceConfig;
 use tollgate_scorer::ScorerConfig;
@@ -93,7 +93,7 @@ pub(crate) struct AllInOne {
     pub(crate) scorer: RunningService,
     pub(crate) persistence: RunningService,
     pub(crate) notifier: RunningService,
-    pub(crate) kafka: Kafka,
+    pub(crate) kafka: Log,
     archive: Option<DeadLetterArchive>,
     dlq: Option<DlqServer>,
     upstream: Shutdown,
@@ -107,7 +107,7 @@ impl AllInOne {
     pub(crate) async fn start(configs: Configs, shutdown: &Shutdown) -> anyhow::Result<Self> {
         let directory = DataDirectory::lock(configs.directory)?;
         let embedded = configs.kafka.profile() == Profile::Embedded;
-        let kafka = Kafka::open(configs.kafka)?;
+        let kafka = Log::open(configs.kafka)?;
         // Readers stop after writers, so that every accepted transaction is decided, stored and delivered.
         let upstream = shutdown.child();
         let downstream = Shutdown::new(shutdown.grace());
@@ -263,7 +263,7 @@ impl AllInOne {
 
 /// A log in memory ends with the process: waits until every accepted transaction is decided, stored and delivered. What
 /// a journal holds is processed after the next start.
-async fn drain(kafka: &Kafka, grace: Duration) {
+async fn drain(kafka: &Log, grace: Duration) {
     let Some(log) = kafka.embedded().filter(|log| !log.is_durable()) else {
         return;
     };

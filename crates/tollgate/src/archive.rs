@@ -13,7 +13,7 @@ use anyhow::Context as _;
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use serde_json::{Map, Value, json};
-use tollgate_log::{EmbeddedLog, Kafka, LogRecord, TopicReader};
+use tollgate_log::{EmbeddedLog, Log, LogRecord, TopicReader};
 use tollgate_service::Shutdown;
 
 /// The thread that writes them.
@@ -21,7 +21,7 @@ pub(crate) struct DeadLetterArchive(tokio::task::JoinHandle<anyhow::Result<()>>)
 
 impl DeadLetterArchive {
     /// Appends every dead letter to the file at `path`, one JSON object a line, until the shutdown.
-    pub(crate) fn start(kafka: &Kafka, path: PathBuf, shutdown: Shutdown) -> anyhow::Result<Self> {
+    pub(crate) fn start(kafka: &Log, path: PathBuf, shutdown: Shutdown) -> anyhow::Result<Self> {
         let topics = kafka.topics();
         let reader = kafka.reader(&[
             &topics.transactions_dlq,

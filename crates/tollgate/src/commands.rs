@@ -9,7 +9,7 @@ use anyhow::Context as _;
 use clap::{Args, Parser, Subcommand};
 use data_encoding::HEXLOWER;
 use rand::RngExt as _;
-use tollgate_log::{Kafka, KafkaConfig, Profile, TopicOutcome};
+use tollgate_log::{KafkaConfig, Log, Profile, TopicOutcome};
 use tollgate_service::Shutdown;
 use tollgate_service::cli::{ServiceArgs, print_config};
 use tollgate_service::cloud::Cloud as _;
@@ -318,7 +318,7 @@ pub(crate) async fn topics(args: TopicsArgs) -> anyhow::Result<()> {
     config.replication = args.replication.unwrap_or(config.replication);
     config.retention_hours = args.retention_hours.unwrap_or(config.retention_hours);
     let wanted = i32::from(config.partitions);
-    let kafka = Kafka::open_cluster(config)?;
+    let kafka = Log::open_cluster(config)?;
     for (topic, outcome) in kafka.create_topics().await? {
         match outcome {
             TopicOutcome::Created => println!("{topic}: created with {wanted} partitions"),

@@ -7,7 +7,7 @@ use clap::Args;
 use comfy_table::{Table, presets};
 use serde::Deserialize;
 use tollgate_ingest::{ImportStatus, list_imports};
-use tollgate_log::Kafka;
+use tollgate_log::Log;
 
 use crate::commands::{DATA, kafka_config, say};
 use crate::running::RunningUp;
@@ -73,7 +73,7 @@ async fn read(
         let answer: Answer = serde_json::from_str(&body).with_context(|| url.clone())?;
         return Ok(answer.imports);
     }
-    tokio::task::spawn_blocking(move || list_imports(&Kafka::open_cluster(kafka)?)).await?
+    tokio::task::spawn_blocking(move || list_imports(&Log::open_cluster(kafka)?)).await?
 }
 
 fn table(imports: &[ImportStatus]) -> Table {

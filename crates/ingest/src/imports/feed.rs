@@ -11,7 +11,7 @@ use std::time::Duration;
 use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 use metrics::counter;
 use tollgate_log::{
-    Acks, DeliveryFailure, Kafka, Origin, Producer, ProducerRecord, RejectedRow, SendError,
+    Acks, DeliveryFailure, Log, Origin, Producer, ProducerRecord, RejectedRow, SendError,
 };
 use tollgate_types::TraceContext;
 
@@ -44,7 +44,7 @@ pub(super) enum ImportOutcome {
 /// Writes rows, dead letters and progress to the log. All imports of an instance share it.
 #[derive(Clone)]
 pub(super) struct ImportWriter {
-    kafka: Kafka,
+    kafka: Log,
     producer: Producer,
     max_bytes: usize,
     rate_limit: Option<Arc<DefaultDirectRateLimiter>>,
@@ -52,7 +52,7 @@ pub(super) struct ImportWriter {
 
 impl ImportWriter {
     pub(super) fn new(
-        kafka: Kafka,
+        kafka: Log,
         producer: Producer,
         max_bytes: usize,
         rows_per_second: u32,

@@ -13,7 +13,7 @@ mod worker;
 use std::sync::Arc;
 
 use tokio::sync::oneshot;
-use tollgate_log::Kafka;
+use tollgate_log::Log;
 use tollgate_service::Shutdown;
 use tollgate_service::config::ConfigError;
 use tollgate_service::health::Health;
@@ -41,7 +41,7 @@ impl Imports {
     /// Names the setting at fault.
     pub(crate) fn start(
         config: &IngestConfig,
-        kafka: &Kafka,
+        kafka: &Log,
         health: &Health,
         shutdown: &Shutdown,
     ) -> anyhow::Result<(Self, Ended)> {

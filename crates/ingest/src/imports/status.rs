@@ -6,7 +6,7 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use serde::{Deserialize, Serialize};
-use tollgate_log::Kafka;
+use tollgate_log::Log;
 use tollgate_service::http::Problem;
 
 use super::journal::{Journal, Progress, Request};
@@ -92,7 +92,7 @@ impl ImportStatus {
 ///
 /// # Errors
 /// Where the log cannot be read.
-pub fn list_imports(kafka: &Kafka) -> anyhow::Result<Vec<ImportStatus>> {
+pub fn list_imports(kafka: &Log) -> anyhow::Result<Vec<ImportStatus>> {
     let mut journal = Journal::default();
     kafka
         .reader(&[&kafka.topics().imports])?
@@ -105,13 +105,13 @@ pub fn list_imports(kafka: &Kafka) -> anyhow::Result<Vec<ImportStatus>> {
 }
 
 /// `GET /imports` of the admin port.
-pub(crate) fn admin_routes(kafka: Kafka) -> Router {
+pub(crate) fn admin_routes(kafka: Log) -> Router {
     Router::new()
         .route("/imports", get(imports))
         .with_state(kafka)
 }
 
-async fn imports(State(kafka): State<Kafka>) -> Response {
+async fn imports(State(kafka): State<Log>) -> Response {
     let read = tokio::task::spawn_blocking(move || list_imports(&kafka)).await;
     match read.map_err(anyhow::Error::from).and_then(|read| read) {
         Ok(imports) => axum::Json(serde_json::json!({ "imports": imports })).into_response(),

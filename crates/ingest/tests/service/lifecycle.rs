@@ -4,7 +4,7 @@ use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use rdkafka::mocking::MockCluster;
-use tollgate_log::{Kafka, KafkaConfig};
+use tollgate_log::{KafkaConfig, Log};
 
 use crate::support::{
     Answer, JSON, Scorer, cluster_at, config, eventually, start, start_with, transaction,
@@ -36,7 +36,7 @@ async fn without_a_broker_the_service_is_alive_but_not_ready_and_rejects_request
 #[tokio::test(flavor = "multi_thread")]
 async fn a_missing_topic_is_named_and_the_service_is_ready_once_it_exists() {
     let cluster = MockCluster::new(1).unwrap();
-    let kafka = Kafka::open(KafkaConfig {
+    let kafka = Log::open(KafkaConfig {
         brokers: cluster.bootstrap_servers(),
         topic_prefix: "shop.".to_owned(),
         ..KafkaConfig::default()

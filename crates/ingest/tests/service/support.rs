@@ -9,7 +9,7 @@ use serde_json::Value;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tollgate_ingest::IngestConfig;
-use tollgate_log::{Acks, Kafka, KafkaConfig, LogRecord, ProducerRecord, TopicReader};
+use tollgate_log::{Acks, KafkaConfig, Log, LogRecord, ProducerRecord, TopicReader};
 use tollgate_service::Shutdown;
 use tollgate_service::supervisor::RunningService;
 
@@ -17,31 +17,31 @@ pub(crate) const JSON: &str = "application/json";
 pub(crate) const NDJSON: &str = "application/x-ndjson";
 pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
 
-pub(crate) fn embedded() -> Kafka {
+pub(crate) fn embedded() -> Log {
     let config = KafkaConfig {
         partitions: 3,
         ..KafkaConfig::default()
     };
-    Kafka::open(config).unwrap()
+    Log::open(config).unwrap()
 }
 
 /// A log that the service reaches over its address.
 /// A log that acknowledges what is on disk.
-pub(crate) fn journaled(path: &std::path::Path) -> Kafka {
+pub(crate) fn journaled(path: &std::path::Path) -> Log {
     let config = KafkaConfig {
         partitions: 3,
         journal: path.to_string_lossy().into_owned(),
         ..KafkaConfig::default()
     };
-    Kafka::open(config).unwrap()
+    Log::open(config).unwrap()
 }
 
-pub(crate) fn cluster_at(brokers: &str) -> Kafka {
+pub(crate) fn cluster_at(brokers: &str) -> Log {
     let config = KafkaConfig {
         brokers: brokers.to_owned(),
         ..KafkaConfig::default()
     };
-    Kafka::open(config).unwrap()
+    Log::open(config).unwrap()
 }
 
 pub(crate) fn config() -> IngestConfig {
@@ -53,7 +53,7 @@ pub(crate) fn config() -> IngestConfig {
 }
 
 pub(crate) struct Service {
-    pub(crate) kafka: Kafka,
+    pub(crate) kafka: Log,
     pub(crate) shutdown: Shutdown,
     pub(crate) url: String,
     pub(crate) admin: String,
@@ -62,7 +62,7 @@ pub(crate) struct Service {
 }
 
 /// Starts a service without waiting for its log.
-pub(crate) async fn start_with(kafka: Kafka, config: IngestConfig) -> Service {
+pub(crate) async fn start_with(kafka: Log, config: IngestConfig) -> Service {
     // Before the first measurement, which would be lost otherwise.
     tollgate_service::telemetry::metrics_handle();
     let shutdown = Shutdown::new(Duration::from_secs(10));
@@ -282,7 +282,7 @@ impl Record {
 pub(crate) struct Reader(TopicReader);
 
 impl Reader {
-    pub(crate) fn new(kafka: &Kafka, topic: &str) -> Self {
+    pub(crate) fn new(kafka: &Log, topic: &str) -> Self {
         Self(kafka.reader(&[topic]).unwrap())
     }
 
@@ -310,7 +310,7 @@ pub(crate) struct Scorer {
 impl Scorer {
     /// `decide` gets each record and gives the texts of its replies.
     pub(crate) fn start(
-        kafka: &Kafka,
+        kafka: &Log,
         mut decide: impl FnMut(&Record) -> Vec<String> + Send + 'static,
     ) -> Self {
         let stop = Arc::new(AtomicBool::new(false));

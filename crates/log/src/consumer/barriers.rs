@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use crate::histories::BarrierInterval;
 
-/// See the module.
+/// The last barrier of each partition, and the turn that comes next.
 #[derive(Debug)]
 pub(super) struct Barriers {
     interval: BarrierInterval,
@@ -30,12 +30,12 @@ impl Barriers {
         }
     }
 
-    /// A new assignment, with the offsets at which histories were restored: those need no barrier before they move.
+    /// Begins a new assignment. A history that was restored at one of these offsets needs no barrier before it moves.
     pub(super) fn reset(&mut self, restored: impl Iterator<Item = (i32, i64)>) {
         self.offsets = restored.collect();
     }
 
-    /// The partitions in which a barrier is due, of those that are read up to these positions.
+    /// The partitions in which a barrier is due. `positions` is the offset to be read next in each assigned partition.
     pub(super) fn due(&mut self, now: Instant, positions: &BTreeMap<i32, i64>) -> Vec<i32> {
         let moved: Vec<(i32, i64)> = positions
             .iter()

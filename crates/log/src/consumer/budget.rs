@@ -1,11 +1,11 @@
-//! Back-pressure: what is in flight stays within a budget of records and bytes.
+//! Back-pressure: the records in flight stay within a budget of records and bytes.
 //!
 //! Beyond the budget the loop waits a moment for half of it to be free, then pauses its partitions and goes on polling,
 //! so that the group never considers this member dead.
 
 use crate::in_flight::Usage;
 
-/// See the module.
+/// The budget, and whether the partitions are paused because of it.
 #[derive(Debug)]
 pub(super) struct Budget {
     max: Usage,
@@ -22,12 +22,12 @@ impl Budget {
         }
     }
 
-    /// Whether more may be read.
+    /// True while more may be read.
     pub(super) const fn allows(&self, used: Usage) -> bool {
         used.is_within(self.max)
     }
 
-    /// What must not be exceeded for reading to go on after the budget was used up.
+    /// The usage down to which the workers must come before reading goes on: half of the budget.
     pub(super) const fn low(&self) -> Usage {
         Usage {
             records: self.max.records / 2,

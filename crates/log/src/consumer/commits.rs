@@ -13,14 +13,14 @@ use crate::error::LogError;
 use crate::in_flight::Committable;
 use crate::record::TopicPartition;
 
-/// A commit whose answer has not come.
+/// A commit that has begun and has no answer yet.
 #[derive(Debug)]
 struct Requested {
     offsets: Committable,
     began: SystemTime,
 }
 
-/// What became of a commit.
+/// The end of a commit, with its result.
 #[derive(Debug)]
 pub(super) struct CommitEnd {
     pub(super) offsets: Committable,
@@ -62,7 +62,7 @@ impl Commits {
         })
     }
 
-    /// Whether a commit has begun whose answer was not taken.
+    /// True from the begin of a commit until its end is taken.
     pub(super) const fn is_busy(&self) -> bool {
         self.requested.is_some()
     }
@@ -98,7 +98,7 @@ impl Commits {
         Ok(())
     }
 
-    /// How the commit has ended, if it has.
+    /// Takes the end of the commit, if it has ended.
     pub(super) fn take_end(&mut self) -> Option<CommitEnd> {
         self.requested.as_ref()?;
         let result = match self.answers.try_recv() {
@@ -127,11 +127,12 @@ impl Commits {
 }
 
 impl Drop for Commits {
-    /// Waits for the thread, which holds the client: whoever drops the client last leaves the group.
+    /// Waits for the thread, which holds the client. The last reference that is dropped leaves the group, and that must
+    /// be the one of the feed.
     fn drop(&mut self) {
         drop(self.requests.take());
         if let Some(thread) = self.thread.take() {
-            // If it has panicked, what it did not commit is read again.
+            // After a panic the uncommitted records are read again.
             let _ = thread.join();
         }
     }

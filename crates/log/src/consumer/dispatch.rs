@@ -1,4 +1,4 @@
-//! From the loop to the workers: the batches being filled, one for each worker queue.
+//! Fills the batches of the workers, one for each worker queue, and sends them.
 //!
 //! Invariant: before a batch is sent, every record read so far is entered in the ledgers. Otherwise an offset could be
 //! committed beyond a record that still waits in another batch.
@@ -15,21 +15,21 @@ use crate::error::LogError;
 use crate::in_flight::{InFlight, ReadRecord};
 use crate::record::RawRecord;
 
-/// A batch that is being filled, and when it is due.
+/// A batch that is being filled, and the time at which it is due.
 #[derive(Debug)]
 struct Filling {
     batch: Batch,
     due: Instant,
 }
 
-/// See the module.
+/// The worker queues, and the batch that is being filled for each.
 #[derive(Debug)]
 pub(super) struct Dispatch {
     stage: Stage,
     queues: Vec<mpsc::UnboundedSender<Event>>,
-    /// By queue.
+    /// The batch of each queue, in the order of `queues`.
     filling: Vec<Option<Filling>>,
-    /// Records that the ledgers do not hold yet.
+    /// Records that were read and are not in the ledgers yet.
     read: Vec<ReadRecord>,
     batching: Batching,
     in_flight: Arc<InFlight>,
@@ -84,7 +84,7 @@ impl Dispatch {
         }
     }
 
-    /// Whether no record waits in a batch.
+    /// True if no record waits in a batch.
     pub(super) fn is_empty(&self) -> bool {
         self.filling.iter().all(Option::is_none)
     }
@@ -133,7 +133,7 @@ impl Dispatch {
 
     /// Drops the batches being filled. Their records are read again by the next owner.
     pub(super) fn discard(&mut self) {
-        // Counted first, so that dropping the batches releases what was counted.
+        // Count the records first: dropping the batches releases them from the budget.
         self.in_flight.begin(&mut self.read);
         self.filling.iter_mut().for_each(|slot| *slot = None);
     }
@@ -146,7 +146,7 @@ impl Dispatch {
         }
     }
 
-    /// Ends the queues: the workers get what is in them, and then their end.
+    /// Ends the queues. The workers still receive the events that are in them.
     pub(super) fn close(&mut self) {
         self.discard();
         self.queues.clear();

@@ -1,94 +1,96 @@
 //! The interface between the readers of the log and what implements it: Kafka, the embedded log, or a test's script.
 //!
-//! A feed only reports: which partitions were given or taken away, which record comes next. The consumer loop
-//! decides, and answers with [`Feed::assign`] and [`Feed::unassign`]. Invariant: a feed delivers records of a
-//! partition only between the two, in the order of their offsets.
+//! A feed only reports: the partitions that the group has assigned or revoked, and the next record. The consumer loop
+//! decides, and answers with [`Feed::assign`] and [`Feed::unassign`]. Invariant: a feed delivers records of a partition
+//! only between these two calls, in the order of their offsets.
 
 use std::time::Duration;
 
 use crate::error::LogError;
 use crate::record::{RawRecord, TopicPartition};
 
-/// What a feed reads, and as whom.
+/// The topics that a feed reads, and the group that it reads them for.
 #[derive(Debug, Clone)]
 pub(crate) struct FeedOptions {
-    /// The stage under which the client appears in metrics: its statistics, lag and rebalances. None: nowhere.
+    /// The stage under which the client appears in metrics: its statistics, lag and rebalances. Without a stage the
+    /// client sets no metrics.
     pub(crate) stage: Option<&'static str>,
-    /// The consumer group. Offsets are committed under it; a reader outside a group commits nothing.
+    /// The consumer group under which offsets are committed. A reader outside a group commits nothing.
     pub(crate) group: String,
-    /// Whether partitions are shared with the other members of the group.
+    /// How the feed gets its partitions.
     pub(crate) membership: Membership,
-    /// What happens where the records to go on with were deleted.
+    /// How the feed goes on where the offset that it is to read next was deleted.
     pub(crate) out_of_range: OutOfRange,
-    /// The topics, in the order that [`TopicPartition::topic`] counts.
+    /// The topics. [`TopicPartition::topic`] is an index into this list.
     pub(crate) topics: Vec<String>,
 }
 
-/// What a feed does when the offset that it is to read from is no longer there.
+/// How a feed goes on when the offset that it is to read next is no longer in the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum OutOfRange {
-    /// Reports [`LogError::Refused`]: to go on would be to lose records.
+    /// Report [`LogError::Refused`], because reading on would lose records.
     Fail,
-    /// Goes on with the oldest record that is left.
+    /// Go on with the oldest record that is left.
     Oldest,
-    /// Goes on with the next record that is written.
+    /// Go on with the next record that is written.
     Newest,
 }
 
 /// How a feed gets its partitions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Membership {
-    /// The group shares the partitions out: they come as [`FeedEvent::Assigned`] after [`Feed::subscribe`].
+    /// The group assigns partitions to its members. They arrive as [`FeedEvent::Assigned`] after [`Feed::subscribe`].
     Member,
-    /// No group: whoever reads assigns partitions itself, and nothing is reported of them.
+    /// No group: the reader calls [`Feed::assign`] by itself, and no rebalance is reported.
     Outside,
 }
 
-/// What one poll has brought.
+/// The result of one poll.
 #[derive(Debug)]
 pub(crate) enum Polled<'a> {
     /// The next record of an assigned partition.
     Record(RawRecord<'a>),
-    /// Something else than a record.
+    /// An event that is not a record.
     Event(FeedEvent),
     /// Nothing came within the timeout.
     Nothing,
 }
 
-/// What a feed reports beside records.
+/// The events that a feed reports beside records.
 #[derive(Debug)]
 pub(crate) enum FeedEvent {
-    /// Everything that the partition holds now was delivered. Once for each assignment of the partition.
+    /// Every record that the partition has now was delivered. Reported once for each assignment of the partition.
     EndOfPartition(TopicPartition),
-    /// The group has given these partitions. Nothing of them is read until [`Feed::assign`], which must come once.
+    /// The group has assigned these partitions. The feed reads none of them before [`Feed::assign`], which must be
+    /// called once.
     Assigned(Vec<TopicPartition>),
-    /// The group takes all partitions back; it waits until [`Feed::unassign`]. Commits before that still count.
+    /// The group revokes all partitions, and waits until [`Feed::unassign`]. Commits before that call still count.
     Revoked {
-        /// What was assigned.
+        /// The partitions that were assigned.
         partitions: Vec<TopicPartition>,
-        /// Others may have them already: a commit would be refused.
+        /// True where other members may own the partitions already: a commit would be refused.
         lost: bool,
     },
-    /// [`LogError::Refused`] ends the reading. Everything else was reported already, and passes.
+    /// [`LogError::Refused`] ends the reading. The client has logged every other error already, and recovers from it.
     Error(LogError),
 }
 
-/// Where the reading of a partition begins.
+/// The offset at which the reading of a partition begins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum StartOffset {
-    /// With the oldest record that is there.
+    /// The offset of the oldest record in the log.
     Oldest,
-    /// At this offset.
+    /// This offset.
     At(i64),
 }
 
-/// What a group has committed in a partition.
+/// The offset that a group has committed in a partition.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct CommittedOffset {
     pub(crate) partition: TopicPartition,
-    /// The offset to go on from; none where nothing was ever committed, or that was forgotten.
+    /// The offset to read next. None where the group has never committed, or the broker has deleted the offset.
     pub(crate) offset: Option<i64>,
-    /// The text that was committed beside it; empty where there is none.
+    /// The text that was committed with the offset. Empty where there is none.
     pub(crate) note: String,
 }
 
@@ -96,27 +98,27 @@ pub(crate) struct CommittedOffset {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct CommitOffset {
     pub(crate) partition: TopicPartition,
-    /// The offset to go on from: one after the last record that is done.
+    /// The offset to read next: one after the last record that is completed.
     pub(crate) offset: i64,
-    /// Kept beside it.
+    /// A text that the broker keeps with the offset.
     pub(crate) note: Option<String>,
 }
 
-/// A source of records. Driven by one thread.
+/// A source of records. One thread calls it.
 ///
-/// The calls that return a `Result` ask the log, and may block for as long as one request may take.
+/// A method that returns a `Result` may send a request to the log, and blocks for at most the timeout of a request.
 pub(crate) trait Feed: Send {
-    /// Begins to take part in the group. Not for [`Membership::Outside`].
+    /// Joins the group. Not called for [`Membership::Outside`].
     fn subscribe(&mut self) -> Result<(), LogError>;
 
-    /// Waits for the next thing, at most `timeout`, and passes it to `take`, exactly once. A record is borrowed, so
-    /// that it need not be copied before it is known where to.
+    /// Waits for the next record or event, at most `timeout`, and calls `take` exactly once. A record is borrowed from
+    /// the client, so that the caller copies it once, into the batch of its worker.
     fn poll(&mut self, timeout: Duration, take: &mut dyn FnMut(Polled<'_>));
 
-    /// Reads these partitions from here on, each from its start, and no others. Resumes what was paused.
+    /// Reads these partitions from here on, each from its start, and no others. Paused partitions are resumed.
     fn assign(&mut self, starts: &[(TopicPartition, StartOffset)]) -> Result<(), LogError>;
 
-    /// Reads nothing any more; answers [`FeedEvent::Revoked`], or gives back a [`FeedEvent::Assigned`] that was not taken.
+    /// Stops reading all partitions. This answers [`FeedEvent::Revoked`], or declines a [`FeedEvent::Assigned`].
     fn unassign(&mut self) -> Result<(), LogError>;
 
     /// Delivers no records of any assigned partition until [`Feed::resume`]. Polling goes on.
@@ -125,20 +127,20 @@ pub(crate) trait Feed: Send {
     /// Delivers records again.
     fn resume(&mut self) -> Result<(), LogError>;
 
-    /// How many partitions a topic of this feed has; [`LogError::NoTopic`] where it does not exist.
+    /// The number of partitions of a topic of this feed; [`LogError::NoTopic`] where the topic does not exist.
     fn partition_count(&mut self, topic: usize) -> Result<i32, LogError>;
 
-    /// What the group has committed in these partitions, with the notes beside it.
+    /// The offsets that the group has committed in these partitions, with their notes.
     fn committed(
         &mut self,
         partitions: &[TopicPartition],
     ) -> Result<Vec<CommittedOffset>, LogError>;
 
-    /// The oldest offset and the one after the newest.
+    /// The offset of the oldest record, and the offset after the newest.
     fn watermarks(&mut self, partition: TopicPartition) -> Result<(i64, i64), LogError>;
 
-    /// The first offset whose record is not older than this time, milliseconds since 1970; none where all are older.
-    /// One for each partition, in their order.
+    /// For each partition, in their order: the first offset with a record that is not older than `since_ms`
+    /// (milliseconds since 1970). None where all records are older.
     fn offsets_for_time(
         &mut self,
         partitions: &[TopicPartition],
@@ -151,7 +153,7 @@ pub(crate) trait Feed: Send {
 
 /// Commits offsets of a feed's group.
 pub(crate) trait OffsetCommitter: Send {
-    /// Commits all of these, and waits until the log has them. On an error none counts as committed: a later commit of
-    /// the same or higher offsets makes up for it.
+    /// Commits all of these offsets, and waits until the log has them. After an error none of them counts as committed;
+    /// a later commit of the same or higher offsets replaces this one.
     fn commit(&mut self, offsets: &[CommitOffset]) -> Result<(), LogError>;
 }

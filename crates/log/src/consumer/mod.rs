@@ -1,14 +1,18 @@
-//! Reading as a member of a consumer group: one thread polls, cuts batches and commits; workers do the rest.
+//! Reading as a member of a consumer group: one thread polls, fills batches and commits; workers process the batches.
 //!
 //! See `consumer_loop` for the order of the steps, and `feed` for the interface to the log.
 
+mod assignments;
 mod barriers;
 mod budget;
+mod checkpoints;
 mod commits;
 mod consumer_loop;
 mod dispatch;
 pub(crate) mod feed;
+mod lookup;
 mod partition;
+mod reports;
 mod restore;
 #[cfg(test)]
 mod tests;

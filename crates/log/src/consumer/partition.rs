@@ -2,7 +2,7 @@
 //! complete.
 //!
 //! A partition with a history is first restored from a snapshot, then rebuilt by replaying the log up to the committed
-//! offset, and then live. Pure: what the log reports is passed in.
+//! offset, and then live. Pure: the caller passes in what the log reports.
 
 use std::hash::{BuildHasher, RandomState};
 
@@ -11,12 +11,12 @@ use super::feed::StartOffset;
 use crate::histories::CommitNote;
 use crate::record::TopicPartition;
 
-/// How far a partition's history is.
+/// The state of a partition's history.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum PartitionState {
-    /// Its snapshot is being read; the log is not.
+    /// The snapshot is being read. The log is not read yet.
     Restoring,
-    /// Records before this offset were processed by an earlier owner. They are replayed for the history alone.
+    /// An earlier owner has processed the records before `until`. They are replayed for the history alone.
     Rebuilding {
         /// The committed offset.
         until: i64,
@@ -25,19 +25,19 @@ pub(super) enum PartitionState {
     Live,
 }
 
-/// What the log reports of a partition that was assigned.
+/// The offsets that the log reports of an assigned partition.
 #[derive(Debug, Clone)]
 pub(super) struct FoundPartition {
     pub(super) at: TopicPartition,
     pub(super) committed: Option<i64>,
     pub(super) note: CommitNote,
-    /// The oldest offset inside the time that is replayed.
+    /// The oldest offset inside the lookback.
     pub(super) lookback: Option<i64>,
-    /// The oldest offset and the one after the newest.
+    /// The offset of the oldest record, and the offset after the newest.
     pub(super) watermarks: (i64, i64),
 }
 
-/// From where a partition is read, and where its replayed part ends.
+/// The offset at which a partition is read, and the end of its replayed part.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Start {
     pub(super) at: TopicPartition,
@@ -45,14 +45,14 @@ pub(super) struct Start {
     pub(super) replay_until: Option<i64>,
     /// Identifies the log of this partition; see [`Position::log`](crate::Position::log).
     pub(super) log: u64,
-    /// Where the history stands that was restored from a snapshot, if one was.
+    /// The offset of the snapshot from which the history was restored. None where no snapshot was used.
     pub(super) restored: Option<i64>,
-    /// Whether records that belong to the history were deleted from the log.
+    /// True where records that belong to the history were deleted from the log.
     pub(super) shortened: bool,
 }
 
 impl FoundPartition {
-    /// How the partition starts with the log alone.
+    /// The start of the partition without a snapshot: its history is replayed from the log.
     pub(super) fn start(&self, from: StartingPosition) -> Start {
         let (oldest, end) = self.watermarks;
         let committed = self
@@ -67,20 +67,20 @@ impl FoundPartition {
             at: self.at,
             offset,
             replay_until,
-            // As good as unique.
+            // Random numbers of 64 bits: two logs do not get the same one in practice.
             log: self
                 .note
                 .log
                 .unwrap_or_else(|| RandomState::new().hash_one(self.at)),
             restored: None,
-            // Where older records were deleted, the oldest that is left lies inside the time, and others might have.
+            // Records were deleted, and the oldest one left is inside the lookback: the deleted ones may have been too.
             shortened: oldest > 0 && self.lookback.is_some_and(|lookback| lookback <= oldest),
         }
     }
 }
 
 impl Start {
-    /// How the partition starts with a history that stands at this offset.
+    /// The start of the partition with a history that was restored at `offset`.
     pub(super) fn restored_at(self, offset: i64, committed: i64) -> Self {
         Self {
             offset: StartOffset::At(offset),
@@ -98,20 +98,20 @@ pub(super) struct Partition {
     at: TopicPartition,
     state: PartitionState,
     log: u64,
-    /// Where reading was to begin, until its first record has come.
+    /// The offset at which reading was to begin. None once the first record was read.
     first: Option<i64>,
     /// The offset to be read next.
     next: i64,
 }
 
-/// What a record means for its partition.
+/// The meaning of a record for its partition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) struct Seen {
-    /// It stands before the committed offset.
+    /// True for a record before the committed offset.
     pub(super) replayed: bool,
-    /// It was the last one that is replayed.
+    /// True for the last replayed record: the history is rebuilt.
     pub(super) rebuilt: bool,
-    /// It is the first one, and stands behind this offset, where reading was to begin.
+    /// For the first record of the partition: the offset at which reading was to begin, if that record has a higher one.
     pub(super) gap_after: Option<i64>,
 }
 
@@ -120,12 +120,12 @@ pub(super) struct Seen {
 pub(super) struct Partitions {
     /// In the order of their numbers.
     all: Vec<Partition>,
-    /// Index of the partition of the last record: mostly the next one is of the same.
+    /// Index of the partition of the last record. The next record is mostly of the same partition.
     last: usize,
 }
 
 impl Partitions {
-    /// These are assigned, and wait for their histories.
+    /// Takes over an assignment that waits for its histories.
     pub(super) fn restoring(&mut self, starts: &[Start]) {
         self.begin(starts);
         for partition in &mut self.all {
@@ -133,7 +133,7 @@ impl Partitions {
         }
     }
 
-    /// These are read from here on.
+    /// Takes over an assignment that is read from here on.
     pub(super) fn begin(&mut self, starts: &[Start]) {
         self.last = 0;
         self.all = starts
@@ -157,7 +157,7 @@ impl Partitions {
         self.all.sort_by_key(|partition| partition.at);
     }
 
-    /// None is assigned.
+    /// Removes all partitions.
     pub(super) fn clear(&mut self) {
         self.begin(&[]);
     }
@@ -177,7 +177,7 @@ impl Partitions {
         self.all.iter().find(|partition| partition.at == at)
     }
 
-    /// A record was read. None: its partition is not assigned.
+    /// Notes a record that was read. None where its partition is not assigned.
     pub(super) fn see(&mut self, at: TopicPartition, offset: i64) -> Option<Seen> {
         let partition = self.find(at)?;
         let first = partition.first.take();
@@ -196,7 +196,8 @@ impl Partitions {
         Some(seen)
     }
 
-    /// Everything of this partition was read. Whether that ends its rebuilding: the last offsets may be of no record.
+    /// Notes that a partition was read to its end. Returns true if its rebuilding ends there: the offsets before the
+    /// committed one may have no record.
     pub(super) fn reach_end(&mut self, at: TopicPartition) -> bool {
         let Some(partition) = self.find(at) else {
             return false;
@@ -208,7 +209,7 @@ impl Partitions {
         rebuilding
     }
 
-    /// How far the history of this partition is; none where it is not assigned.
+    /// The state of a partition. None where it is not assigned.
     pub(super) fn state(&self, at: TopicPartition) -> Option<PartitionState> {
         self.get(at).map(|partition| partition.state)
     }
@@ -218,7 +219,7 @@ impl Partitions {
         self.get(at).map(|partition| partition.log)
     }
 
-    /// How many histories are being rebuilt, and how many records are still to be read for them.
+    /// The number of histories that are being rebuilt, and the number of offsets still to be read for them.
     pub(super) fn rebuilding(&self) -> (usize, u64) {
         let remaining = self.all.iter().filter_map(|partition| {
             let PartitionState::Rebuilding { until } = partition.state else {

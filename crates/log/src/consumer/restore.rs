@@ -28,12 +28,12 @@ impl Restore {
         let (done, arrived) = sync_channel(1);
         let restore = move || {
             if let Some(before) = before {
-                // If it has panicked, it has restored nothing.
+                // An earlier restore that has panicked has restored nothing.
                 let _ = before.join();
                 histories.forget();
             }
             let standing = histories.restore(&required);
-            // The receiver is gone where the partitions were taken away meanwhile.
+            // Sending fails where the partitions were revoked meanwhile.
             let _ = done.send(with_histories(starts, &standing, &required));
         };
         let thread = std::thread::Builder::new()
@@ -46,7 +46,10 @@ impl Restore {
         })
     }
 
-    /// From where the partitions start, once their histories are there.
+    /// The starts of the partitions, once their histories are restored. None while the restore runs.
+    ///
+    /// # Errors
+    /// [`LogError::Refused`] where the thread has panicked.
     pub(super) fn take(&self) -> Result<Option<Vec<Start>>, LogError> {
         match self.starts.try_recv() {
             Ok(starts) => Ok(Some(starts)),
@@ -57,7 +60,7 @@ impl Restore {
         }
     }
 
-    /// The thread of a restore that nobody waits for any more.
+    /// Discards the result. Returns the thread, for which the next restore waits.
     pub(super) fn abandon(self) -> JoinHandle<()> {
         self.thread
     }

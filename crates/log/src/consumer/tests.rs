@@ -488,17 +488,19 @@ fn a_commit_that_fails_is_made_up_for_and_counts_only_when_it_succeeds() {
     options.histories = Some((Arc::clone(&histories) as Arc<dyn Histories>, every));
     let mut fixture = Fixture::start(&log, options);
     fixture.turn();
-    log.lock().failing_commits = 1;
+    // Every commit fails until then, however many the loop makes in between.
+    log.lock().failing_commits = usize::MAX;
     fixture.complete_all();
     fixture.turn_until("it fails", |fixture| {
-        fixture.count(|call| matches!(call, Call::Commit(_))) == 1
+        fixture.count(|call| matches!(call, Call::Commit(_))) > 0
     });
     assert_eq!(histories.committed.lock().unwrap().len(), 0);
+    log.lock().failing_commits = 0;
     fixture.turn_until("it is committed", |_| {
         histories.committed.lock().unwrap().len() == 2
     });
     assert_eq!((log.committed(0), log.committed(1)), (1, 1));
-    assert_eq!(fixture.count(|call| matches!(call, Call::Commit(_))), 2);
+    assert!(fixture.count(|call| matches!(call, Call::Commit(_))) > 1);
 }
 
 #[test]

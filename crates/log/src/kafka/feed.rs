@@ -1,170 +1,64 @@
-//! Reading from Kafka: [`Feed`], implemented with the client library.
+//! Reading from Kafka: the client library behind the trait [`Feed`].
 //!
-//! The rebalance callback runs inside a poll and only sends an event; the poll returns it. Invariant: every event is
-//! answered once, by `assign` or `unassign`. The group waits for the answer, and so does leaving the group: a feed that
-//! is dropped answers what is open.
+//! `callbacks` sends the events of a rebalance, and `committer` commits for another thread. Invariant: every event of a
+//! rebalance is answered once, by `assign` or `unassign`. The group waits for the answer, and so does leaving the group:
+//! a feed that is dropped answers an event that is still open.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 
-use rdkafka::client::ClientContext;
-use rdkafka::config::RDKafkaLogLevel;
-use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _, ConsumerContext};
+use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{BorrowedHeaders, Headers as _, Message as _};
-use rdkafka::statistics::Statistics;
-use rdkafka::topic_partition_list::TopicPartitionListElem;
-use rdkafka::types::RDKafkaRespErr;
 use rdkafka::{Offset, TopicPartitionList};
 
-use super::{REQUEST_TIMEOUT, reports, settings, statistics};
+use super::callbacks::{ConsumerCallbacks, index_of, partition_of, unassign};
+use super::committer::KafkaCommitter;
+use super::{REQUEST_TIMEOUT, settings, statistics};
 use crate::config::KafkaConfig;
 use crate::consumer::feed::{
-    CommitOffset, CommittedOffset, Feed, FeedEvent, FeedOptions, Membership, OffsetCommitter,
-    OutOfRange, Polled, StartOffset,
+    CommittedOffset, Feed, FeedEvent, FeedOptions, Membership, OffsetCommitter, OutOfRange, Polled,
+    StartOffset,
 };
 use crate::error::LogError;
 use crate::record::{HeaderList, RawRecord, TopicPartition};
 
-/// Callbacks of the client.
-struct Callbacks {
-    topics: Arc<[String]>,
-    /// The stage in whose metrics the client appears.
-    stage: Option<&'static str>,
-    rebalances: Sender<FeedEvent>,
-    /// The feed is being dropped: nobody is left to answer an event.
-    closing: Arc<AtomicBool>,
-}
+/// The client setting for how long a member may be silent, in milliseconds, before the group expels it.
+const SESSION_TIMEOUT: &str = "session.timeout.ms";
 
-impl Callbacks {
-    fn partitions(&self, list: &TopicPartitionList) -> Vec<TopicPartition> {
-        let elements = list.elements();
-        elements
-            .iter()
-            .filter_map(|element| partition_of(&self.topics, element))
-            .collect()
-    }
-
-    fn lag(&self, topic: usize, partition: i32) -> Option<metrics::Gauge> {
-        let topic = self.topics.get(topic)?;
-        let labels = [
-            ("topic", topic.clone()),
-            ("partition", partition.to_string()),
-        ];
-        Some(metrics::gauge!(
-            "tollgate_log_consumer_lag_records",
-            &labels
-        ))
-    }
-}
-
-impl ClientContext for Callbacks {
-    fn stats(&self, statistics: Statistics) {
-        let Some(stage) = self.stage else { return };
-        statistics::record(stage, "consumer", &statistics);
-        for (index, name) in self.topics.iter().enumerate() {
-            let topic = statistics.topics.get(name);
-            let partitions = topic.into_iter().flat_map(|topic| &topic.partitions);
-            for (partition, of) in
-                partitions.filter(|(partition, of)| **partition >= 0 && of.consumer_lag >= 0)
-            {
-                if let Some(lag) = self.lag(index, *partition) {
-                    lag.set(statistics::float(of.consumer_lag.unsigned_abs()));
-                }
-            }
-        }
-    }
-
-    fn error(&self, error: KafkaError, reason: &str) {
-        reports::client_error(&error, reason);
-    }
-
-    fn log(&self, level: RDKafkaLogLevel, facility: &str, line: &str) {
-        reports::log(level, facility, line);
-    }
-}
-
-impl ConsumerContext for Callbacks {
-    fn rebalance(
-        &self,
-        consumer: &BaseConsumer<Self>,
-        kind: RDKafkaRespErr,
-        list: &mut TopicPartitionList,
-    ) {
-        if let Some(stage) = self.stage {
-            metrics::counter!("tollgate_log_rebalances_total", "stage" => stage).increment(1);
-        }
-        let partitions = self.partitions(list);
-        let assigned = kind == RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS;
-        if !assigned && self.stage.is_some() {
-            // The next owner reports how far behind they are.
-            partitions
-                .iter()
-                .filter_map(|at| self.lag(at.topic, at.partition))
-                .for_each(|lag| lag.set(0.0));
-        }
-        if self.closing.load(Ordering::Acquire) {
-            unassign(consumer);
-            return;
-        }
-        let event = if assigned {
-            FeedEvent::Assigned(partitions)
-        } else {
-            FeedEvent::Revoked {
-                partitions,
-                lost: consumer.assignment_lost(),
-            }
-        };
-        // The receiver is dropped after `closing` is set.
-        let _ = self.rebalances.send(event);
-    }
-}
-
-fn unassign(consumer: &BaseConsumer<Callbacks>) {
-    if let Err(error) = consumer.unassign() {
-        tracing::warn!(%error, "partitions could not be given back");
-    }
-}
-
-/// A partition of one of these topics.
-fn partition_of(topics: &[String], element: &TopicPartitionListElem<'_>) -> Option<TopicPartition> {
-    let topic = index_of(topics, element.topic())?;
-    Some(TopicPartition::new(topic, element.partition()))
-}
-
-fn index_of(topics: &[String], name: &str) -> Option<usize> {
-    topics.iter().position(|topic| topic == name)
-}
-
-/// A consumer.
-pub(crate) struct KafkaFeed {
-    consumer: Arc<BaseConsumer<Callbacks>>,
+/// A feed from one client, which is a member of a group or reads outside of it.
+pub(super) struct KafkaFeed {
+    consumer: Arc<BaseConsumer<ConsumerCallbacks>>,
     brokers: String,
     topics: Arc<[String]>,
     group: String,
+    /// Events that the rebalance callback has sent and no poll has returned yet.
     rebalances: Receiver<FeedEvent>,
-    /// An event was returned by a poll and not answered.
+    /// True from the poll that returns an event of a rebalance until `assign` or `unassign`.
     unanswered: bool,
+    /// Set when the feed is dropped: from then on the callback answers rebalances itself.
     closing: Arc<AtomicBool>,
-    /// Partitions whose end was not reported since they were assigned.
+    /// Assigned partitions that have not reported their end yet.
     open: Vec<TopicPartition>,
-    /// Ends that were found together and are still to be reported.
+    /// Ends that were found together. Each poll reports one of them.
     ends: Vec<TopicPartition>,
 }
 
 impl KafkaFeed {
-    /// `defaults` are client settings that the configured properties override.
-    pub(crate) fn new(
+    /// Makes the client.
+    ///
+    /// # Errors
+    /// [`LogError::Client`] where the client library refuses the settings.
+    pub(super) fn new(
         config: &KafkaConfig,
         brokers: &str,
         options: FeedOptions,
-        defaults: &[(&str, &str)],
     ) -> Result<Self, LogError> {
         let mut client = settings::consumer_config(config, brokers);
         client
-            // A reader outside a group commits nothing, but the client library requires a name.
+            // The client library requires a name even of a reader outside a group, which commits nothing.
             .set("group.id", &options.group)
             .set("enable.auto.commit", "false")
             .set("enable.auto.offset.store", "false")
@@ -180,21 +74,18 @@ impl KafkaFeed {
         if options.stage.is_some() {
             client.set("statistics.interval.ms", statistics::INTERVAL_MS);
         }
-        let mut defaults = defaults.to_vec();
         if options.membership == Membership::Member {
             client.set("partition.assignment.strategy", "range,roundrobin");
-            // A member that was killed is noticed in seconds, and its partitions go to another.
-            defaults.push(("session.timeout.ms", "10000"));
-        }
-        for (name, value) in defaults {
-            if !config.properties.contains_key(name) {
-                client.set(name, value);
+            // The group notices a killed member after 10 s, and assigns its partitions to another. A configured
+            // property overrides this default.
+            if !config.properties.contains_key(SESSION_TIMEOUT) {
+                client.set(SESSION_TIMEOUT, "10000");
             }
         }
         let topics: Arc<[String]> = options.topics.into();
         let (sender, rebalances) = channel();
         let closing = Arc::new(AtomicBool::new(false));
-        let callbacks = Callbacks {
+        let callbacks = ConsumerCallbacks {
             topics: Arc::clone(&topics),
             stage: options.stage,
             rebalances: sender,
@@ -226,6 +117,7 @@ impl KafkaFeed {
         topic.ok_or_else(|| LogError::Refused(format!("no topic has the index {index}")))
     }
 
+    /// A list for the client, with an offset for each partition.
     fn list(
         &self,
         partitions: impl Iterator<Item = (TopicPartition, Offset)>,
@@ -238,14 +130,15 @@ impl KafkaFeed {
         Ok(list)
     }
 
-    /// The event that the callback has sent, if any.
+    /// Takes the oldest event that the callback has sent, if any. The event then waits for its answer.
     fn take_rebalance(&mut self) -> Option<Polled<'static>> {
         let event = self.rebalances.try_recv().ok()?;
         self.unanswered = true;
         Some(Polled::Event(event))
     }
 
-    /// Finds which partitions of this number have ended: the library does not report of which topic one is.
+    /// Finds the partitions of this number that have ended. The library reports the number alone, so where several
+    /// topics are read, positions decide which of them has ended.
     fn note_end(&mut self, partition: i32) {
         let open = self.open.iter().copied();
         let candidates: Vec<TopicPartition> = open.filter(|at| at.partition == partition).collect();
@@ -261,6 +154,7 @@ impl KafkaFeed {
         self.ends.extend(ended);
     }
 
+    /// Compares the position of the client with the end of the partition. Sends requests to the cluster.
     fn is_at_end(&mut self, at: TopicPartition) -> Result<bool, LogError> {
         let (oldest, end) = self.watermarks(at)?;
         let positions = self
@@ -272,11 +166,12 @@ impl KafkaFeed {
         });
         Ok(match position {
             Some(Offset::Offset(position)) => position >= end,
-            // Nothing of it was read.
+            // No record of the partition was read.
             _ => oldest == end,
         })
     }
 
+    /// Classifies an error of a poll by what the caller does about it.
     fn error(&self, error: KafkaError) -> LogError {
         match error.rdkafka_error_code() {
             Some(RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange) => {
@@ -286,7 +181,7 @@ impl KafkaFeed {
                 LogError::NoTopic(self.names())
             }
             _ if matches!(error, KafkaError::MessageConsumptionFatal(_)) => self.refused(&error),
-            // The client recovers by itself: it reconnects and rejoins. It has reported it to its callback too.
+            // The client recovers by itself: it reconnects and rejoins. Its error callback has logged the error.
             _ => LogError::client("cannot read the log")(error),
         }
     }
@@ -337,7 +232,7 @@ impl Feed for KafkaFeed {
                     }));
                 }
                 Some(Err(error)) => error,
-                // The poll returns without a record where it has called the callback.
+                // A poll that has called the rebalance callback returns no record.
                 None => return take(self.take_rebalance().unwrap_or(Polled::Nothing)),
             };
             let KafkaError::PartitionEOF(partition) = error else {
@@ -347,7 +242,7 @@ impl Feed for KafkaFeed {
             if let Some(end) = self.ends.pop() {
                 return take(Polled::Event(FeedEvent::EndOfPartition(end)));
             }
-            // An end that was reported before: other partitions may have records.
+            // The end was reported before. Other partitions may have records, so poll again without waiting.
             timeout = Duration::ZERO;
         }
     }
@@ -480,6 +375,7 @@ impl Feed for KafkaFeed {
 }
 
 impl Drop for KafkaFeed {
+    /// Answers an open event, so that leaving the group does not wait for it.
     fn drop(&mut self) {
         self.closing.store(true, Ordering::Release);
         if self.unanswered || self.rebalances.try_recv().is_ok() {
@@ -488,38 +384,7 @@ impl Drop for KafkaFeed {
     }
 }
 
-struct KafkaCommitter {
-    consumer: Arc<BaseConsumer<Callbacks>>,
-    topics: Arc<[String]>,
-}
-
-impl OffsetCommitter for KafkaCommitter {
-    /// Synchronous: the client library does not report how a commit in the background has ended.
-    fn commit(&mut self, offsets: &[CommitOffset]) -> Result<(), LogError> {
-        let mut list = TopicPartitionList::new();
-        for commit in offsets {
-            let Some(topic) = self.topics.get(commit.partition.topic) else {
-                continue;
-            };
-            let mut element = list.add_partition(topic, commit.partition.partition);
-            element
-                .set_offset(Offset::Offset(commit.offset))
-                .map_err(LogError::client("an offset is out of range"))?;
-            if let Some(note) = &commit.note {
-                element.set_metadata(note);
-            }
-        }
-        self.consumer
-            .commit(&list, CommitMode::Sync)
-            .and_then(|()| {
-                let elements = list.elements();
-                elements.iter().try_for_each(TopicPartitionListElem::error)
-            })
-            .map_err(LogError::client("cannot commit"))
-    }
-}
-
-/// Headers of a record that the client holds.
+/// Headers of a record, borrowed from the client.
 struct KafkaHeaders<'a>(Option<&'a BorrowedHeaders>);
 
 impl HeaderList for KafkaHeaders<'_> {

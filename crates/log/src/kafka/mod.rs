@@ -1,6 +1,8 @@
 //! The log on Kafka. No type of the client library is visible outside this module.
 
 mod admin;
+mod callbacks;
+mod committer;
 mod feed;
 mod producer;
 mod reports;
@@ -19,7 +21,7 @@ use crate::consumer::feed::{Feed, FeedOptions};
 use crate::error::LogError;
 use crate::topics::TopicSpec;
 
-pub(crate) use feed::KafkaFeed;
+use feed::KafkaFeed;
 use reports::Quiet;
 pub(crate) use settings::check_properties;
 
@@ -38,12 +40,13 @@ impl KafkaBackend {
         Self { config, brokers }
     }
 
-    /// Settings of a consumer, for a client of somebody else.
+    /// Settings of a consumer, for a client that another program makes.
     pub(crate) fn consumer_properties(&self) -> Vec<(String, String)> {
         let client = settings::consumer_config(&self.config, &self.brokers);
-        let properties = client.config_map().into_iter();
-        properties
-            .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        // `config_map` masks the values of secrets; `get` does not.
+        let names = client.config_map().into_keys();
+        names
+            .filter_map(|name| Some((name.to_owned(), client.get(name)?.to_owned())))
             .collect()
     }
 }
@@ -54,7 +57,7 @@ impl Backend for KafkaBackend {
     }
 
     fn feed(&self, options: FeedOptions) -> Result<Box<dyn Feed>, LogError> {
-        let feed = KafkaFeed::new(&self.config, &self.brokers, options, &[])?;
+        let feed = KafkaFeed::new(&self.config, &self.brokers, options)?;
         Ok(Box::new(feed))
     }
 

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tollgate_log::{
-    Acks, Batching, ConsumerOptions, Distribution, Event, Kafka, KafkaConfig, ProducerRecord,
+    Acks, Batching, ConsumerOptions, Distribution, Event, KafkaConfig, Log, ProducerRecord,
     StartingPosition,
 };
 use tollgate_service::health::Health;
@@ -22,7 +22,7 @@ const DEADLINE: Duration = Duration::from_secs(30);
 
 /// The pipeline behind the log, with a sink that the test switches on, and events that pass through the test.
 struct Pipeline {
-    kafka: Kafka,
+    kafka: Log,
     from_log: tollgate_log::WorkerQueue,
     to_dispatcher: mpsc::UnboundedSender<Event>,
     shown: Arc<Mutex<HashMap<String, usize>>>,
@@ -36,7 +36,7 @@ struct Pipeline {
 
 impl Pipeline {
     async fn start() -> Self {
-        let kafka = Kafka::open(KafkaConfig::default()).unwrap();
+        let kafka = Log::open(KafkaConfig::default()).unwrap();
         // Longer than the deadline of the test, so that a batch left in flight is noticed.
         let stop = Shutdown::new(Duration::from_secs(600));
         let health = Health::default();

@@ -13,7 +13,7 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
 use tempfile::TempDir;
-use tollgate_log::{Acks, Kafka, KafkaConfig, Producer, ProducerRecord};
+use tollgate_log::{Acks, KafkaConfig, Log, Producer, ProducerRecord};
 use tollgate_notifier::{Cloud, ConsoleOut, NotifierConfig, SinkConfig};
 use tollgate_service::supervisor::RunningService;
 use tollgate_service::{Secret, Shutdown};
@@ -32,7 +32,7 @@ pub(crate) async fn eventually(what: &str, condition: impl AsyncFn() -> bool) {
 
 /// One embedded log, a directory, and whatever notifiers are started on them.
 pub(crate) struct World {
-    pub(crate) kafka: Kafka,
+    pub(crate) kafka: Log,
     pub(crate) directory: TempDir,
     producer: Producer,
 }
@@ -69,7 +69,7 @@ impl Running {
 
 impl World {
     pub(crate) fn new() -> Self {
-        let kafka = Kafka::open(KafkaConfig::default()).unwrap();
+        let kafka = Log::open(KafkaConfig::default()).unwrap();
         let producer = kafka.producer("test").unwrap();
         Self {
             kafka,

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::harness::{Kind, Log, Sample, Service, TestStore, on_each_store, until};
+use crate::harness::{Kind, Sample, Service, TestLog, TestStore, on_each_store, until};
 
 on_each_store!(
     rows_that_the_store_refuses_are_dead_lettered_and_all_others_stored,
@@ -129,7 +129,7 @@ async fn a_store_that_goes_away_is_waited_for_and_nothing_is_dead_lettered(store
 
 async fn a_service_that_starts_before_its_store_becomes_ready_with_it(store: Arc<TestStore>) {
     let outage = store.break_down().await;
-    let service = Service::start_with(&store, Log::open(), |_| {}).await;
+    let service = Service::start_with(&store, TestLog::open(), |_| {}).await;
     service.log.send([Sample::new("u", "t").decision()]).await;
     until("the service reports that the store is down", async || {
         let (status, body) = service.readiness().await;
@@ -173,7 +173,7 @@ async fn a_store_with_somebody_elses_tables_ends_the_service_with_a_word_on_what
     store
         .execute("CREATE TABLE transactions (something_else INTEGER)")
         .await;
-    let service = Service::start_with(&store, Log::open(), |_| {}).await;
+    let service = Service::start_with(&store, TestLog::open(), |_| {}).await;
     let failure = service.failure().await;
     assert!(failure.contains("persistence.database_url"), "{failure}");
     assert!(failure.contains("transactions"), "{failure}");

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use reqwest::Method;
 use tollgate_service::http::{ApiKeyConfig, ApiKeys, Scope};
 
-use crate::harness::{Log, Sample, Service, TestStore, on_each_store, until};
+use crate::harness::{Sample, Service, TestLog, TestStore, on_each_store, until};
 
 on_each_store!(
     the_interface_describes_itself_and_every_error_is_a_problem,
@@ -57,7 +57,7 @@ async fn only_a_key_that_may_read_opens_the_api(store: Arc<TestStore>) {
         hash: ApiKeys::hash_of(name),
         scopes: vec![scope],
     };
-    let service = Service::start_with(&store, Log::open(), |config| {
+    let service = Service::start_with(&store, TestLog::open(), |config| {
         config.api_keys = vec![
             key("reader", Scope::DECISIONS_READ),
             key("writer", Scope::TRANSACTIONS_WRITE),

@@ -7,7 +7,7 @@ use std::collections::HashSet;
 use std::fmt;
 use std::str::FromStr;
 
-use tollgate_log::{Kafka, LogRecord};
+use tollgate_log::{Log, LogRecord};
 use tollgate_types::{Stage, Timestamp, Transaction, headers};
 
 /// Names a letter: `scorer/3@17` is offset 17 of partition 3 of the scorer's dead-letter topic.
@@ -170,7 +170,7 @@ impl Filter {
 
 /// Calls `each` with every open letter that the filter lets through, oldest first in each partition.
 pub(super) fn for_each_open(
-    kafka: &Kafka,
+    kafka: &Log,
     filter: &Filter,
     mut each: impl FnMut(Letter) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {

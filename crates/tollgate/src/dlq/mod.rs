@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use clap::{Args, Subcommand};
-use tollgate_log::{Kafka, Profile};
+use tollgate_log::{Log, Profile};
 use tollgate_types::{Stage, Timestamp};
 
 use letters::{Filter, LetterId};
@@ -58,7 +58,7 @@ struct LogArgs {
 /// The log whose letters a command works on.
 enum Target {
     /// One that this process opens. A data directory stays locked meanwhile.
-    Log(Kafka, Option<DataDirectory>),
+    Log(Log, Option<DataDirectory>),
     /// That of the `tollgate up` which runs in this directory: its own process runs the command.
     Running(PathBuf),
 }
@@ -82,11 +82,11 @@ impl LogArgs {
                 }
                 if Path::new(&config.journal).exists() {
                     let lock = DataDirectory::lock(directory.to_owned())?;
-                    return Ok(Target::Log(Kafka::open(config)?, Some(lock)));
+                    return Ok(Target::Log(Log::open(config)?, Some(lock)));
                 }
             }
         }
-        Ok(Target::Log(Kafka::open_cluster(config)?, None))
+        Ok(Target::Log(Log::open_cluster(config)?, None))
     }
 }
 
@@ -227,7 +227,7 @@ pub(crate) fn run(args: DlqArgs) -> anyhow::Result<()> {
     }
 }
 
-fn execute(args: DlqArgs, kafka: &Kafka, output: Output<'_>) -> anyhow::Result<()> {
+fn execute(args: DlqArgs, kafka: &Log, output: Output<'_>) -> anyhow::Result<()> {
     match args.command {
         DlqCommand::List(args) => {
             let filter = args.filter.filter(Vec::new());
@@ -243,7 +243,7 @@ fn execute(args: DlqArgs, kafka: &Kafka, output: Output<'_>) -> anyhow::Result<(
 
 fn settle(
     args: SettleArgs,
-    kafka: &Kafka,
+    kafka: &Log,
     outcome: Outcome,
     rate: u32,
     output: Output<'_>,

@@ -16,7 +16,7 @@ use clap::Parser as _;
 use serde::{Deserialize, Serialize};
 use tokio::net::UnixListener;
 use tokio::task::{JoinHandle, JoinSet};
-use tollgate_log::Kafka;
+use tollgate_log::Log;
 use tollgate_service::Shutdown;
 
 use super::{Output, execute};
@@ -53,11 +53,7 @@ impl DlqServer {
     ///
     /// # Errors
     /// Where the socket cannot be made.
-    pub(crate) fn start(
-        directory: &Path,
-        kafka: Kafka,
-        shutdown: Shutdown,
-    ) -> anyhow::Result<Self> {
+    pub(crate) fn start(directory: &Path, kafka: Log, shutdown: Shutdown) -> anyhow::Result<Self> {
         let path = directory.join(SOCKET);
         let cannot = || format!("cannot listen on {}", path.display());
         // The directory is locked: a socket that is there was left behind by a process that was killed.
@@ -82,7 +78,7 @@ impl DlqServer {
     }
 }
 
-async fn serve(listener: UnixListener, kafka: Kafka, shutdown: Shutdown) {
+async fn serve(listener: UnixListener, kafka: Log, shutdown: Shutdown) {
     let mut commands = JoinSet::new();
     loop {
         let accepted = tokio::select! {
@@ -105,7 +101,7 @@ async fn serve(listener: UnixListener, kafka: Kafka, shutdown: Shutdown) {
     while commands.join_next().await.is_some() {}
 }
 
-fn answer(stream: UnixStream, kafka: &Kafka) {
+fn answer(stream: UnixStream, kafka: &Log) {
     let mut frames = Frames(stream);
     let end = match run_request(&mut frames, kafka) {
         Ok(()) => frames.send(DONE, &[]),
@@ -116,7 +112,7 @@ fn answer(stream: UnixStream, kafka: &Kafka) {
     }
 }
 
-fn run_request(frames: &mut Frames, kafka: &Kafka) -> anyhow::Result<()> {
+fn run_request(frames: &mut Frames, kafka: &Log) -> anyhow::Result<()> {
     let stream = &frames.0;
     stream.set_nonblocking(false)?;
     stream.set_read_timeout(Some(TIMEOUT))?;

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use indicatif::ProgressBar;
-use tollgate_log::{Acks, Kafka, Producer, ProducerRecord};
+use tollgate_log::{Acks, Log, Producer, ProducerRecord};
 use tollgate_types::headers;
 
 use super::Output;
@@ -34,7 +34,7 @@ impl Outcome {
 
 /// `tollgate dlq redrive` and `tollgate dlq drop`
 pub(super) fn run(
-    kafka: &Kafka,
+    kafka: &Log,
     filter: &Filter,
     outcome: Outcome,
     rate: u32,
@@ -87,7 +87,7 @@ pub(super) fn run(
 }
 
 struct Settler<'k> {
-    kafka: &'k Kafka,
+    kafka: &'k Log,
     producer: Producer,
     outcome: Outcome,
     rate: u32,

@@ -5,14 +5,14 @@ use std::io::Write;
 use anyhow::Context as _;
 use comfy_table::{Table, presets};
 use serde_json::json;
-use tollgate_log::Kafka;
+use tollgate_log::Log;
 
 use super::letters::{Filter, Letter, LetterId, for_each_open};
 use crate::archive::text_or_base64;
 
 /// `tollgate dlq list`
 pub(super) fn list(
-    kafka: &Kafka,
+    kafka: &Log,
     filter: &Filter,
     json: bool,
     limit: usize,
@@ -89,12 +89,7 @@ fn summary(letter: &Letter) -> serde_json::Value {
 }
 
 /// `tollgate dlq show`
-pub(super) fn one(
-    kafka: &Kafka,
-    id: LetterId,
-    raw: bool,
-    out: &mut dyn Write,
-) -> anyhow::Result<()> {
+pub(super) fn one(kafka: &Log, id: LetterId, raw: bool, out: &mut dyn Write) -> anyhow::Result<()> {
     let filter = Filter {
         ids: vec![id],
         ..Filter::default()

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tollgate_log::{Acks, Kafka, KafkaConfig, Producer, ProducerRecord};
+use tollgate_log::{Acks, KafkaConfig, Log, Producer, ProducerRecord};
 use tollgate_types::Transaction;
 
 use super::Target;
@@ -24,7 +24,7 @@ impl KafkaTarget {
             topic_prefix: prefix.to_owned(),
             ..KafkaConfig::default()
         };
-        let kafka = Kafka::open_cluster(config)?;
+        let kafka = Log::open_cluster(config)?;
         let topic = kafka.topics().transactions.clone();
         let asked = kafka.clone();
         let counts = tokio::task::spawn_blocking(move || {

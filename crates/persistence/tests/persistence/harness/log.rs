@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use tollgate_log::{Acks, Kafka, KafkaConfig, LogRecord, Producer, ProducerRecord};
+use tollgate_log::{Acks, KafkaConfig, Log, LogRecord, Producer, ProducerRecord};
 
 use super::{DEADLINE, until};
 
@@ -14,14 +14,14 @@ struct Keyed {
 
 /// A log, which outlives the services that read it.
 #[derive(Clone)]
-pub(crate) struct Log {
-    pub(crate) kafka: Kafka,
+pub(crate) struct TestLog {
+    pub(crate) kafka: Log,
     producer: Producer,
 }
 
-impl Log {
+impl TestLog {
     pub(crate) fn open() -> Self {
-        let kafka = Kafka::open(KafkaConfig {
+        let kafka = Log::open(KafkaConfig {
             partitions: 3,
             ..KafkaConfig::default()
         })

@@ -12,7 +12,7 @@ use tollgate_persistence::{PersistenceConfig, start};
 use tollgate_service::Shutdown;
 use tollgate_service::supervisor::RunningService;
 
-pub(crate) use log::Log;
+pub(crate) use log::TestLog;
 pub(crate) use sample::Sample;
 pub(crate) use store::{Kind, TestStore};
 
@@ -55,7 +55,7 @@ pub(crate) async fn run<F: Future<Output = ()> + 'static>(
 
 /// A running service.
 pub(crate) struct Service {
-    pub(crate) log: Log,
+    pub(crate) log: TestLog,
     shutdown: Shutdown,
     persistence: RunningService,
     http: reqwest::Client,
@@ -64,7 +64,7 @@ pub(crate) struct Service {
 impl Service {
     /// Starts one that is ready.
     pub(crate) async fn start(store: &TestStore) -> Self {
-        let service = Self::start_with(store, Log::open(), |_| {}).await;
+        let service = Self::start_with(store, TestLog::open(), |_| {}).await;
         service.persistence.ready().await;
         service
     }
@@ -72,7 +72,7 @@ impl Service {
     /// Starts one, ready or not.
     pub(crate) async fn start_with(
         store: &TestStore,
-        log: Log,
+        log: TestLog,
         change: impl FnOnce(&mut PersistenceConfig),
     ) -> Self {
         let mut config = PersistenceConfig {
@@ -170,7 +170,7 @@ impl Service {
     }
 
     /// Stops it as SIGTERM would.
-    pub(crate) async fn stop(self) -> Log {
+    pub(crate) async fn stop(self) -> TestLog {
         self.shutdown.begin();
         tokio::time::timeout(DEADLINE, self.persistence.join())
             .await
