@@ -20,18 +20,60 @@ use crate::sinks::ConsoleOut;
 
 const DEADLINE: Duration = Duration::from_secs(30);
 
+/// How often each transaction was seen.
+type Counts = Arc<Mutex<HashMap<String, usize>>>;
+
 /// The pipeline behind the log, with a sink that the test switches on, and events that pass through the test.
 struct Pipeline {
     kafka: Log,
     from_log: tollgate_log::WorkerQueue,
     to_dispatcher: mpsc::UnboundedSender<Event>,
-    shown: Arc<Mutex<HashMap<String, usize>>>,
-    attempts: Arc<Mutex<HashMap<String, usize>>>,
+    shown: Counts,
+    attempts: Counts,
     up: Arc<AtomicBool>,
     consumer: tollgate_log::ConsumerHandle,
     stop: Shutdown,
     tasks: JoinSet<anyhow::Result<()>>,
     _directory: tempfile::TempDir,
+}
+
+fn options() -> ConsumerOptions {
+    ConsumerOptions {
+        stage: Stage::Notifier,
+        topics: Vec::new(),
+        start: StartingPosition::TrimHorizon,
+        distribution: Distribution::ByPartition(1),
+        batching: Batching {
+            max_records: 1,
+            max_bytes: 1 << 20,
+            max_wait: Duration::ZERO,
+        },
+        budget_records: 100,
+        budget_bytes: 1 << 20,
+        commit_interval: Duration::from_secs(1),
+        replay: None,
+        histories: None,
+    }
+}
+
+/// A console that counts what it is given, and fails until it is up.
+fn console(shown: &Counts, attempts: &Counts, up: &Arc<AtomicBool>) -> ConsoleOut {
+    let (see, count, is_up) = (Arc::clone(shown), Arc::clone(attempts), Arc::clone(up));
+    ConsoleOut::new(move |alert| {
+        *count
+            .lock()
+            .unwrap()
+            .entry(alert.key.transaction_id.clone())
+            .or_default() += 1;
+        if !is_up.load(Ordering::Relaxed) {
+            return Err(io::Error::other("down"));
+        }
+        *see.lock()
+            .unwrap()
+            .entry(alert.key.transaction_id.clone())
+            .or_default() += 1;
+        Ok(())
+    })
 }
 
 impl Pipeline {
@@ -40,23 +82,7 @@ impl Pipeline {
         // Longer than the deadline of the test, so that a batch left in flight is noticed.
         let stop = Shutdown::new(Duration::from_secs(600));
         let health = Health::default();
-        let options = ConsumerOptions {
-            stage: Stage::Notifier,
-            topics: Vec::new(),
-            start: StartingPosition::TrimHorizon,
-            distribution: Distribution::ByPartition(1),
-            batching: Batching {
-                max_records: 1,
-                max_bytes: 1 << 20,
-                max_wait: Duration::ZERO,
-            },
-            budget_records: 100,
-            budget_bytes: 1 << 20,
-            commit_interval: Duration::from_secs(1),
-            replay: None,
-            histories: None,
-        };
-        let (consumer, mut queues_of_log) = kafka.consume(options, &health, &stop).unwrap();
+        let (consumer, mut queues_of_log) = kafka.consume(options(), &health, &stop).unwrap();
         let directory = tempfile::tempdir().unwrap();
         let url = format!(
             "sqlite://{}",
@@ -73,26 +99,11 @@ impl Pipeline {
             LetterWriter::new(kafka.clone(), kafka.producer("test").unwrap(), stop.clone());
 
         let (shown, attempts, up) = (
-            Arc::<Mutex<HashMap<String, usize>>>::default(),
-            Arc::<Mutex<HashMap<String, usize>>>::default(),
+            Counts::default(),
+            Counts::default(),
             Arc::<AtomicBool>::default(),
         );
-        let (see, count, is_up) = (Arc::clone(&shown), Arc::clone(&attempts), Arc::clone(&up));
-        let console = ConsoleOut::new(move |alert| {
-            *count
-                .lock()
-                .unwrap()
-                .entry(alert.key.transaction_id.clone())
-                .or_default() += 1;
-            if !is_up.load(Ordering::Relaxed) {
-                return Err(io::Error::other("down"));
-            }
-            *see.lock()
-                .unwrap()
-                .entry(alert.key.transaction_id.clone())
-                .or_default() += 1;
-            Ok(())
-        });
+        let console = console(&shown, &attempts, &up);
         let mut config = crate::NotifierConfig::default();
         config.retry.base_ms = 10;
         config.retry.cap_ms = 20;
