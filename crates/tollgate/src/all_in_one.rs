@@ -1,7 +1,7 @@
 //! The four services in one process. They share nothing but topics.
 
 use std::fmt::Write as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -23,6 +23,9 @@ use crate::running::{AdminUrls, DataDirectory, RunningUp, local_url};
 
 /// The journal of the embedded log in the data directory of `up`.
 pub(crate) const JOURNAL: &str = "journal.db";
+
+/// The store in the data directory of `up`.
+const STORE: &str = "tollgate.db";
 
 /// Every section.
 #[derive(Debug, Clone, Serialize)]
@@ -48,7 +51,7 @@ impl Configs {
         for (setting, text) in [
             (
                 "persistence.database_url",
-                format!("sqlite://{directory}/tollgate.db"),
+                format!("sqlite://{directory}/{STORE}"),
             ),
             (
                 "notifier.delivery_log_url",
@@ -87,6 +90,25 @@ impl Configs {
     }
 }
 
+/// A store without its journal has decisions of which the scorer knows nothing.
+fn warn_without_journal(config: &KafkaConfig, store: &Path) {
+    let is_absent = |path: &Path| std::fs::metadata(path).map_or(true, |found| found.len() == 0);
+    let journal = Path::new(&config.journal);
+    if config.profile() == Profile::Embedded
+        && !config.journal.is_empty()
+        && is_absent(journal)
+        && !is_absent(store)
+    {
+        tracing::warn!(
+            journal = config.journal,
+            store = %store.display(),
+            "the journal is missing beside a store: histories begin empty, transactions that were decided before are not \
+             recognised as duplicates, and what was accepted and not decided is lost. Stop, and put the journal back if you \
+             have it"
+        );
+    }
+}
+
 /// The running services.
 pub(crate) struct AllInOne {
     pub(crate) ingest: RunningService,
@@ -107,6 +129,7 @@ impl AllInOne {
     pub(crate) async fn start(configs: Configs, shutdown: &Shutdown) -> anyhow::Result<Self> {
         let directory = DataDirectory::lock(configs.directory)?;
         let embedded = configs.kafka.profile() == Profile::Embedded;
+        warn_without_journal(&configs.kafka, &directory.join(STORE));
         let kafka = Log::open(configs.kafka)?;
         // Readers stop after writers, so that every accepted transaction is decided, stored and delivered.
         let upstream = shutdown.child();

@@ -10,7 +10,7 @@ use tollgate_ingest::{ImportStatus, list_imports};
 use tollgate_log::Log;
 
 use crate::commands::{DATA, kafka_config, say};
-use crate::running::RunningUp;
+use crate::running::{RunningUp, no_log_here};
 
 /// Every object that an event named: whether it is read, how many of its rows were accepted and rejected, why it
 /// failed. Rejected rows are dead letters: `tollgate dlq list`. Without brokers in the settings, those of the
@@ -61,9 +61,9 @@ async fn read(
     brokers: Option<String>,
 ) -> anyhow::Result<Vec<ImportStatus>> {
     let kafka = kafka_config(config, brokers)?;
-    if kafka.brokers.is_empty()
-        && let Some(up) = RunningUp::find(Path::new(DATA))?
-    {
+    if kafka.brokers.is_empty() {
+        let directory = Path::new(DATA);
+        let up = RunningUp::find(directory)?.ok_or_else(|| no_log_here(directory))?;
         let url = format!("{}/imports", up.admin.ingest);
         let client = reqwest::Client::builder().no_proxy().build()?;
         let answer = client.get(&url).send().await.with_context(|| url.clone())?;

@@ -85,6 +85,15 @@ impl RunningUp {
     }
 }
 
+/// Neither settings nor this directory name a log.
+pub(crate) fn no_log_here(directory: &Path) -> anyhow::Error {
+    anyhow::anyhow!(
+        "no `tollgate up` runs in this directory ({} is not in use) and kafka.brokers is not set: run the command where \
+         `up` runs, or set TOLLGATE_KAFKA__BROKERS=host:port,…",
+        directory.display()
+    )
+}
+
 /// The URL at which a listener is reached from this machine.
 pub(crate) fn local_url(listener: SocketAddr) -> String {
     let ip = match listener.ip() {

@@ -465,6 +465,49 @@ fn the_journal_keeps_what_is_looked_back_on_and_deletes_the_rest() {
     assert_eq!(texts, [(20, "20".to_owned())]);
 }
 
+/// Changes the journal behind the back of the log.
+fn tamper(directory: &Directory, statement: &'static str) {
+    use sqlx::Connection as _;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .build()
+        .unwrap();
+    runtime.block_on(async {
+        let url = format!("sqlite://{}", directory.journal().display());
+        let mut connection = sqlx::SqliteConnection::connect(&url).await.unwrap();
+        let result = sqlx::query(statement).execute(&mut connection).await;
+        assert!(result.unwrap().rows_affected() > 0);
+        connection.close().await.unwrap();
+    });
+}
+
+#[test]
+fn a_damaged_batch_ends_the_reader_and_is_never_taken_for_fewer_or_other_records() {
+    for statement in [
+        // One changed byte, half of the records, another offset.
+        "UPDATE batches SET records = CAST(replace(records, CAST('one' AS BLOB), CAST('ONE' AS BLOB)) AS BLOB)",
+        "UPDATE batches SET records = substr(records, 1, length(records) / 2)",
+        "UPDATE batches SET next = next + 1",
+    ] {
+        let directory = Directory::new();
+        let log = directory.open();
+        let acknowledged = Arc::default();
+        append(&log, "imports", 0, "one", &acknowledged).unwrap();
+        append(&log, "imports", 0, "two", &acknowledged).unwrap();
+        assert!(log.flush(DEADLINE));
+        drop(log);
+        until("the journal is closed", || {
+            !directory.journal().with_extension("db-wal").exists()
+        });
+        tamper(&directory, statement);
+        let log = directory.open();
+        let mut cursor = log.cursor();
+        cursor.assign([(log.topic("imports").unwrap(), 0, 0)]);
+        let error = cursor.next(DEADLINE).unwrap_err().to_string();
+        assert!(error.contains("is damaged"), "{statement}: {error}");
+    }
+}
+
 #[test]
 fn a_journal_of_another_number_of_partitions_is_refused_with_what_to_do() {
     let directory = Directory::new();

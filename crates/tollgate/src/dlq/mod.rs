@@ -20,7 +20,7 @@ pub(crate) use remote::DlqServer;
 
 use crate::all_in_one::JOURNAL;
 use crate::commands::{DATA, kafka_config};
-use crate::running::{DataDirectory, RunningUp};
+use crate::running::{DataDirectory, RunningUp, no_log_here};
 
 /// Letters stay on their topics until their retention ends; one that was redriven or dropped is marked there as
 /// settled, and not shown any more.
@@ -84,6 +84,7 @@ impl LogArgs {
                     let lock = DataDirectory::lock(directory.to_owned())?;
                     return Ok(Target::Log(Log::open(config)?, Some(lock)));
                 }
+                return Err(no_log_here(directory));
             }
         }
         Ok(Target::Log(Log::open_cluster(config)?, None))

@@ -13,8 +13,8 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 
-use store::Store;
 pub(super) use store::{CommittedOffset, Expired, Extent, Place};
+use store::{Store, StoredBatch};
 pub(super) use writer::now_ms;
 use writer::{Queue, Writer};
 
@@ -261,8 +261,12 @@ fn read_records(
         .read(place, from, until)
         .map_err(|error| ReadError(error.to_string()))?;
     rows.into_iter()
-        .map(|(base, appended_ms, run)| {
-            let records = StoredRecord::of_run(run, appended_ms).ok_or_else(|| {
+        .map(|batch| {
+            let base = batch.base;
+            let intact = Some(batch).filter(StoredBatch::is_intact);
+            let records =
+                intact.and_then(|batch| StoredRecord::of_run(batch.records, batch.appended_ms));
+            let records = records.ok_or_else(|| {
                 let Place { topic, partition } = place;
                 ReadError(format!(
                     "the batch of topic {topic}, partition {partition}, offset {base} is damaged"

@@ -14,7 +14,9 @@ CREATE TABLE batches (
     next        INTEGER NOT NULL,
     -- Milliseconds since 1970, never less than those of the row before.
     appended_at INTEGER NOT NULL,
-    records     BLOB    NOT NULL
+    records     BLOB    NOT NULL,
+    -- CRC-32 of base, next and records.
+    checksum    INTEGER NOT NULL
 ) STRICT;
 
 CREATE UNIQUE INDEX batches_by_offset ON batches (topic, partition, base, appended_at);

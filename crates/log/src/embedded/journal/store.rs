@@ -23,7 +23,7 @@ const CHECKPOINT_PAGES: &str = "4000";
 const READ_BYTES: usize = 1024 * 1024;
 
 const APPEND: &str = "
-    INSERT INTO batches (topic, partition, base, next, appended_at, records) VALUES (?1, ?2, ?3, ?4, ?5, ?6)
+    INSERT INTO batches (topic, partition, base, next, appended_at, records, checksum) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)
         ON CONFLICT DO NOTHING";
 /// A lower offset than the committed one changes nothing.
 const COMMIT: &str = "
@@ -32,7 +32,7 @@ const COMMIT: &str = "
      WHERE excluded.next >= offsets.next";
 /// From the row that holds the offset on.
 const READ: &str = "
-    SELECT base, appended_at, records FROM batches
+    SELECT base, next, appended_at, records, checksum FROM batches
      WHERE topic = ?1 AND partition = ?2
        AND base >= coalesce((SELECT max(base) FROM batches WHERE topic = ?1 AND partition = ?2 AND base <= ?3), ?3)
        AND base < ?4
@@ -70,6 +70,47 @@ pub(super) struct Batch {
     /// Milliseconds since 1970.
     pub(super) appended_ms: i64,
     pub(super) records: Run,
+}
+
+/// The columns of [`READ`].
+type StoredRow = (i64, i64, i64, Vec<u8>, i64);
+
+/// A row as it is read.
+#[derive(Debug)]
+pub(super) struct StoredBatch {
+    pub(super) base: i64,
+    pub(super) next: i64,
+    pub(super) appended_ms: i64,
+    pub(super) records: Vec<u8>,
+    checksum: i64,
+}
+
+impl From<StoredRow> for StoredBatch {
+    fn from((base, next, appended_ms, records, checksum): StoredRow) -> Self {
+        Self {
+            base,
+            next,
+            appended_ms,
+            records,
+            checksum,
+        }
+    }
+}
+
+impl StoredBatch {
+    /// Whether the row is as it was written. SQLite itself has no checksums.
+    pub(super) fn is_intact(&self) -> bool {
+        checksum(self.base, self.next, &self.records) == self.checksum
+    }
+}
+
+/// CRC-32 of the offsets and the records.
+fn checksum(base: i64, next: i64, records: &[u8]) -> i64 {
+    let mut hasher = crc32fast::Hasher::new();
+    hasher.update(&base.to_le_bytes());
+    hasher.update(&next.to_le_bytes());
+    hasher.update(records);
+    i64::from(hasher.finalize())
 }
 
 /// How far a consumer group has come in a partition.
@@ -233,6 +274,7 @@ impl Store {
                     .bind(batch.next)
                     .bind(batch.appended_ms)
                     .bind(batch.records.bytes())
+                    .bind(checksum(batch.base, batch.next, batch.records.bytes()))
                     .execute(&mut *transaction)
                     .await?;
             }
@@ -250,17 +292,16 @@ impl Store {
         })
     }
 
-    /// The rows from the one on that holds `from`, up to the offset `until`, and no more than about [`READ_BYTES`]:
-    /// for each its first offset, the time at which it was appended, and its records.
+    /// The rows from the one on that holds `from`, up to the offset `until`, and no more than about [`READ_BYTES`].
     pub(super) fn read(
         &mut self,
         place: Place,
         from: i64,
         until: i64,
-    ) -> Result<Vec<(i64, i64, Vec<u8>)>, sqlx::Error> {
+    ) -> Result<Vec<StoredBatch>, sqlx::Error> {
         use futures_util::TryStreamExt as _;
         self.with(async |connection| {
-            let mut rows = sqlx::query_as::<_, (i64, i64, Vec<u8>)>(READ)
+            let mut rows = sqlx::query_as::<_, StoredRow>(READ)
                 .bind(place.topic)
                 .bind(place.partition)
                 .bind(from)
@@ -270,8 +311,9 @@ impl Store {
             while bytes < READ_BYTES
                 && let Some(row) = rows.try_next().await?
             {
-                bytes += row.2.len();
-                read.push(row);
+                let batch = StoredBatch::from(row);
+                bytes += batch.records.len();
+                read.push(batch);
             }
             Ok(read)
         })
