@@ -299,7 +299,7 @@ fn without_secrets<S: Serializer>(
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
 
     #[test]
@@ -332,7 +332,8 @@ mod tests {
         assert!(message.contains("fetch.wait.maxi.ms"), "{message}");
     }
 
-    fn oci_streaming(change: impl FnOnce(&mut KafkaConfig)) -> KafkaConfig {
+    /// Valid settings of the profile, with a change.
+    pub(crate) fn oci_streaming(change: impl FnOnce(&mut KafkaConfig)) -> KafkaConfig {
         let mut config = KafkaConfig {
             profile: Some(Profile::OciStreaming),
             brokers: "cell-1.streaming.eu-frankfurt-1.oci.oraclecloud.com:9092".into(),

@@ -73,27 +73,8 @@ pub(crate) fn check_properties(config: &KafkaConfig) -> Result<(), String> {
 
 #[cfg(test)]
 mod tests {
-    use tollgate_service::Secret;
-
     use super::*;
-    use crate::OciStreamingConfig;
-
-    fn oci_streaming(change: impl FnOnce(&mut KafkaConfig)) -> KafkaConfig {
-        let mut config = KafkaConfig {
-            profile: Some(Profile::OciStreaming),
-            brokers: "cell-1.streaming.eu-frankfurt-1.oci.oraclecloud.com:9092".into(),
-            oci: OciStreamingConfig {
-                tenancy: "acme".into(),
-                user: "payments".into(),
-                stream_pool: "ocid1.streampool.oc1..x".into(),
-                auth_token: Secret::new("token"),
-                ..OciStreamingConfig::default()
-            },
-            ..KafkaConfig::default()
-        };
-        change(&mut config);
-        config
-    }
+    use crate::config::tests::oci_streaming;
 
     #[test]
     fn the_user_name_of_oci_streaming_has_three_parts_or_with_a_domain_four() {
