@@ -59,6 +59,8 @@ impl Verdict {
             ruleset_version: Cow::Borrowed(ruleset_version),
             late: self.late,
             duplicate: self.duplicate,
+            conflict: false,
+            tenant: None,
             traceparent: traceparent
                 .as_ref()
                 .and_then(|text| std::str::from_utf8(text).ok())

@@ -164,6 +164,8 @@ impl StoredDecision {
             late: self.late,
             // A row is the first decision on its transaction; later ones are the duplicates.
             duplicate: false,
+            conflict: false,
+            tenant: None,
             // The trace of the scoring ended long ago.
             traceparent: None,
             transaction: &self.body,

@@ -83,12 +83,23 @@ pub struct Decision<'a> {
     /// The transaction had been decided on before; this is that decision again.
     #[serde(default)]
     pub duplicate: bool,
+    /// The transaction id had been used for another amount; this is the decision on the second payment.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub conflict: bool,
+    /// Namespace of the user; absent for the default tenant.
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    pub tenant: Option<Cow<'a, str>>,
     /// W3C trace context of the scoring, for a reader whose log drops headers.
     #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
     pub traceparent: Option<Cow<'a, str>>,
     /// The transaction as its producer wrote it.
     #[serde(borrow)]
     pub transaction: &'a RawValue,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+const fn is_false(value: &bool) -> bool {
+    !*value
 }
 
 impl<'a> Decision<'a> {

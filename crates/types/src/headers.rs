@@ -6,6 +6,14 @@ pub const TRACEPARENT: &str = "traceparent";
 pub const TRACESTATE: &str = "tracestate";
 /// Partition of the topic `replies` on which the sender waits for the decision, as decimal digits.
 pub const REPLY_TO: &str = "reply-to";
+/// The record is backfill: it builds history and is decided on, without an alert or a reply.
+pub const BACKFILL: &str = "tollgate-backfill";
+/// Tenant of the transaction's user; absent for the default tenant.
+pub const TENANT: &str = "tollgate-tenant";
+/// Identity of the API key that sent the transaction, as a fingerprint; absent where no keys are configured.
+pub const SENDER: &str = "tollgate-sender";
+/// Keyed hash over what a service wrote, checked by the service that reads it.
+pub const MAC: &str = "tollgate-mac";
 /// `partition@offset` of a record before it was forwarded to its user's partition.
 pub const ROUTED_FROM: &str = "routed-from";
 

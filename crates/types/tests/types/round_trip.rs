@@ -192,6 +192,8 @@ proptest! {
         version in id(),
         late: bool,
         duplicate: bool,
+        conflict: bool,
+        tenant in prop::option::of("[a-z0-9-]{1,32}"),
         trace in prop::option::of(trace()),
     ) {
         let text = spaced(&new.to_json(), seed);
@@ -212,6 +214,8 @@ proptest! {
             ruleset_version: Cow::Borrowed(&version),
             late,
             duplicate,
+            conflict,
+            tenant: tenant.clone().map(Cow::Owned),
             traceparent: trace.map(|trace| trace.to_string().into()),
             transaction: &raw,
         };
@@ -229,7 +233,8 @@ proptest! {
         prop_assert_eq!(&read.contributions, &contributions);
         prop_assert_eq!(contributions.indicators().iter().count(), contributions.iter().count());
         prop_assert_eq!(&read.ruleset_version, &decision.ruleset_version);
-        prop_assert_eq!((read.late, read.duplicate), (late, duplicate));
+        prop_assert_eq!((read.late, read.duplicate, read.conflict), (late, duplicate, conflict));
+        prop_assert_eq!(read.tenant.as_deref(), tenant.as_deref());
         prop_assert_eq!(read.transaction.get(), raw.get());
         let mut again = Vec::new();
         read.write_to(&mut again);
