@@ -75,6 +75,37 @@ pub(crate) struct Location {
     longitude: f64,
 }
 
+/// What a caller that waits gets for an accepted transaction.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(untagged)]
+#[expect(dead_code, reason = "only its schema is used")]
+pub(crate) enum Reply {
+    /// The decision.
+    Decision(Decision),
+    /// There is no decision.
+    Error(ReplyError),
+}
+
+/// Why an accepted transaction has no decision. It is not approved: send it again with the same id, or hold the payment.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct ReplyError {
+    #[schema(example = "tx-1")]
+    transaction_id: String,
+    #[schema(example = "user-1")]
+    user_id: String,
+    /// Always `error`.
+    #[schema(example = "error")]
+    status: String,
+    /// Class of the failure. The set is open.
+    #[schema(example = "too_large")]
+    kind: String,
+    /// The member at fault, if it is one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    field: Option<String>,
+    #[schema(example = "the transaction is larger than 262144 bytes")]
+    reason: String,
+}
+
 /// The decision on a transaction, and the reasons for it.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct Decision {

@@ -1,36 +1,75 @@
 //! Requests that wait for decisions, by user and transaction.
 //!
-//! Invariant: the entries of a request are removed when it ends, for whatever reason, so that the registry cannot grow
-//! beyond the requests in flight.
+//! Invariants: the entries of a request are removed when it ends, for whatever reason, so that the registry cannot grow
+//! beyond the requests in flight. At most [`MAX_WAITERS_PER_ID`] wait for one id, so that each step costs the same
+//! whatever ids a caller sends. No lock covers more than one id.
 
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, VecDeque};
+use std::hash::{BuildHasher as _, RandomState};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use metrics::gauge;
-use serde_json::value::RawValue;
+use serde_json::value::{RawValue, to_raw_value};
 use tokio::sync::mpsc;
+use tollgate_types::{ErrorReply, ErrorStatus};
 
-/// A decision, with the index of its transaction in the request.
-type IndexedDecision = (usize, Box<RawValue>);
+/// How many may wait for one id, over all requests. Sending an id more than once is for repetitions after an answer
+/// that did not arrive.
+pub(crate) const MAX_WAITERS_PER_ID: usize = 100;
+/// Parts of the registry, each with its own lock.
+const SHARDS: usize = 64;
+
+/// A reply to one transaction of a request.
+#[derive(Debug)]
+struct Arrived {
+    /// The position of the transaction among those that the request waits for.
+    index: usize,
+    text: Box<RawValue>,
+    is_error: bool,
+}
 
 /// The registry of requests that wait for decisions. Clones share it.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct PendingReplies(Arc<Mutex<Registry>>);
+pub(crate) struct PendingReplies(Arc<Registry>);
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Registry {
-    /// Waiters for equal ids are served in the order in which they were registered.
-    waiters: HashMap<String, VecDeque<Waiter>>,
-    last_request: u64,
+    shards: [Mutex<Shard>; SHARDS],
+    hasher: RandomState,
+    last_request: AtomicU64,
 }
+
+/// Waiters for equal ids are served in the order in which they were registered.
+type Shard = HashMap<String, VecDeque<Waiter>>;
 
 #[derive(Debug)]
 struct Waiter {
     request: u64,
     index: usize,
-    decisions: mpsc::UnboundedSender<IndexedDecision>,
+    replies: mpsc::UnboundedSender<Arrived>,
+}
+
+impl Default for Registry {
+    fn default() -> Self {
+        Self {
+            shards: std::array::from_fn(|_| Mutex::default()),
+            hasher: RandomState::new(),
+            last_request: AtomicU64::new(0),
+        }
+    }
+}
+
+impl Registry {
+    fn shard(&self, key: &str) -> MutexGuard<'_, Shard> {
+        let hash = self.hasher.hash_one(key);
+        let shard = usize::try_from(hash % SHARDS as u64).unwrap_or_default();
+        self.shards[shard]
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// Unambiguous, since ids do not contain U+0000.
@@ -40,62 +79,102 @@ fn key_of(user_id: &str, transaction_id: &str) -> String {
 
 impl PendingReplies {
     /// Registers a waiter for each `(user_id, transaction_id)`. The index of a decision is the position of its ids.
+    /// Where too many wait for an id already, an error stands in the decision's place at once.
     ///
     /// Call it before the transactions are produced: a decision may arrive before the acknowledgement.
     pub(crate) fn register<'a>(
         &self,
         ids: impl Iterator<Item = (&'a str, &'a str)>,
     ) -> AwaitedDecisions {
-        let keys: Vec<String> = ids.map(|(user, id)| key_of(user, id)).collect();
+        let request = 1 + self.0.last_request.fetch_add(1, Ordering::Relaxed);
         // Bounded by the number of waiters, each of which sends at most once.
         let (sender, receiver) = mpsc::unbounded_channel();
-        let mut registry = self.lock();
-        registry.last_request += 1;
-        let request = registry.last_request;
-        for (index, key) in keys.iter().enumerate() {
-            let waiters = registry.waiters.entry(key.clone()).or_default();
-            waiters.push_back(Waiter {
-                request,
-                index,
-                decisions: sender.clone(),
-            });
-        }
-        drop(registry);
-        #[expect(clippy::cast_precision_loss, reason = "a number of items")]
-        gauge!("tollgate_ingest_waiters").increment(keys.len() as f64);
-        AwaitedDecisions {
-            decisions: keys.iter().map(|_| None).collect(),
-            missing: keys.len(),
+        let mut awaited = AwaitedDecisions {
+            decisions: Vec::new(),
+            missing: 0,
+            errors: 0,
+            refused: Vec::new(),
             receiver,
             request,
-            keys,
+            keys: Vec::new(),
             pending: self.clone(),
+        };
+        for (index, (user_id, transaction_id)) in ids.enumerate() {
+            let key = key_of(user_id, transaction_id);
+            let mut shard = self.0.shard(&key);
+            let waiters = match shard.get_mut(&key) {
+                Some(waiters) => waiters,
+                None => shard.entry(key.clone()).or_default(),
+            };
+            if waiters.len() < MAX_WAITERS_PER_ID {
+                waiters.push_back(Waiter {
+                    request,
+                    index,
+                    replies: sender.clone(),
+                });
+                drop(shard);
+                awaited.decisions.push(None);
+                awaited.missing += 1;
+                awaited.keys.push(key);
+            } else {
+                drop(shard);
+                awaited
+                    .decisions
+                    .push(too_many_waiters(user_id, transaction_id));
+                awaited.errors += 1;
+                awaited.refused.push(index);
+            }
         }
+        #[expect(clippy::cast_precision_loss, reason = "a number of items")]
+        gauge!("tollgate_ingest_waiters").increment(awaited.missing as f64);
+        awaited
     }
 
-    /// Delivers a decision to the waiter that was registered first. False if there is none.
-    pub(crate) fn deliver(&self, user_id: &str, transaction_id: &str, decision: &RawValue) -> bool {
-        let mut registry = self.lock();
-        let Entry::Occupied(mut waiters) = registry.waiters.entry(key_of(user_id, transaction_id))
-        else {
+    /// Delivers a reply to the waiter that was registered first. False if there is none.
+    pub(crate) fn deliver(
+        &self,
+        user_id: &str,
+        transaction_id: &str,
+        text: &RawValue,
+        is_error: bool,
+    ) -> bool {
+        let key = key_of(user_id, transaction_id);
+        let mut shard = self.0.shard(&key);
+        let Entry::Occupied(mut waiters) = shard.entry(key) else {
             return false;
         };
         let first = waiters.get_mut().pop_front();
         if waiters.get().is_empty() {
             waiters.remove();
         }
-        drop(registry);
+        drop(shard);
         let Some(waiter) = first else {
             return false;
         };
         gauge!("tollgate_ingest_waiters").decrement(1.0);
-        let decision = (waiter.index, decision.to_owned());
-        waiter.decisions.send(decision).is_ok()
+        let arrived = Arrived {
+            index: waiter.index,
+            text: text.to_owned(),
+            is_error,
+        };
+        waiter.replies.send(arrived).is_ok()
     }
+}
 
-    fn lock(&self) -> MutexGuard<'_, Registry> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
+/// The answer for a transaction that is on the log, and for whose decision no more callers may wait.
+fn too_many_waiters(user_id: &str, transaction_id: &str) -> Option<Box<RawValue>> {
+    let error = ErrorReply {
+        transaction_id: transaction_id.into(),
+        user_id: user_id.into(),
+        status: ErrorStatus::Error,
+        kind: "too_many_waiters".into(),
+        field: Some("transaction_id".into()),
+        reason: format!(
+            "{MAX_WAITERS_PER_ID} repetitions already wait for this id; it is accepted, but not waited for"
+        )
+        .into(),
+    };
+    to_raw_value(&error).ok()
 }
 
 /// The decisions that one request waits for.
@@ -103,39 +182,55 @@ impl PendingReplies {
 pub(crate) struct AwaitedDecisions {
     decisions: Vec<Option<Box<RawValue>>>,
     missing: usize,
-    receiver: mpsc::UnboundedReceiver<IndexedDecision>,
+    errors: usize,
+    refused: Vec<usize>,
+    receiver: mpsc::UnboundedReceiver<Arrived>,
     request: u64,
     keys: Vec<String>,
     pending: PendingReplies,
 }
 
 impl AwaitedDecisions {
-    /// Waits for every decision, at most until `deadline`. True if all have arrived.
+    /// Waits for every reply, at most until `deadline`. True if all have arrived.
     pub(crate) async fn all_by(&mut self, deadline: Instant) -> bool {
         while self.missing > 0 {
             let next = tokio::time::timeout_at(deadline.into(), self.receiver.recv());
-            let Ok(Some((index, decision))) = next.await else {
+            let Ok(Some(arrived)) = next.await else {
                 return false;
             };
-            if let Some(slot) = self.decisions.get_mut(index) {
-                self.missing -= usize::from(slot.replace(decision).is_none());
+            if let Some(slot) = self.decisions.get_mut(arrived.index) {
+                self.missing -= usize::from(slot.replace(arrived.text).is_none());
+                self.errors += usize::from(arrived.is_error);
             }
         }
         true
     }
 
-    /// The decisions that have arrived, each at the index of its transaction.
+    /// The replies that have arrived, each at the index of its transaction.
     pub(crate) fn take(&mut self) -> Vec<Option<Box<RawValue>>> {
         std::mem::take(&mut self.decisions)
+    }
+
+    /// How many of the replies that have arrived are errors.
+    pub(crate) const fn errors(&self) -> usize {
+        self.errors
+    }
+
+    /// The indices, in their order, of the transactions whose decision is not waited for, since too many wait for it.
+    pub(crate) fn refused(&self) -> &[usize] {
+        &self.refused
     }
 }
 
 impl Drop for AwaitedDecisions {
     fn drop(&mut self) {
+        // Each id once: all of its waiters leave together.
+        self.keys.sort_unstable();
+        self.keys.dedup();
         let mut removed = 0_u32;
-        let mut registry = self.pending.lock();
         for key in self.keys.drain(..) {
-            if let Entry::Occupied(mut waiters) = registry.waiters.entry(key) {
+            let mut shard = self.pending.0.shard(&key);
+            if let Entry::Occupied(mut waiters) = shard.entry(key) {
                 waiters.get_mut().retain(|waiter| {
                     let own = waiter.request == self.request;
                     removed += u32::from(own);
@@ -146,7 +241,6 @@ impl Drop for AwaitedDecisions {
                 }
             }
         }
-        drop(registry);
         gauge!("tollgate_ingest_waiters").decrement(f64::from(removed));
     }
 }
@@ -170,13 +264,19 @@ mod tests {
         arrived.map(|raw| raw.get().to_owned()).collect()
     }
 
+    /// The number of ids for which anybody waits.
+    fn ids(pending: &PendingReplies) -> usize {
+        let shards = pending.0.shards.iter();
+        shards.map(|shard| shard.lock().unwrap().len()).sum()
+    }
+
     #[tokio::test]
     async fn decisions_are_in_the_order_of_the_items_whatever_the_order_of_the_replies() {
         let pending = PendingReplies::default();
         let ids = [("u", "1"), ("v", "1"), ("u", "2")];
         let mut awaited = pending.register(ids.into_iter());
         for (user, id, text) in [("u", "2", "3"), ("u", "1", "1"), ("v", "1", "2")] {
-            assert!(pending.deliver(user, id, &raw(text)));
+            assert!(pending.deliver(user, id, &raw(text), false));
         }
         assert!(awaited.all_by(soon()).await);
         assert_eq!(texts(awaited.take()), ["1", "2", "3"]);
@@ -188,9 +288,9 @@ mod tests {
         let mut first = pending.register([("u", "1"), ("u", "1")].into_iter());
         let mut second = pending.register([("u", "1")].into_iter());
         for text in ["1", "2", "3"] {
-            assert!(pending.deliver("u", "1", &raw(text)));
+            assert!(pending.deliver("u", "1", &raw(text), false));
         }
-        assert!(!pending.deliver("u", "1", &raw("4")));
+        assert!(!pending.deliver("u", "1", &raw("4"), false));
         assert!(first.all_by(soon()).await && second.all_by(soon()).await);
         assert_eq!(texts(first.take()), ["1", "2"]);
         assert_eq!(texts(second.take()), ["3"]);
@@ -200,7 +300,7 @@ mod tests {
     async fn decisions_that_arrived_before_the_deadline_are_returned() {
         let pending = PendingReplies::default();
         let mut awaited = pending.register([("u", "1"), ("u", "2")].into_iter());
-        pending.deliver("u", "2", &raw("2"));
+        pending.deliver("u", "2", &raw("2"), false);
         assert!(!awaited.all_by(Instant::now()).await);
         assert_eq!(texts(awaited.take()), ["2"]);
     }
@@ -210,9 +310,32 @@ mod tests {
         let pending = PendingReplies::default();
         let other = pending.register([("u", "1")].into_iter());
         drop(pending.register([("u", "1"), ("u", "2"), ("u", "1")].into_iter()));
-        assert_eq!(pending.lock().waiters.len(), 1);
+        assert_eq!(ids(&pending), 1);
         drop(other);
-        assert!(pending.lock().waiters.is_empty());
-        assert!(!pending.deliver("u", "1", &raw("1")));
+        assert_eq!(ids(&pending), 0);
+        assert!(!pending.deliver("u", "1", &raw("1"), false));
+    }
+
+    #[tokio::test]
+    async fn of_ten_thousand_items_with_one_id_a_hundred_wait_and_the_others_get_an_error_at_once()
+    {
+        let pending = PendingReplies::default();
+        let mut awaited = pending.register(std::iter::repeat_n(("u", "1"), 10_000));
+        assert_eq!(awaited.errors(), 10_000 - MAX_WAITERS_PER_ID);
+        assert_eq!(awaited.refused().first(), Some(&MAX_WAITERS_PER_ID));
+        // The bound holds over all requests.
+        let other = pending.register([("u", "1"), ("v", "1")].into_iter());
+        assert_eq!(other.refused(), [0]);
+        drop(other);
+        for _ in 0..MAX_WAITERS_PER_ID {
+            assert!(pending.deliver("u", "1", &raw("1"), false));
+        }
+        assert!(!pending.deliver("u", "1", &raw("1"), false));
+        assert!(awaited.all_by(soon()).await);
+        let texts = texts(awaited.take());
+        assert_eq!(texts[MAX_WAITERS_PER_ID - 1], "1");
+        let error = serde_json::from_str::<ErrorReply<'_>>(&texts[MAX_WAITERS_PER_ID]).unwrap();
+        assert_eq!(error.kind, "too_many_waiters");
+        assert_eq!(ids(&pending), 0);
     }
 }

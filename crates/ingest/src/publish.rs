@@ -31,6 +31,8 @@ pub(crate) struct PublishRequest<'a> {
     pub(crate) transactions: Vec<(Option<TraceContext>, &'a Transaction<'a>)>,
     /// The partition of `replies` on which the request waits for decisions, if it waits.
     pub(crate) reply_to: Option<i32>,
+    /// Indices of transactions whose decision is not waited for although the request waits, in their order.
+    pub(crate) unawaited: Vec<usize>,
     /// Invalid items to dead-letter, where the answer that reports them may not be read.
     pub(crate) rejected: Vec<RejectedRow<'a>>,
     /// Objects to import.
@@ -43,6 +45,7 @@ impl PublishRequest<'_> {
             trace,
             transactions: Vec::new(),
             reply_to: None,
+            unawaited: Vec::new(),
             rejected: Vec::new(),
             imports: Vec::new(),
         }
@@ -162,13 +165,15 @@ async fn write_all(
         // The receiver is gone if the request ended at its deadline or its caller disconnected.
         let _ = done.send(result);
     });
-    for (own, transaction) in &records.transactions {
+    for (index, (own, transaction)) in records.transactions.iter().enumerate() {
         let state = records.trace.state().filter(|_| own.is_none());
-        let headers: Vec<(&str, Option<&[u8]>)> =
-            [(TRACESTATE, state), (REPLY_TO, reply_to.as_deref())]
-                .into_iter()
-                .filter_map(|(name, value)| Some((name, Some(value?.as_bytes()))))
-                .collect();
+        let reply_to = reply_to
+            .as_deref()
+            .filter(|_| records.unawaited.binary_search(&index).is_err());
+        let headers: Vec<(&str, Option<&[u8]>)> = [(TRACESTATE, state), (REPLY_TO, reply_to)]
+            .into_iter()
+            .filter_map(|(name, value)| Some((name, Some(value?.as_bytes()))))
+            .collect();
         let context = own.or(context);
         let line = transaction.one_line_in(context);
         let record = ProducerRecord {

@@ -1,20 +1,19 @@
-//! Reads this instance's partition of the topic `replies` and delivers decisions to the requests that wait for them.
+//! Reads this instance's partition of the topic `replies` and delivers decisions, or the errors
+//! that stand in their place, to the requests that wait for them.
 //!
 //! Reading begins at the end and nothing is committed: a reply is of use only to a request that is waiting now. Instances
 //! may share a partition; a reply for which no request of this instance waits is dropped.
 
-use std::borrow::Cow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, Ordering};
 use std::time::{Duration, SystemTime};
 
-use serde::Deserialize;
-use serde_json::value::RawValue;
 use tokio::sync::oneshot;
 use tollgate_log::{Log, LogError, RawRecord, ReaderEvent, TopicReader};
 use tollgate_service::Shutdown;
 use tollgate_service::health::Health;
 use tollgate_service::telemetry::trace::{Span, SpanKind, begin_kept};
+use tollgate_types::Reply;
 
 use crate::pending_replies::PendingReplies;
 
@@ -149,19 +148,11 @@ fn record_span(record: &RawRecord<'_>, topic: &str, began: SystemTime) {
 }
 
 fn deliver(record: &RawRecord<'_>, topic: &str, pending: &PendingReplies) {
-    #[derive(Deserialize)]
-    struct Ids<'a> {
-        #[serde(borrow)]
-        user_id: Cow<'a, str>,
-        #[serde(borrow)]
-        transaction_id: Cow<'a, str>,
-    }
-    let read = serde_json::from_slice::<&RawValue>(record.payload)
-        .and_then(|raw| serde_json::from_str::<Ids<'_>>(raw.get()).map(|ids| (ids, raw)));
-    match read {
-        Ok((ids, raw)) => {
+    match Reply::parse(record.payload) {
+        Ok(reply) => {
             let began = SystemTime::now();
-            if pending.deliver(&ids.user_id, &ids.transaction_id, raw) {
+            let (user_id, id) = (&*reply.user_id, &*reply.transaction_id);
+            if pending.deliver(user_id, id, reply.text, reply.is_error) {
                 record_span(record, topic, began);
             }
         }
@@ -171,7 +162,7 @@ fn deliver(record: &RawRecord<'_>, topic: &str, pending: &PendingReplies) {
                 partition,
                 offset,
                 column = error.column(),
-                "a reply is not a decision"
+                "a reply is neither a decision nor an error"
             );
         }
     }

@@ -126,23 +126,40 @@ pub(crate) struct Report<'a> {
     pub(crate) rejected: usize,
     /// Every item of up to 100; beyond, only rejected ones.
     pub(crate) results: Vec<ItemResult<'a>>,
-    /// Only if `Prefer: wait` was applied: the decisions that arrived in time, in the order of the items.
+    /// Only if `Prefer: wait` was applied: the decisions and errors that arrived in time, in the order of the items.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<Vec<crate::openapi::Decision>>)]
+    #[schema(value_type = Option<Vec<crate::openapi::Reply>>)]
     pub(crate) decisions: Option<Vec<Box<RawValue>>>,
+    /// Only if `Prefer: wait` was applied: accepted transactions without a decision. They are not approved: send them again
+    /// with the same ids, or hold the payments.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) undecided: Option<usize>,
 }
 
-/// Every accepted transaction has its decision.
+/// Every accepted transaction has its decision, or an error in its place.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Decided)]
 pub(crate) struct Decided {
-    /// One for each accepted transaction, in the order of the items.
-    #[schema(value_type = Vec<crate::openapi::Decision>)]
+    /// One for each accepted transaction, in the order of the items: a decision, or an error.
+    #[schema(value_type = Vec<crate::openapi::Reply>)]
     pub(crate) decisions: Vec<Box<RawValue>>,
+    /// Only if it is not 0: errors among `decisions`. Their transactions are not approved: send them again with the same
+    /// ids, or hold the payments.
+    #[serde(skip_serializing_if = "is_zero")]
+    #[schema(required = false)]
+    pub(crate) undecided: usize,
     /// Only if items were rejected: their results.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schema(value_type = Vec<ItemResult>, required = false)]
     pub(crate) results: Vec<ItemResult<'static>>,
+}
+
+#[expect(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "serde passes a reference"
+)]
+const fn is_zero(number: &usize) -> bool {
+    *number == 0
 }
 
 #[cfg(test)]

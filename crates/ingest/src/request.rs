@@ -143,12 +143,21 @@ pub(crate) async fn validate<'a>(
     validated
 }
 
-/// The decisions that arrived while a request waited.
+/// The replies that arrived while a request waited.
 pub(crate) struct WaitOutcome {
-    /// Each at the index of its transaction.
+    /// Each at the index of its transaction: its decision, or an error in its place.
     pub(crate) decisions: Vec<Option<Box<RawValue>>>,
-    /// Whether every transaction has its decision.
+    /// How many of them are errors.
+    pub(crate) errors: usize,
+    /// Whether every transaction has its reply.
     pub(crate) complete: bool,
+}
+
+impl WaitOutcome {
+    /// How many transactions have no decision: those with an error, and those without a reply.
+    pub(crate) fn undecided(&self) -> usize {
+        self.errors + self.decisions.iter().filter(|slot| slot.is_none()).count()
+    }
 }
 
 /// Publishes the records of a request, and waits for the decisions if `wait` is given. While no partition of replies is
@@ -173,6 +182,10 @@ pub(crate) async fn publish_and_wait(
         app.replies.pending.register(ids)
     });
     records.reply_to = wait.map(|(_, partition)| partition);
+    records.unawaited = awaited
+        .as_ref()
+        .map(|awaited| awaited.refused().to_vec())
+        .unwrap_or_default();
     publish(app, &records).await?;
     metrics::counter!("tollgate_ingest_transactions_total", "outcome" => "accepted")
         .increment(records.transactions.len() as u64);
@@ -181,9 +194,12 @@ pub(crate) async fn publish_and_wait(
         Some(((wait, _), awaited)) => {
             let outcome = wait_for_decisions(app, wait, awaited, started).await;
             let mut decisions = outcome.decisions.iter().flatten();
-            if records.trace.has_own() && decisions.any(|decision| is_alert(decision)) {
+            if records.trace.has_own()
+                && (outcome.errors > 0 || decisions.any(|decision| is_alert(decision)))
+            {
                 records.trace.keep();
             }
+            metrics::counter!("tollgate_ingest_undecided_total").increment(outcome.errors as u64);
             Ok(Some(outcome))
         }
     }
@@ -213,6 +229,7 @@ async fn wait_for_decisions(
     };
     WaitOutcome {
         decisions: awaited.take(),
+        errors: awaited.errors(),
         complete,
     }
 }

@@ -31,7 +31,9 @@ const PREFERENCE_APPLIED: HeaderName = HeaderName::from_static("preference-appli
 /// send the request again with the same ids; a transaction that is sent twice is decided once.
 ///
 /// With `Prefer: wait=N` the answer waits up to N seconds (decimals allowed, at most 30) for the decisions: 200 when
-/// every accepted transaction has one, or 202 with those that arrived in time.
+/// every accepted transaction has one, or 202 with those that arrived in time. An accepted transaction that could not be
+/// decided has an object with the status `error` in its decision's place. Only the status `approved` is an approval:
+/// send what has an error, or no decision yet, again with the same id, or hold the payment.
 #[utoipa::path(
     post,
     path = "/v1/transactions",
@@ -54,7 +56,7 @@ const PREFERENCE_APPLIED: HeaderName = HeaderName::from_static("preference-appli
     ),
     responses(
         openapi::CommonProblems,
-        (status = 200, description = "Only with `Prefer: wait`: every accepted transaction has its decision. Rejected items, if any, are listed in `results`.", body = Decided, headers(("Preference-Applied" = String, description = "The wait that was granted, such as `wait=2.5`."))),
+        (status = 200, description = "Only with `Prefer: wait`: every accepted transaction has its decision, or an error in its place, which `undecided` counts. Rejected items, if any, are listed in `results`.", body = Decided, headers(("Preference-Applied" = String, description = "The wait that was granted, such as `wait=2.5`."))),
         (status = 202, description = "Every accepted transaction is on the log. With `Prefer: wait`, not every decision arrived in time; those that did are in `decisions`.", body = Report, headers(("Preference-Applied" = Option<String>, description = "The wait that was granted, such as `wait=2.5`.")), example = json!({"accepted": 1, "rejected": 1, "results": [{"index": 0, "transaction_id": "tx-1", "status": "accepted"}, {"index": 1, "transaction_id": "tx-2", "status": "rejected", "field": "amount", "reason": "must not be negative"}]})),
         (status = 400, description = "The body could not be read: it is empty, not JSON, not UTF-8, or has no transactions. The detail has the position.", body = openapi::Problem, content_type = "application/problem+json"),
         (status = 422, description = "Every item was rejected; `results` has the reasons.", body = openapi::AllRejected, content_type = "application/problem+json"),
@@ -85,7 +87,7 @@ async fn answer(app: &App, parts: &Parts, body: &mut Body) -> Result<Response, P
     let wait = Wait::of(&parts.headers);
     let outcome = request::publish_and_wait(app, records, wait, started).await?;
     Ok(match outcome.zip(wait) {
-        None => accepted(&validated, None),
+        None => accepted(&validated, None, None),
         Some((outcome, wait)) => decided(&validated, wait, outcome),
     })
 }
@@ -115,23 +117,34 @@ fn all_rejected(validated: &ValidatedItems<'_>) -> Problem {
         .with("results", &validated.rejected)
 }
 
-fn accepted(validated: &ValidatedItems<'_>, decisions: Option<Vec<Box<RawValue>>>) -> Response {
+fn accepted(
+    validated: &ValidatedItems<'_>,
+    decisions: Option<Vec<Box<RawValue>>>,
+    undecided: Option<usize>,
+) -> Response {
     let report = Report {
         accepted: validated.accepted.len(),
         rejected: validated.rejected.len(),
         results: validated.results(),
         decisions,
+        undecided,
     };
     (StatusCode::ACCEPTED, Json(report)).into_response()
 }
 
 fn decided(validated: &ValidatedItems<'_>, wait: Wait, outcome: WaitOutcome) -> Response {
+    let undecided = outcome.undecided();
     let decisions: Vec<Box<RawValue>> = outcome.decisions.into_iter().flatten().collect();
     let mut response = if outcome.complete {
         let results = validated.rejected.clone();
-        Json(Decided { decisions, results }).into_response()
+        let decided = Decided {
+            decisions,
+            undecided,
+            results,
+        };
+        Json(decided).into_response()
     } else {
-        accepted(validated, Some(decisions))
+        accepted(validated, Some(decisions), Some(undecided))
     };
     if let Some(applied) = wait.applied() {
         response.headers_mut().insert(PREFERENCE_APPLIED, applied);

@@ -18,7 +18,10 @@ use tollgate_service::Shutdown;
 use tollgate_service::telemetry::trace::{
     Array, Span, StringValue, Value, begin_always, begin_kept,
 };
-use tollgate_types::{Indicator, Stage, Timestamp, TraceContext, Transaction, headers};
+use tollgate_types::{
+    ErrorReply, ErrorStatus, Indicator, Rejection, Stage, Timestamp, TraceContext, Transaction,
+    headers,
+};
 
 use crate::config::{Mode, ScorerConfig};
 use crate::measure::Measures;
@@ -225,7 +228,7 @@ impl Worker {
                 "the transaction is larger than {} bytes",
                 self.settings.config.max_transaction_bytes
             );
-            return self.dead_letter(record, "too_large", &reason, acks);
+            return self.dead_letter(record, "too_large", &Rejection::new("", reason), acks);
         }
         let transaction = match Transaction::parse(record.payload) {
             Ok(transaction) => transaction,
@@ -235,7 +238,7 @@ impl Worker {
                 } else {
                     "invalid"
                 };
-                return self.dead_letter(record, kind, &rejection.to_string(), acks);
+                return self.dead_letter(record, kind, &rejection, acks);
             }
         };
         if let Some(partition) = self.routing.elsewhere(record, &transaction) {
@@ -243,8 +246,9 @@ impl Worker {
         }
         if self.is_ahead(record, &transaction) {
             let hours = self.settings.config.max_ahead_hours;
-            let reason = format!("timestamp: more than {hours} h after the record's own time");
-            return self.dead_letter(record, "timestamp_ahead", &reason, acks);
+            let reason = format!("more than {hours} h after the record's own time");
+            let rejection = Rejection::new("timestamp", reason);
+            return self.dead_letter(record, "timestamp_ahead", &rejection, acks);
         }
         let Some(engine) = self.engines.get_mut(&record.partition) else {
             // An assignment precedes the records of its partitions.
@@ -312,12 +316,40 @@ impl Worker {
         if alert {
             self.send(&to(&topics.alerts, None), acks)?;
         }
-        match route::reply_partition(record)
-            .filter(|partition| (0..self.reply_partitions).contains(partition))
-        {
+        match self.reply_partition(record) {
             Some(partition) => self.send(&to(&topics.replies, Some(partition)), acks),
             None => Ok(()),
         }
+    }
+
+    /// The partition of `replies` on which a caller waits, if one does.
+    fn reply_partition(&self, record: &Record<'_>) -> Option<i32> {
+        route::reply_partition(record)
+            .filter(|partition| (0..self.reply_partitions).contains(partition))
+    }
+
+    /// Tells the caller that waits, if one does, that there is no decision, and why.
+    fn reply_error(
+        &self,
+        record: &Record<'_>,
+        error: &ErrorReply<'_>,
+        acks: &Arc<Acks>,
+    ) -> Result<(), SendError> {
+        let Some(partition) = self.reply_partition(record) else {
+            return Ok(());
+        };
+        let mut text = Vec::new();
+        error.write_to(&mut text);
+        let reply = ProducerRecord {
+            partition: Some(partition),
+            under: record.trace(),
+            ..ProducerRecord::new(
+                &self.settings.kafka.topics().replies,
+                error.user_id.as_bytes(),
+                &text,
+            )
+        };
+        self.send(&reply, acks)
     }
 
     /// Forwards a record to the partition of its user, where it is scored.
@@ -334,7 +366,7 @@ impl Worker {
         if route::hops(record) >= route::MAX_HOPS {
             let reason =
                 "was forwarded again and again: not all scorers have the same kafka.partitioner";
-            return self.dead_letter(record, "routing_loop", reason, acks);
+            return self.dead_letter(record, "routing_loop", &Rejection::new("", reason), acks);
         }
         self.measures.routed += 1;
         let parent = record.trace().or_else(|| transaction.trace());
@@ -365,16 +397,33 @@ impl Worker {
         self.send(&record, acks)
     }
 
+    /// Writes the record to the dead-letter topic, and to the caller that waits for its decision, if one does, that there
+    /// will be none.
     fn dead_letter(
         &self,
         record: &Record<'_>,
         kind: &'static str,
-        reason: &str,
+        rejection: &Rejection,
         acks: &Arc<Acks>,
     ) -> Result<(), SendError> {
         if record.replayed {
             return Ok(());
         }
+        if self.reply_partition(record).is_some() {
+            // Ingest makes the user the key.
+            let user_id = String::from_utf8_lossy(record.key.unwrap_or_default());
+            let id = Transaction::id_of_rejected(record.payload).unwrap_or_default();
+            let error = ErrorReply {
+                transaction_id: id.into(),
+                user_id,
+                status: ErrorStatus::Error,
+                kind: kind.into(),
+                field: Some(rejection.field.into()).filter(|_| !rejection.field.is_empty()),
+                reason: (&*rejection.reason).into(),
+            };
+            self.reply_error(record, &error, acks)?;
+        }
+        let reason = rejection.to_string();
         let WorkerSettings {
             kafka,
             producer,
@@ -384,7 +433,7 @@ impl Worker {
         let letter = DeadLetter {
             stage: Stage::Scorer,
             kind,
-            reason,
+            reason: &reason,
             attempts: 1,
             record,
             under: None,

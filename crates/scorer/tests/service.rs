@@ -10,7 +10,7 @@ use tollgate_log::{Acks, KafkaConfig, Log, LogRecord, Producer, ProducerRecord, 
 use tollgate_scorer::{Mode, ScorerConfig, start};
 use tollgate_service::Shutdown;
 use tollgate_service::supervisor::RunningService;
-use tollgate_types::{Decision, Partitioner, Transaction, headers};
+use tollgate_types::{Decision, Partitioner, Reply, Transaction, headers};
 
 const DEADLINE: Duration = Duration::from_secs(30);
 
@@ -308,6 +308,69 @@ async fn who_asks_for_the_decision_gets_it_on_its_own_partition_and_a_wrong_requ
         Decision::parse(&replies[0].payload).unwrap().transaction_id,
         "t0"
     );
+    harness.stop().await;
+}
+
+/// Ingest has answered 202 for it, and its caller waits: without an answer, a client that fails open would pay.
+#[tokio::test(flavor = "multi_thread")]
+async fn every_dead_letter_for_which_a_caller_waits_is_a_reply() {
+    let harness = Harness::start(|_| {}).await;
+    let topics = harness.kafka.topics().clone();
+    let valid = transaction("u", 1, "1");
+    let cases = [
+        (
+            valid.replace("\"m1\"", &format!("\"{}\"", "x".repeat(300_000))),
+            "too_large",
+            None,
+        ),
+        (valid.replace("\"1\"", "-5"), "invalid", Some("amount")),
+        (
+            valid.replace("2026-", "9999-"),
+            "timestamp_ahead",
+            Some("timestamp"),
+        ),
+        (valid.replace('}', ""), "malformed", None),
+    ];
+    for (payload, _, _) in &cases {
+        harness.put(&ProducerRecord {
+            headers: &[(headers::REPLY_TO, Some(b"1"))],
+            ..ProducerRecord::new(&topics.transactions, b"u", payload.as_bytes())
+        });
+        // Nobody waits for this one.
+        harness.put(&ProducerRecord::new(
+            &topics.transactions,
+            b"u",
+            payload.as_bytes(),
+        ));
+    }
+    harness.put(&ProducerRecord {
+        headers: &[
+            (headers::REPLY_TO, Some(b"1")),
+            (headers::ROUTED_FROM, Some(b"0@1")),
+            (headers::ROUTED_FROM, Some(b"0@2")),
+            (headers::ROUTED_FROM, Some(b"0@3")),
+        ],
+        ..ProducerRecord::new(&topics.transactions, b"u2", valid.as_bytes())
+    });
+    let letters = harness.read(&topics.transactions_dlq, 2 * cases.len() + 1);
+    assert_eq!(letters.len(), 2 * cases.len() + 1);
+    let replies = harness.read(&topics.replies, cases.len() + 1);
+    let expected = cases.iter().map(|(_, kind, field)| ("u", *kind, *field));
+    for (user, kind, field) in expected.chain([("u2", "routing_loop", None)]) {
+        let found = replies
+            .iter()
+            .map(|reply| Reply::parse(&reply.payload).unwrap());
+        let found: Vec<_> = found.filter_map(|reply| reply.error()).collect();
+        let error = found.iter().find(|error| error.kind == kind).unwrap();
+        assert_eq!(
+            (&*error.user_id, &*error.transaction_id),
+            (user, "t1"),
+            "{kind}"
+        );
+        assert_eq!(error.field.as_deref(), field);
+        assert!(!error.reason.is_empty() && !error.reason.contains("merchant"));
+    }
+    assert!(replies.iter().all(|reply| reply.partition == 1));
     harness.stop().await;
 }
 

@@ -12,6 +12,7 @@ mod indicator;
 mod json_error;
 mod partitioner;
 mod rejection;
+mod reply;
 mod timestamp;
 mod topics;
 mod trace_context;
@@ -24,6 +25,7 @@ pub use indicator::{Indicator, IndicatorError, Indicators, MAX_INDICATOR_BYTES, 
 pub use json_error::JsonError;
 pub use partitioner::Partitioner;
 pub use rejection::Rejection;
+pub use reply::{ErrorReply, ErrorStatus, Reply};
 pub use timestamp::{Timestamp, TimestampError};
 pub use topics::{Stage, Topics};
 pub use trace_context::{TRACEPARENT_BYTES, TraceContext};

@@ -19,6 +19,7 @@ use serde::Serialize;
 use serde_json::value::{RawValue, to_raw_value};
 use tollgate_log::{Origin, RejectedRow};
 use tollgate_service::http::Problem;
+use tollgate_types::ErrorReply;
 use utoipa::ToSchema;
 
 use crate::api::App;
@@ -36,7 +37,8 @@ pub(crate) struct Processed {
     /// The number of messages in the batch.
     processed_count: usize,
     /// For each message, in their order: its decision; or, if the decision did not arrive in time, its id and the status
-    /// `accepted`; or, if it is not a transaction, its id if it has one, the status `error`, and the reason.
+    /// `accepted`; or, if it is not a transaction or could not be decided, its id if it has one, the status `error`, and
+    /// the reason.
     #[schema(value_type = Vec<Object>)]
     results: Vec<Box<RawValue>>,
     /// When the batch was answered.
@@ -148,6 +150,20 @@ fn results(
         error: Option<String>,
     }
     let raw = |result: &Undecided<'_>| to_raw_value(result).ok();
+    // An error reply in the form of the other errors of this endpoint.
+    let as_result = |reply: Box<RawValue>| {
+        let Ok(error) = serde_json::from_str::<ErrorReply<'_>>(reply.get()) else {
+            return Some(reply);
+        };
+        raw(&Undecided {
+            transaction_id: Some(&error.transaction_id),
+            status: "error",
+            error: Some(match &error.field {
+                Some(field) => format!("{field}: {}", error.reason),
+                None => error.reason.clone().into_owned(),
+            }),
+        })
+    };
     let mut decisions = decisions.into_iter();
     let mut all: Vec<(usize, Box<RawValue>)> = Vec::new();
     for (index, transaction) in &validated.accepted {
@@ -158,7 +174,7 @@ fn results(
                 error: None,
             })
         };
-        let decided = decisions.next().flatten();
+        let decided = decisions.next().flatten().and_then(as_result);
         all.extend(decided.or_else(undecided).map(|result| (*index, result)));
     }
     for rejected in &validated.rejected {

@@ -1,6 +1,6 @@
 //! Callers that wait for decisions.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
@@ -185,5 +185,73 @@ async fn a_caller_that_disconnects_does_not_take_the_decision_of_the_next_one() 
     })
     .await;
     assert_eq!(answer.unwrap().status, 200);
+    service.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_transaction_that_cannot_be_decided_has_an_error_in_the_place_of_its_decision() {
+    let service = start(|_| ()).await;
+    let error = |id: &str| json!({"transaction_id": id, "user_id": "u", "status": "error", "kind": "too_large", "reason": "is larger than 9 bytes"});
+    let _scorer = Scorer::start(&service.kafka, move |record| {
+        let transaction: Value = serde_json::from_str(&record.payload).unwrap();
+        match transaction["transaction_id"].as_str().unwrap() {
+            "b" => vec![error("b").to_string()],
+            "late" => vec![],
+            _ => vec![decision(record)],
+        }
+    });
+    let three = format!(
+        "[{}, {}, {}]",
+        transaction("a", "u"),
+        transaction("b", "u"),
+        transaction("c", "u")
+    );
+    let answer = wait(&service, "wait=20", JSON, three).await;
+    assert_eq!(answer.status, 200, "{}", answer.text);
+    let decisions = answer.body["decisions"].as_array().unwrap();
+    assert_eq!(decisions.len(), 3);
+    assert_eq!(decisions[1], error("b"));
+    assert_eq!(decisions[2]["transaction_id"], "c");
+    assert_eq!(answer.body["undecided"], 1);
+    let two = format!("[{}, {}]", transaction("b", "u"), transaction("late", "u"));
+    let answer = wait(&service, "wait=0.5", JSON, two).await;
+    assert_eq!((answer.status, &answer.body["undecided"]), (202, &json!(2)));
+    let message = json!({"messages": [{"value": transaction("b", "u")}]});
+    let request = service
+        .client
+        .post(format!("{}/v1/functions/streaming", service.url));
+    let answer = Answer::of(request.json(&message).send().await.unwrap()).await;
+    let expected =
+        json!([{"transaction_id": "b", "status": "error", "error": "is larger than 9 bytes"}]);
+    assert_eq!(answer.body["results"], expected);
+    service.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_of_ten_thousand_items_with_one_id_costs_no_more_than_one_with_distinct_ids() {
+    let service = start(|_| ()).await;
+    let _scorer = Scorer::start(&service.kafka, |record| vec![decision(record)]);
+    let mut took = Vec::new();
+    for same in [false, true] {
+        let id = |n: usize| if same { "t".to_owned() } else { n.to_string() };
+        let lines: Vec<String> = (0..10_000).map(|n| transaction(&id(n), "u")).collect();
+        let begun = Instant::now();
+        let answer = wait(&service, "wait=20", NDJSON, lines.join("\n")).await;
+        took.push(begun.elapsed());
+        assert_eq!(answer.status, 200);
+        let undecided = if same { json!(9_900) } else { Value::Null };
+        assert_eq!(answer.body["undecided"], undecided);
+        assert_eq!(answer.body["decisions"].as_array().unwrap().len(), 10_000);
+    }
+    // It was twelve times as long, quadratic in the items, with all other requests behind one lock.
+    assert!(
+        took[1] < took[0] * 3 + Duration::from_millis(500),
+        "{took:?}"
+    );
+    let waiting = service.records(10_000 + 100);
+    let waiting = waiting
+        .iter()
+        .filter(|record| record.header("reply-to").is_some());
+    assert_eq!(waiting.count(), 10_100);
     service.stop().await;
 }
