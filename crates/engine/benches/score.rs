@@ -11,7 +11,7 @@ use divan::Bencher;
 use divan::counter::ItemsCount;
 use stream::{Places, Random};
 use tollgate_engine::{Engine, Rules};
-use tollgate_types::{Amount, Timestamp, Transaction};
+use tollgate_types::{Amount, Tenant, Timestamp, Transaction};
 
 const DAY: i64 = 86_400;
 
@@ -89,6 +89,7 @@ fn parse_score_and_print_20k_records(bencher: Bencher<'_, '_>) {
                 let transaction = Transaction::parse(line.as_bytes()).unwrap();
                 out.clear();
                 engine.score(&transaction).write_decision(
+                    Tenant::DEFAULT,
                     &transaction,
                     now,
                     &version,

@@ -7,7 +7,7 @@
 use std::sync::Arc;
 
 use siphasher::sip::SipHasher13;
-use tollgate_types::Transaction;
+use tollgate_types::{Tenant, Transaction};
 
 use crate::checks::{self, Checks};
 use crate::rules::Rules;
@@ -39,12 +39,19 @@ impl Engine {
         }
     }
 
-    /// Decides on one transaction and remembers it.
+    /// As [`Engine::score_in`], for a user of the default tenant.
+    pub fn score(&mut self, transaction: &Transaction<'_>) -> Verdict {
+        self.score_in(Tenant::DEFAULT, transaction)
+    }
+
+    /// Decides on one transaction of this tenant's user and remembers it. Users of equal ids in other tenants are others.
     ///
     /// A duplicate gets its first verdict again and does not change the history. A transaction older than the history is
     /// scored against what is left of it, and is not remembered.
-    pub fn score(&mut self, transaction: &Transaction<'_>) -> Verdict {
-        let user = self.user_hasher.key(transaction.user_id.as_bytes());
+    pub fn score_in(&mut self, tenant: Tenant<'_>, transaction: &Transaction<'_>) -> Verdict {
+        let user = self
+            .user_hasher
+            .key_in(tenant, transaction.user_id.as_bytes());
         let id = self.id_hasher.hash(transaction.transaction_id.as_bytes());
         let history = self.users.history_of(user);
         if let Some(first) = history.find(id) {

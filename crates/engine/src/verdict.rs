@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use serde_json::value::RawValue;
 use tollgate_types::{
-    Contributions, Decision, Indicators, Status, Timestamp, TraceContext, Transaction,
+    Contributions, Decision, Indicators, Status, Tenant, Timestamp, TraceContext, Transaction,
 };
 
 use crate::state::Remembered;
@@ -38,9 +38,11 @@ impl Verdict {
         }
     }
 
-    /// Appends the decision on `transaction` as JSON on one line. `trace` is the span in which it was made.
+    /// Appends the decision on `transaction`, which is one of this tenant's, as JSON on one line. `trace` is the span in
+    /// which it was made.
     pub fn write_decision(
         &self,
+        tenant: Tenant<'_>,
         transaction: &Transaction<'_>,
         processed_at: Timestamp,
         ruleset_version: &str,
@@ -60,7 +62,7 @@ impl Verdict {
             late: self.late,
             duplicate: self.duplicate,
             conflict: false,
-            tenant: None,
+            tenant: tenant.given().map(Cow::Borrowed),
             traceparent: traceparent
                 .as_ref()
                 .and_then(|text| std::str::from_utf8(text).ok())

@@ -1,7 +1,9 @@
-//! Admission control: bounds on requests in flight, on bytes of bodies in memory, and on the rate of each API key.
+//! Admission control: bounds on requests in flight, on bytes of bodies in memory, and on the rate of each API key and of
+//! each tenant.
 //!
 //! A request beyond a bound is rejected at once with `Retry-After`, so that the requests in flight complete in time.
 
+use std::hash::Hash;
 use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,6 +14,7 @@ use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tollgate_service::http::{Caller, Problem};
 
+use crate::tenant_rates::TenantRates;
 use crate::{IngestConfig, RateLimitConfig};
 
 /// `Retry-After` of a rejected request: requests take milliseconds.
@@ -22,22 +25,40 @@ const SHED_RETRY: Duration = Duration::from_secs(1);
 pub(crate) struct AdmissionControl {
     requests: Arc<Semaphore>,
     bytes: Arc<Semaphore>,
-    rate: Option<RateLimit>,
+    rate: Option<RateLimit<Caller>>,
+    tenant_rates: TenantRates,
 }
 
-/// A token bucket of transactions for each API key.
+/// A token bucket of transactions for each API key or tenant.
 #[derive(Debug)]
-struct RateLimit {
-    buckets: DefaultKeyedRateLimiter<Caller>,
+pub(crate) struct RateLimit<K: Clone + Eq + Hash> {
+    buckets: DefaultKeyedRateLimiter<K>,
     burst: NonZeroU32,
 }
 
-impl RateLimit {
-    fn new(config: RateLimitConfig) -> Option<Self> {
+/// Why a request is over a rate limit.
+pub(crate) enum OverRate {
+    Until(Duration),
+    /// It has more transactions than a full bucket.
+    LargerThan(NonZeroU32),
+}
+
+impl<K: Clone + Eq + Hash> RateLimit<K> {
+    pub(crate) fn charge(&self, key: &K, items: NonZeroU32) -> Result<(), OverRate> {
+        match self.buckets.check_key_n(key, items) {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(early)) => Err(OverRate::Until(
+                early.wait_time_from(self.buckets.clock().now()),
+            )),
+            Err(_) => Err(OverRate::LargerThan(self.burst)),
+        }
+    }
+
+    pub(crate) fn new(config: RateLimitConfig) -> Option<Self> {
         let per_second = NonZeroU32::new(config.transactions_per_second)?;
         let burst = NonZeroU32::new(config.burst).unwrap_or(per_second);
         let quota = Quota::per_second(per_second).allow_burst(burst);
-        // Bounded: its keys are the names of the configured API keys.
+        // Bounded: its keys are names in the configured API keys.
         let buckets = RateLimiter::keyed(quota);
         Some(Self { buckets, burst })
     }
@@ -49,6 +70,7 @@ impl AdmissionControl {
             requests: Arc::new(Semaphore::new(config.max_in_flight)),
             bytes: Arc::new(Semaphore::new(config.max_in_flight_bytes)),
             rate: RateLimit::new(config.rate_limit),
+            tenant_rates: TenantRates::new(config),
         }
     }
 
@@ -71,36 +93,53 @@ impl AdmissionControl {
         permit.map_err(|_| shed("bytes", "too much data is in flight"))
     }
 
-    /// Charges `items` transactions, at least one, to the caller's rate limit.
+    /// Charges `items` transactions, at least one, to the rate limits of the caller's tenant and of its key.
     ///
     /// # Errors
-    /// 429 if the key is over its rate, 413 if the request exceeds the key's burst.
+    /// 429 if the tenant or the key is over its rate, 413 if the request exceeds a burst.
     pub(crate) fn charge(&self, caller: &Caller, items: usize) -> Result<(), Problem> {
-        let Some(rate) = &self.rate else {
-            return Ok(());
-        };
         let items = u32::try_from(items).unwrap_or(u32::MAX);
         let items = NonZeroU32::new(items).unwrap_or(NonZeroU32::MIN);
-        match rate.buckets.check_key_n(caller, items) {
-            Ok(Ok(())) => Ok(()),
-            Ok(Err(early)) => {
-                metrics::counter!("tollgate_ingest_shed_total", "reason" => "rate").increment(1);
-                let wait = early.wait_time_from(rate.buckets.clock().now());
-                let problem = Problem::new(
-                    StatusCode::TOO_MANY_REQUESTS,
-                    "the rate limit of this key is exceeded; nothing of this request was accepted",
-                );
-                Err(problem.retry_after(wait))
-            }
-            // More than a full bucket: retrying cannot succeed, so the answer is not 429.
-            Err(_) => Err(Problem::new(
-                StatusCode::PAYLOAD_TOO_LARGE,
-                format!(
-                    "the request has {items} transactions, more than the burst of {} of this key; send fewer in a request",
-                    rate.burst
-                ),
-            )),
+        let tenant = caller.tenant();
+        let of_tenant = self.tenant_rates.charge(tenant, items);
+        let outcome = if of_tenant.is_err() {
+            "limited"
+        } else {
+            "admitted"
+        };
+        metrics::counter!("tollgate_ingest_tenant_transactions_total", "tenant" => self.tenant_rates.label(tenant), "outcome" => outcome)
+            .increment(items.get().into());
+        of_tenant.map_err(|over| over_rate(&over, items, "tenant_rate", "tenant"))?;
+        match &self.rate {
+            Some(rate) => rate
+                .charge(caller, items)
+                .map_err(|over| over_rate(&over, items, "rate", "key")),
+            None => Ok(()),
         }
+    }
+}
+
+fn over_rate(
+    over: &OverRate,
+    items: NonZeroU32,
+    reason: &'static str,
+    whose: &'static str,
+) -> Problem {
+    match over {
+        OverRate::Until(wait) => {
+            metrics::counter!("tollgate_ingest_shed_total", "reason" => reason).increment(1);
+            let detail = format!(
+                "the rate limit of this {whose} is exceeded; nothing of this request was accepted"
+            );
+            Problem::new(StatusCode::TOO_MANY_REQUESTS, detail).retry_after(*wait)
+        }
+        // Retrying cannot succeed, so the answer is not 429.
+        OverRate::LargerThan(burst) => Problem::new(
+            StatusCode::PAYLOAD_TOO_LARGE,
+            format!(
+                "the request has {items} transactions, more than the burst of {burst} of this {whose}; send fewer in a request"
+            ),
+        ),
     }
 }
 
@@ -111,6 +150,8 @@ fn shed(reason: &'static str, detail: &'static str) -> Problem {
 
 #[cfg(test)]
 mod tests {
+    use tollgate_types::Tenant;
+
     use super::*;
 
     fn admission(change: impl FnOnce(&mut IngestConfig)) -> AdmissionControl {
@@ -146,12 +187,33 @@ mod tests {
                 burst: 10,
             };
         });
-        let [a, b] = ["a", "b"].map(|name| Caller(name.into()));
+        let [a, b] = ["a", "b"].map(Caller::named);
         assert!(admission.charge(&a, 10).is_ok());
         let problem = admission.charge(&a, 5).unwrap_err();
         assert_eq!(problem.status(), StatusCode::TOO_MANY_REQUESTS);
         assert!(admission.charge(&b, 10).is_ok());
         let problem = admission.charge(&b, 11).unwrap_err();
+        assert_eq!(problem.status(), StatusCode::PAYLOAD_TOO_LARGE);
+    }
+
+    #[test]
+    fn all_keys_of_a_tenant_share_its_limit_and_other_tenants_are_not_affected() {
+        let limit = |burst| RateLimitConfig {
+            transactions_per_second: 1,
+            burst,
+        };
+        let admission = admission(|config| {
+            config.tenant_rate_limit = limit(10);
+            config.tenant_rate_limits.insert("large".into(), limit(20));
+        });
+        let of = |name, tenant| Caller::of(name, Tenant::parse(tenant).unwrap());
+        assert!(admission.charge(&of("a", "acme"), 6).is_ok());
+        let problem = admission.charge(&of("b", "acme"), 6).unwrap_err();
+        assert_eq!(problem.status(), StatusCode::TOO_MANY_REQUESTS);
+        assert!(admission.charge(&of("c", "other"), 10).is_ok());
+        assert!(admission.charge(&Caller::named("d"), 10).is_ok());
+        assert!(admission.charge(&of("e", "large"), 20).is_ok());
+        let problem = admission.charge(&of("c", "other"), 11).unwrap_err();
         assert_eq!(problem.status(), StatusCode::PAYLOAD_TOO_LARGE);
     }
 }

@@ -2,14 +2,16 @@
 //!
 //! Invariant: a transaction that ingest accepts fits into a record of the log.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use tollgate_log::KafkaConfig;
 use tollgate_service::config::ConfigError;
 use tollgate_service::http::{ApiKeyConfig, ApiKeys};
+use tollgate_types::Tenant;
 
 use crate::imports::SourceConfig;
 
@@ -42,8 +44,14 @@ pub struct IngestConfig {
     pub acknowledge_timeout_ms: u64,
     /// The rate limit of each API key.
     pub rate_limit: RateLimitConfig,
+    /// The rate limit of each tenant, over all of its keys.
+    pub tenant_rate_limit: RateLimitConfig,
+    /// Rate limits of single tenants, by name, instead of `tenant_rate_limit`.
+    pub tenant_rate_limits: BTreeMap<String, RateLimitConfig>,
     /// The API keys. If there are none, requests need no key; this is allowed on loopback addresses only.
     pub api_keys: Vec<ApiKeyConfig>,
+    /// A TOML file with more keys, in tables `[[api_keys]]`. It is read again when it changes.
+    pub api_keys_file: Option<PathBuf>,
     /// How long a batch at `/v1/functions/streaming` waits for its decisions, in milliseconds, without `Prefer: wait`.
     pub functions_wait_ms: u64,
     /// Subscriptions are confirmed at these hosts and their subdomains only.
@@ -56,13 +64,13 @@ pub struct IngestConfig {
     pub import_rows_per_second: u32,
 }
 
-/// Section `ingest.rate_limit`: a token bucket of transactions for each API key.
+/// A rate limit: a token bucket of transactions for each API key or tenant.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct RateLimitConfig {
-    /// Transactions a second for each key; 0 is no limit.
+    /// Transactions a second; 0 is no limit.
     pub transactions_per_second: u32,
-    /// Transactions that a key may send at once after a pause; 0 is the number of one second.
+    /// Transactions that may be sent at once after a pause; 0 is the number of one second.
     pub burst: u32,
 }
 
@@ -79,7 +87,10 @@ impl Default for IngestConfig {
             request_timeout_ms: 10_000,
             acknowledge_timeout_ms: 5_000,
             rate_limit: RateLimitConfig::default(),
+            tenant_rate_limit: RateLimitConfig::default(),
+            tenant_rate_limits: BTreeMap::new(),
             api_keys: Vec::new(),
+            api_keys_file: None,
             functions_wait_ms: 5_000,
             confirmation_hosts: vec!["oraclecloud.com".to_owned()],
             sources: Vec::new(),
@@ -128,28 +139,38 @@ impl IngestConfig {
             return invalid("max_in_flight_bytes", "must be at least max_body_bytes");
         }
         self.validate_record_size(kafka)?;
-        if self.rate_limit.burst > 0 && self.rate_limit.transactions_per_second == 0 {
-            return invalid(
-                "rate_limit.burst",
-                "has no effect while rate_limit.transactions_per_second is 0; set both or none",
-            );
-        }
+        self.validate_rate_limits()?;
         if self.listen.port() != 0 && self.listen == self.admin_listen {
             return invalid(
                 "admin_listen",
                 "must not be the same address as ingest.listen",
             );
         }
-        let mut names = BTreeSet::new();
-        for (index, key) in self.api_keys.iter().enumerate() {
-            if key.name.is_empty() || !names.insert(&key.name) {
+        let file = self.api_keys_file.as_deref();
+        ApiKeys::new("ingest", &self.api_keys, file, self.listen, &[])
+    }
+
+    fn validate_rate_limits(&self) -> Result<(), ConfigError> {
+        let mut limits = vec![
+            ("rate_limit".to_owned(), self.rate_limit),
+            ("tenant_rate_limit".to_owned(), self.tenant_rate_limit),
+        ];
+        for (name, limit) in &self.tenant_rate_limits {
+            let setting = format!("tenant_rate_limits.{name}");
+            if let Err(error) = Tenant::parse(name) {
+                return invalid(&setting, &error.to_string());
+            }
+            limits.push((setting, *limit));
+        }
+        for (setting, limit) in limits {
+            if limit.burst > 0 && limit.transactions_per_second == 0 {
                 return invalid(
-                    &format!("api_keys[{index}].name"),
-                    "must be unique: the rate limit applies to each name",
+                    &format!("{setting}.burst"),
+                    "has no effect while transactions_per_second is 0; set both or none",
                 );
             }
         }
-        ApiKeys::new("ingest", &self.api_keys, self.listen, &[])
+        Ok(())
     }
 
     /// An accepted transaction must fit into a record. Otherwise every attempt to send it would fail.
@@ -204,7 +225,7 @@ mod tests {
         ApiKeyConfig {
             name: name.into(),
             hash: ApiKeys::hash_of("k"),
-            scopes: vec![],
+            ..ApiKeyConfig::default()
         }
     }
 
@@ -220,7 +241,7 @@ mod tests {
     #[test]
     fn an_invalid_setting_is_refused_with_its_name() {
         type Change = fn(&mut IngestConfig);
-        let cases: [(&str, Change); 11] = [
+        let cases: [(&str, Change); 14] = [
             ("ingest.max_items", |c| c.max_items = 0),
             ("ingest.max_in_flight", |c| c.max_in_flight = 0),
             ("ingest.max_in_flight_bytes", |c| c.max_in_flight_bytes = 1),
@@ -233,9 +254,17 @@ mod tests {
                 c.acknowledge_timeout_ms = 0;
             }),
             ("ingest.rate_limit.burst", |c| c.rate_limit.burst = 5),
+            ("ingest.tenant_rate_limit.burst", |c| {
+                c.tenant_rate_limit.burst = 5;
+            }),
+            ("ingest.tenant_rate_limits.ACME", |c| {
+                c.tenant_rate_limits
+                    .insert("ACME".into(), RateLimitConfig::default());
+            }),
             ("ingest.admin_listen", |c| c.admin_listen = c.listen),
-            ("ingest.api_keys[1].name", |c| {
-                c.api_keys = vec![key("shop"), key("shop")];
+            ("ingest.api_keys[0].name", |c| c.api_keys = vec![key("")]),
+            ("ingest.api_keys_file", |c| {
+                c.api_keys_file = Some("/nonexistent/keys.toml".into());
             }),
             ("ingest.api_keys", |c| {
                 c.listen = SocketAddr::from(([0, 0, 0, 0], 8080));

@@ -21,6 +21,7 @@ mod replies;
 mod report;
 mod request;
 mod service;
+mod tenant_rates;
 mod transactions;
 
 pub use config::{IngestConfig, RateLimitConfig};

@@ -1,4 +1,4 @@
-//! Requests that wait for decisions, by user and transaction.
+//! Requests that wait for decisions, by tenant, user and transaction.
 //!
 //! Invariants: the entries of a request are removed when it ends, for whatever reason, so that the registry cannot grow
 //! beyond the requests in flight. At most [`MAX_WAITERS_PER_ID`] wait for one id, so that each step costs the same
@@ -14,7 +14,7 @@ use std::time::Instant;
 use metrics::gauge;
 use serde_json::value::{RawValue, to_raw_value};
 use tokio::sync::mpsc;
-use tollgate_types::{ErrorReply, ErrorStatus};
+use tollgate_types::{ErrorReply, ErrorStatus, Tenant};
 
 /// How many may wait for one id, over all requests. Sending an id more than once is for repetitions after an answer
 /// that did not arrive.
@@ -73,17 +73,19 @@ impl Registry {
 }
 
 /// Unambiguous, since ids do not contain U+0000.
-fn key_of(user_id: &str, transaction_id: &str) -> String {
-    format!("{user_id}\0{transaction_id}")
+fn key_of(tenant: Tenant<'_>, user_id: &str, transaction_id: &str) -> String {
+    let tenant = tenant.name();
+    format!("{tenant}\0{user_id}\0{transaction_id}")
 }
 
 impl PendingReplies {
-    /// Registers a waiter for each `(user_id, transaction_id)`. The index of a decision is the position of its ids.
+    /// Registers a waiter for each `(user_id, transaction_id)` of the tenant. The index of a decision is the position of its ids.
     /// Where too many wait for an id already, an error stands in the decision's place at once.
     ///
     /// Call it before the transactions are produced: a decision may arrive before the acknowledgement.
     pub(crate) fn register<'a>(
         &self,
+        tenant: Tenant<'_>,
         ids: impl Iterator<Item = (&'a str, &'a str)>,
     ) -> AwaitedDecisions {
         let request = 1 + self.0.last_request.fetch_add(1, Ordering::Relaxed);
@@ -100,7 +102,7 @@ impl PendingReplies {
             pending: self.clone(),
         };
         for (index, (user_id, transaction_id)) in ids.enumerate() {
-            let key = key_of(user_id, transaction_id);
+            let key = key_of(tenant, user_id, transaction_id);
             let mut shard = self.0.shard(&key);
             let waiters = match shard.get_mut(&key) {
                 Some(waiters) => waiters,
@@ -120,7 +122,7 @@ impl PendingReplies {
                 drop(shard);
                 awaited
                     .decisions
-                    .push(too_many_waiters(user_id, transaction_id));
+                    .push(too_many_waiters(tenant, user_id, transaction_id));
                 awaited.errors += 1;
                 awaited.refused.push(index);
             }
@@ -133,12 +135,13 @@ impl PendingReplies {
     /// Delivers a reply to the waiter that was registered first. False if there is none.
     pub(crate) fn deliver(
         &self,
+        tenant: Tenant<'_>,
         user_id: &str,
         transaction_id: &str,
         text: &RawValue,
         is_error: bool,
     ) -> bool {
-        let key = key_of(user_id, transaction_id);
+        let key = key_of(tenant, user_id, transaction_id);
         let mut shard = self.0.shard(&key);
         let Entry::Occupied(mut waiters) = shard.entry(key) else {
             return false;
@@ -162,10 +165,15 @@ impl PendingReplies {
 }
 
 /// The answer for a transaction that is on the log, and for whose decision no more callers may wait.
-fn too_many_waiters(user_id: &str, transaction_id: &str) -> Option<Box<RawValue>> {
+fn too_many_waiters(
+    tenant: Tenant<'_>,
+    user_id: &str,
+    transaction_id: &str,
+) -> Option<Box<RawValue>> {
     let error = ErrorReply {
         transaction_id: transaction_id.into(),
         user_id: user_id.into(),
+        tenant: tenant.given().map(Into::into),
         status: ErrorStatus::Error,
         kind: "too_many_waiters".into(),
         field: Some("transaction_id".into()),
@@ -251,6 +259,8 @@ mod tests {
 
     use super::*;
 
+    const NONE: Tenant<'static> = Tenant::DEFAULT;
+
     fn raw(text: &str) -> Box<RawValue> {
         RawValue::from_string(text.to_owned()).unwrap()
     }
@@ -274,9 +284,9 @@ mod tests {
     async fn decisions_are_in_the_order_of_the_items_whatever_the_order_of_the_replies() {
         let pending = PendingReplies::default();
         let ids = [("u", "1"), ("v", "1"), ("u", "2")];
-        let mut awaited = pending.register(ids.into_iter());
+        let mut awaited = pending.register(NONE, ids.into_iter());
         for (user, id, text) in [("u", "2", "3"), ("u", "1", "1"), ("v", "1", "2")] {
-            assert!(pending.deliver(user, id, &raw(text), false));
+            assert!(pending.deliver(NONE, user, id, &raw(text), false));
         }
         assert!(awaited.all_by(soon()).await);
         assert_eq!(texts(awaited.take()), ["1", "2", "3"]);
@@ -285,12 +295,12 @@ mod tests {
     #[tokio::test]
     async fn waiters_for_equal_ids_get_one_decision_each_in_their_order() {
         let pending = PendingReplies::default();
-        let mut first = pending.register([("u", "1"), ("u", "1")].into_iter());
-        let mut second = pending.register([("u", "1")].into_iter());
+        let mut first = pending.register(NONE, [("u", "1"), ("u", "1")].into_iter());
+        let mut second = pending.register(NONE, [("u", "1")].into_iter());
         for text in ["1", "2", "3"] {
-            assert!(pending.deliver("u", "1", &raw(text), false));
+            assert!(pending.deliver(NONE, "u", "1", &raw(text), false));
         }
-        assert!(!pending.deliver("u", "1", &raw("4"), false));
+        assert!(!pending.deliver(NONE, "u", "1", &raw("4"), false));
         assert!(first.all_by(soon()).await && second.all_by(soon()).await);
         assert_eq!(texts(first.take()), ["1", "2"]);
         assert_eq!(texts(second.take()), ["3"]);
@@ -299,38 +309,50 @@ mod tests {
     #[tokio::test]
     async fn decisions_that_arrived_before_the_deadline_are_returned() {
         let pending = PendingReplies::default();
-        let mut awaited = pending.register([("u", "1"), ("u", "2")].into_iter());
-        pending.deliver("u", "2", &raw("2"), false);
+        let mut awaited = pending.register(NONE, [("u", "1"), ("u", "2")].into_iter());
+        pending.deliver(NONE, "u", "2", &raw("2"), false);
         assert!(!awaited.all_by(Instant::now()).await);
         assert_eq!(texts(awaited.take()), ["2"]);
+    }
+
+    #[tokio::test]
+    async fn a_reply_of_another_tenant_is_not_delivered() {
+        let pending = PendingReplies::default();
+        let tenant = |name| Tenant::parse(name).unwrap();
+        let mut awaited = pending.register(tenant("acme"), [("u", "1")].into_iter());
+        assert!(!pending.deliver(NONE, "u", "1", &raw("1"), false));
+        assert!(!pending.deliver(tenant("other"), "u", "1", &raw("2"), true));
+        assert!(pending.deliver(tenant("acme"), "u", "1", &raw("3"), false));
+        assert!(awaited.all_by(soon()).await);
+        assert_eq!(texts(awaited.take()), ["3"]);
     }
 
     #[test]
     fn a_request_that_ends_removes_its_waiters() {
         let pending = PendingReplies::default();
-        let other = pending.register([("u", "1")].into_iter());
-        drop(pending.register([("u", "1"), ("u", "2"), ("u", "1")].into_iter()));
+        let other = pending.register(NONE, [("u", "1")].into_iter());
+        drop(pending.register(NONE, [("u", "1"), ("u", "2"), ("u", "1")].into_iter()));
         assert_eq!(ids(&pending), 1);
         drop(other);
         assert_eq!(ids(&pending), 0);
-        assert!(!pending.deliver("u", "1", &raw("1"), false));
+        assert!(!pending.deliver(NONE, "u", "1", &raw("1"), false));
     }
 
     #[tokio::test]
     async fn of_ten_thousand_items_with_one_id_a_hundred_wait_and_the_others_get_an_error_at_once()
     {
         let pending = PendingReplies::default();
-        let mut awaited = pending.register(std::iter::repeat_n(("u", "1"), 10_000));
+        let mut awaited = pending.register(NONE, std::iter::repeat_n(("u", "1"), 10_000));
         assert_eq!(awaited.errors(), 10_000 - MAX_WAITERS_PER_ID);
         assert_eq!(awaited.refused().first(), Some(&MAX_WAITERS_PER_ID));
         // The bound holds over all requests.
-        let other = pending.register([("u", "1"), ("v", "1")].into_iter());
+        let other = pending.register(NONE, [("u", "1"), ("v", "1")].into_iter());
         assert_eq!(other.refused(), [0]);
         drop(other);
         for _ in 0..MAX_WAITERS_PER_ID {
-            assert!(pending.deliver("u", "1", &raw("1"), false));
+            assert!(pending.deliver(NONE, "u", "1", &raw("1"), false));
         }
-        assert!(!pending.deliver("u", "1", &raw("1"), false));
+        assert!(!pending.deliver(NONE, "u", "1", &raw("1"), false));
         assert!(awaited.all_by(soon()).await);
         let texts = texts(awaited.take());
         assert_eq!(texts[MAX_WAITERS_PER_ID - 1], "1");

@@ -9,11 +9,11 @@ use axum::http::StatusCode;
 use tokio::sync::oneshot;
 use tollgate_log::spans::sending;
 use tollgate_log::{Acks, ProducerRecord, RejectedRow, SendError};
-use tollgate_service::http::{Problem, RequestTrace};
+use tollgate_service::http::{Caller, Problem, RequestTrace};
 use tollgate_service::resilience::{CallError, CallFailure, CallPolicy, DependencyConfig};
 use tollgate_service::telemetry::trace::begin;
-use tollgate_types::headers::{REPLY_TO, TRACESTATE};
-use tollgate_types::{TraceContext, Transaction};
+use tollgate_types::headers::{REPLY_TO, TENANT, TRACESTATE};
+use tollgate_types::{Tenant, TraceContext, Transaction};
 
 use crate::IngestConfig;
 use crate::api::App;
@@ -25,6 +25,8 @@ const RETRY: Duration = Duration::from_secs(2);
 /// The records that one request writes.
 #[derive(Debug)]
 pub(crate) struct PublishRequest<'a> {
+    /// The tenant of all transactions, which follows from the caller's key.
+    pub(crate) tenant: Tenant<'a>,
     /// The trace of the request.
     pub(crate) trace: Arc<RequestTrace>,
     /// In the order of the request, each with its own trace context if it has one.
@@ -39,9 +41,10 @@ pub(crate) struct PublishRequest<'a> {
     pub(crate) imports: Vec<Entry>,
 }
 
-impl PublishRequest<'_> {
-    pub(crate) const fn new(trace: Arc<RequestTrace>) -> Self {
+impl<'a> PublishRequest<'a> {
+    pub(crate) fn new(caller: &'a Caller, trace: Arc<RequestTrace>) -> Self {
         Self {
+            tenant: caller.tenant(),
             trace,
             transactions: Vec::new(),
             reply_to: None,
@@ -170,10 +173,14 @@ async fn write_all(
         let reply_to = reply_to
             .as_deref()
             .filter(|_| records.unawaited.binary_search(&index).is_err());
-        let headers: Vec<(&str, Option<&[u8]>)> = [(TRACESTATE, state), (REPLY_TO, reply_to)]
-            .into_iter()
-            .filter_map(|(name, value)| Some((name, Some(value?.as_bytes()))))
-            .collect();
+        let headers: Vec<(&str, Option<&[u8]>)> = [
+            (TRACESTATE, state),
+            (REPLY_TO, reply_to),
+            (TENANT, records.tenant.given()),
+        ]
+        .into_iter()
+        .filter_map(|(name, value)| Some((name, Some(value?.as_bytes()))))
+        .collect();
         let context = own.or(context);
         let line = transaction.one_line_in(context);
         let record = ProducerRecord {

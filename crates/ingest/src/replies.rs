@@ -13,7 +13,7 @@ use tollgate_log::{Log, LogError, RawRecord, ReaderEvent, TopicReader};
 use tollgate_service::Shutdown;
 use tollgate_service::health::Health;
 use tollgate_service::telemetry::trace::{Span, SpanKind, begin_kept};
-use tollgate_types::Reply;
+use tollgate_types::{Reply, Tenant};
 
 use crate::pending_replies::PendingReplies;
 
@@ -152,7 +152,11 @@ fn deliver(record: &RawRecord<'_>, topic: &str, pending: &PendingReplies) {
         Ok(reply) => {
             let began = SystemTime::now();
             let (user_id, id) = (&*reply.user_id, &*reply.transaction_id);
-            if pending.deliver(user_id, id, reply.text, reply.is_error) {
+            // A name that no key can have: nobody waits for it.
+            let Ok(tenant) = Tenant::from_member(reply.tenant.as_deref()) else {
+                return;
+            };
+            if pending.deliver(tenant, user_id, id, reply.text, reply.is_error) {
                 record_span(record, topic, began);
             }
         }

@@ -179,7 +179,7 @@ pub(crate) async fn publish_and_wait(
     let awaited = wait.map(|_| {
         let accepted = records.transactions.iter();
         let ids = accepted.map(|(_, item)| (item.user_id.as_ref(), item.transaction_id.as_ref()));
-        app.replies.pending.register(ids)
+        app.replies.pending.register(records.tenant, ids)
     });
     records.reply_to = wait.map(|(_, partition)| partition);
     records.unawaited = awaited

@@ -61,6 +61,11 @@ pub async fn start(
             Ok(())
         });
     }
+    let keys_watch = keys.clone().watch(drained.clone());
+    supervisor.spawn_support("the watch over API keys", async move {
+        keys_watch.await;
+        Ok(())
+    });
     let app = Arc::new(App {
         admission: AdmissionControl::new(&config),
         log: Dependency::new("log", &publish::limits(&config), None),

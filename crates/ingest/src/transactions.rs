@@ -82,7 +82,7 @@ async fn answer(app: &App, parts: &Parts, body: &mut Body) -> Result<Response, P
     }
     let records = PublishRequest {
         transactions: validated.with_trace(None).collect(),
-        ..PublishRequest::new(request::trace(parts))
+        ..PublishRequest::new(&caller, request::trace(parts))
     };
     let wait = Wait::of(&parts.headers);
     let outcome = request::publish_and_wait(app, records, wait, started).await?;

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use tollgate_types::{Stage, TraceContext, headers};
+use tollgate_types::{Stage, Tenant, TraceContext, headers};
 
 use crate::{Acks, Log, Producer, ProducerRecord, Record, SendError};
 use tollgate_service::telemetry::{trace, user_attribute};
@@ -58,6 +58,8 @@ pub struct RejectedRow<'a> {
     pub reason: &'a str,
     /// As it was read.
     pub payload: &'a [u8],
+    /// Whose it is. A redriven letter is a transaction of this tenant.
+    pub tenant: Tenant<'a>,
     /// Where it came from.
     pub origin: Origin<'a>,
     /// The span of what found it.
@@ -101,7 +103,12 @@ impl RejectedRow<'_> {
             kind: self.kind,
             reason: self.reason,
             attempts: 1,
-            inherited: Vec::new(),
+            inherited: self
+                .tenant
+                .given()
+                .map(|name| (headers::TENANT, Some(name.as_bytes())))
+                .into_iter()
+                .collect(),
             source: &source,
             key: None,
             timestamp_ms: None,

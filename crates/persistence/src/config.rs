@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize, Serializer};
@@ -42,6 +43,8 @@ pub struct PersistenceConfig {
     pub page_max: u32,
     /// Keys of the read API. Without keys every caller may read, which only a loopback address allows.
     pub api_keys: Vec<ApiKeyConfig>,
+    /// A TOML file with more keys, in tables `[[api_keys]]`. It is read again when it changes.
+    pub api_keys_file: Option<PathBuf>,
 }
 
 impl Default for PersistenceConfig {
@@ -60,6 +63,7 @@ impl Default for PersistenceConfig {
             page_default: 50,
             page_max: 1_000,
             api_keys: Vec::new(),
+            api_keys_file: None,
         }
     }
 }

@@ -23,7 +23,13 @@ pub async fn start(
     shutdown: Shutdown,
 ) -> anyhow::Result<RunningService> {
     config.validate()?;
-    let keys = ApiKeys::new("persistence", &config.api_keys, config.listen, &[])?;
+    let keys = ApiKeys::new(
+        "persistence",
+        &config.api_keys,
+        config.api_keys_file.as_deref(),
+        config.listen,
+        &[],
+    )?;
     let public = bind("persistence.listen", config.listen).await?;
     let admin = bind("persistence.admin_listen", config.admin_listen).await?;
     let health = Health::starting(&["log", store::COMPONENT, "topics"]);
@@ -32,6 +38,11 @@ pub async fn start(
     let shutdown = supervisor.shutdown().clone();
     let writer = DecisionWriter::new(&config, kafka, store.clone(), health, shutdown)?;
     supervisor.spawn("the writer", writer.run());
+    let keys_watch = keys.clone().watch(supervisor.drained().clone());
+    supervisor.spawn_support("the watch over API keys", async move {
+        keys_watch.await;
+        Ok(())
+    });
     supervisor.serve(public, api::router(store.clone(), &config, keys));
     Ok(supervisor.start(async move |_| {
         store.close().await;

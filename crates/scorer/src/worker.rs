@@ -19,8 +19,8 @@ use tollgate_service::telemetry::trace::{
     Array, Span, StringValue, Value, begin_always, begin_kept,
 };
 use tollgate_types::{
-    ErrorReply, ErrorStatus, Indicator, Rejection, Stage, Timestamp, TraceContext, Transaction,
-    headers,
+    ErrorReply, ErrorStatus, Indicator, Rejection, Stage, Tenant, Timestamp, TraceContext,
+    Transaction, headers,
 };
 
 use crate::config::{Mode, ScorerConfig};
@@ -241,6 +241,13 @@ impl Worker {
                 return self.dead_letter(record, kind, &rejection, acks);
             }
         };
+        let tenant = match Tenant::from_header(record.headers.last(headers::TENANT)) {
+            Ok(tenant) => tenant,
+            Err(error) => {
+                let reason = format!("header {}: {error}", headers::TENANT);
+                return self.dead_letter(record, "invalid", &Rejection::new("", reason), acks);
+            }
+        };
         if let Some(partition) = self.routing.elsewhere(record, &transaction) {
             return self.forward(record, &transaction, partition, acks);
         }
@@ -258,7 +265,7 @@ impl Worker {
             )));
         };
         let began = self.measures.begin_scoring();
-        let verdict = engine.score(&transaction);
+        let verdict = engine.score_in(tenant, &transaction);
         self.measures.end_scoring(began);
         if record.replayed {
             self.measures.replayed += 1;
@@ -276,6 +283,7 @@ impl Worker {
         let under = kept.or(in_header);
         self.out.clear();
         verdict.write_decision(
+            tenant,
             &transaction,
             now,
             &self.settings.ruleset_version,
@@ -413,9 +421,11 @@ impl Worker {
             // Ingest makes the user the key.
             let user_id = String::from_utf8_lossy(record.key.unwrap_or_default());
             let id = Transaction::id_of_rejected(record.payload).unwrap_or_default();
+            let tenant = Tenant::from_header(record.headers.last(headers::TENANT));
             let error = ErrorReply {
                 transaction_id: id.into(),
                 user_id,
+                tenant: tenant.unwrap_or_default().given().map(Into::into),
                 status: ErrorStatus::Error,
                 kind: kind.into(),
                 field: Some(rejection.field.into()).filter(|_| !rejection.field.is_empty()),

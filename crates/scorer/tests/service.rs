@@ -420,3 +420,90 @@ async fn a_flood_into_the_embedded_log_loses_nothing() {
     assert_eq!(seen.len(), COUNT);
     harness.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn equal_ids_in_two_tenants_are_two_users_with_histories_of_their_own() {
+    let harness = Harness::start(|_| {}).await;
+    let topics = harness.kafka.topics().clone();
+    let tenants = [None, Some("acme"), Some("other")];
+    let send = |tenant: Option<&str>, json: &str, partition: Option<i32>| {
+        let header = tenant.map(|name| (headers::TENANT, Some(name.as_bytes())));
+        harness.put(&ProducerRecord {
+            headers: header.as_slice(),
+            partition,
+            ..ProducerRecord::new(&topics.transactions, b"u", json.as_bytes())
+        });
+    };
+    // Four payments within the window are below the threshold of velocity, twelve are not. Those of one tenant are written
+    // into a foreign partition, and forwarded with their tenant.
+    let own = Partitioner::Murmur2.partition(b"u", 4);
+    for n in 0..4 {
+        for tenant in tenants {
+            let foreign = (tenant == Some("other")).then_some((own + 1) % 4);
+            send(tenant, &transaction("u", n, "10.01"), foreign);
+        }
+    }
+    let decisions = harness.read(&topics.decisions, 12);
+    let mut seen: Vec<(Option<String>, String)> = Vec::new();
+    for record in &decisions {
+        let decision = Decision::parse(&record.payload).unwrap();
+        assert!(
+            !decision.duplicate,
+            "the id was used in another tenant only"
+        );
+        assert!(!decision.conflict);
+        assert!(
+            !decision
+                .fraud_indicators
+                .iter()
+                .any(|it| it.name() == "high_velocity"),
+            "{decision:?}"
+        );
+        assert_eq!(record.key.as_deref(), Some(&b"u"[..]));
+        seen.push((
+            decision.tenant.map(|name| name.into_owned()),
+            decision.transaction_id.into_owned(),
+        ));
+    }
+    seen.sort();
+    seen.dedup();
+    assert_eq!(seen.len(), 12, "{seen:?}");
+
+    // A repetition is one within its tenant, and the alert has the tenant as well.
+    send(Some("acme"), &transaction("u", 0, "10.01"), None);
+    let again = harness.read(&topics.decisions, 13).pop().unwrap();
+    let again = Decision::parse(&again.payload).unwrap();
+    assert!(again.duplicate);
+    assert_eq!(again.tenant.as_deref(), Some("acme"));
+    send(Some("acme"), &transaction("u", 59, "90000"), None);
+    let alerts = harness.read(&topics.alerts, 1);
+    let alert = Decision::parse(&alerts[0].payload).unwrap();
+    assert_eq!(alert.tenant.as_deref(), Some("acme"));
+    harness.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_record_with_an_invalid_tenant_is_dead_lettered_with_its_header() {
+    let harness = Harness::start(|_| {}).await;
+    let topics = harness.kafka.topics().clone();
+    for name in [&b"ACME"[..], b"", b"a b", b"\xff", b"*"] {
+        harness.put(&ProducerRecord {
+            headers: &[(headers::TENANT, Some(name))],
+            ..ProducerRecord::new(
+                &topics.transactions,
+                b"u",
+                transaction("u", 1, "1").as_bytes(),
+            )
+        });
+    }
+    for letter in harness.read(&topics.transactions_dlq, 5) {
+        let header = |wanted: &str| {
+            let found = letter.headers.iter().find(|(name, _)| name == wanted);
+            found.and_then(|(_, value)| value.clone()).unwrap()
+        };
+        let reason = String::from_utf8(header(headers::ERROR_REASON)).unwrap();
+        assert!(reason.starts_with("header tollgate-tenant: "), "{reason}");
+        header(headers::TENANT);
+    }
+    harness.stop().await;
+}

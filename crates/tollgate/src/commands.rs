@@ -1,8 +1,9 @@
 //! The commands and their arguments, and the commands that are only a few lines.
 
 use std::io::Write as _;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
+use std::slice;
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -14,7 +15,7 @@ use tollgate_service::Shutdown;
 use tollgate_service::cli::{ServiceArgs, print_config};
 use tollgate_service::cloud::Cloud as _;
 use tollgate_service::config::Settings;
-use tollgate_service::http::{ApiKeys, Scope};
+use tollgate_service::http::{ApiKeyConfig, ApiKeys, Scope};
 use tollgate_service::telemetry::Telemetry;
 
 use crate::all_in_one::{AllInOne, Configs, JOURNAL};
@@ -224,6 +225,12 @@ pub(crate) struct KeyArgs {
         default_value = "transactions:write"
     )]
     scopes: Vec<Scope>,
+    /// Tenant whose transactions the key sends and reads; the default tenant unless given, `*` to read all tenants.
+    #[arg(long, value_name = "TENANT")]
+    tenant: Option<String>,
+    /// When the key ends, RFC 3339.
+    #[arg(long, value_name = "TIME")]
+    expires: Option<String>,
 }
 
 fn parse_duration(text: &str) -> Result<Duration, String> {
@@ -368,7 +375,7 @@ pub(crate) async fn migrate(args: MigrateArgs) -> anyhow::Result<()> {
 
 /// `tollgate key`
 #[expect(clippy::print_stdout, reason = "this is the command's output")]
-pub(crate) fn key(args: &KeyArgs) {
+pub(crate) fn key(args: &KeyArgs) -> anyhow::Result<()> {
     let random: [u8; 32] = rand::rng().random();
     let key = format!("tg_{}", HEXLOWER.encode(&random));
     let section = if args.scopes.contains(&Scope::DECISIONS_READ) {
@@ -376,16 +383,21 @@ pub(crate) fn key(args: &KeyArgs) {
     } else {
         "ingest"
     };
-    let scopes: Vec<String> = args
-        .scopes
-        .iter()
-        .map(|scope| format!("\"{}\"", scope.name()))
-        .collect();
-    println!("key, shown only now:\n\n    {key}\n\nin the settings:\n");
-    println!("    [[{section}.api_keys]]\n    name = {:?}", args.name);
-    println!(
-        "    hash = \"{}\"\n    scopes = [{}]",
-        ApiKeys::hash_of(&key),
-        scopes.join(", ")
-    );
+    let entry = ApiKeyConfig {
+        name: args.name.clone(),
+        hash: ApiKeys::hash_of(&key),
+        scopes: args.scopes.clone(),
+        tenant: args.tenant.clone(),
+        expires: args.expires.clone(),
+    };
+    // What a service would refuse is refused here.
+    let loopback = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+    ApiKeys::new("key", slice::from_ref(&entry), None, loopback, &args.scopes)?;
+    println!("key, shown only now:\n\n    {key}\n");
+    println!("in the settings, or in the file of {section}.api_keys_file without `{section}.`:\n");
+    println!("    [[{section}.api_keys]]");
+    for line in toml::to_string(&entry)?.lines() {
+        println!("    {line}");
+    }
+    Ok(())
 }

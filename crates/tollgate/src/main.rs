@@ -64,7 +64,7 @@ impl Command {
             Self::Imports(args) => commands::block_on(imports::run(args))?,
             Self::Migrate(args) => commands::block_on(commands::migrate(args))?,
             Self::Receive(args) => commands::block_on(receive::run(args))?,
-            Self::Key(args) => commands::key(&args),
+            Self::Key(args) => commands::key(&args)?,
         }
         Ok(ExitCode::SUCCESS)
     }

@@ -12,7 +12,7 @@ use serde_json::json;
 use tollgate_engine::Engine;
 use tollgate_scorer::ScorerConfig;
 use tollgate_service::random_key;
-use tollgate_types::{Rejection, Transaction};
+use tollgate_types::{Rejection, Tenant, Transaction};
 
 use crate::commands::{ScoreArgs, settings};
 
@@ -117,6 +117,7 @@ fn score(config: &ScorerConfig, files: &mut Files) -> anyhow::Result<u64> {
             Ok(transaction) => {
                 out.clear();
                 engine.score(&transaction).write_decision(
+                    Tenant::DEFAULT,
                     &transaction,
                     now,
                     &version,

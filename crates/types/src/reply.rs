@@ -17,6 +17,9 @@ pub struct ErrorReply<'a> {
     /// The key of the record, under which the caller waits.
     #[serde(borrow)]
     pub user_id: Cow<'a, str>,
+    /// The user's tenant; absent for the default tenant.
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    pub tenant: Option<Cow<'a, str>>,
     /// Always `error`, where a decision has `approved`, `review` or `blocked`.
     pub status: ErrorStatus,
     /// Class of the failure, a short stable word such as `too_large`: that of the dead letter, where there is one.
@@ -52,6 +55,8 @@ impl ErrorReply<'_> {
 pub struct Reply<'a> {
     /// The user for whose transaction a caller waits.
     pub user_id: Cow<'a, str>,
+    /// The user's tenant, not checked; none for the default tenant.
+    pub tenant: Option<Cow<'a, str>>,
     /// The transaction's id.
     pub transaction_id: Cow<'a, str>,
     /// Whether this is an [`ErrorReply`] and no decision.
@@ -73,6 +78,8 @@ impl<'a> Reply<'a> {
             #[serde(borrow)]
             transaction_id: Cow<'a, str>,
             #[serde(borrow, default)]
+            tenant: Option<Cow<'a, str>>,
+            #[serde(borrow, default)]
             status: Option<Cow<'a, str>>,
         }
         let text = std::str::from_utf8(bytes).map_err(serde_json::Error::custom)?;
@@ -81,6 +88,7 @@ impl<'a> Reply<'a> {
         Ok(Self {
             is_error: head.status.as_deref() == Some("error"),
             user_id: head.user_id,
+            tenant: head.tenant,
             transaction_id: head.transaction_id,
             text,
         })
@@ -104,6 +112,7 @@ mod tests {
         let error = ErrorReply {
             transaction_id: "t\"1".into(),
             user_id: "é".into(),
+            tenant: Some("acme".into()),
             status: ErrorStatus::Error,
             kind: "too_large".into(),
             field: None,
@@ -114,11 +123,13 @@ mod tests {
         let reply = Reply::parse(&text).unwrap();
         assert!(reply.is_error);
         assert_eq!((&*reply.user_id, &*reply.transaction_id), ("é", "t\"1"));
+        assert_eq!(reply.tenant.as_deref(), Some("acme"));
         assert_eq!(reply.error(), Some(error));
         let decision =
             br#"{"transaction_id":"t","user_id":"u","status":"approved","fraud_score":1.50}"#;
         let reply = Reply::parse(decision).unwrap();
         assert!(!reply.is_error && reply.error().is_none());
+        assert_eq!(reply.tenant, None);
         assert_eq!(reply.text.get().as_bytes(), decision);
     }
 

@@ -2,7 +2,7 @@
 
 use axum::http::request::Parts;
 use serde_json::value::RawValue;
-use tollgate_types::{Rejection, TraceContext};
+use tollgate_types::{Rejection, Tenant, TraceContext};
 
 use super::envelope::{self, Event};
 use super::object_event;
@@ -55,10 +55,11 @@ pub(super) enum EventContent<'a> {
 }
 
 impl<'a> ParsedEvent<'a> {
-    /// Reads the content of an event of at most `limit` transactions.
+    /// Reads the content of a tenant's event of at most `limit` transactions.
     pub(super) fn of(
         event: &'a Result<Event<'a>, Rejection>,
         imports: &Imports,
+        tenant: Tenant<'_>,
         limit: usize,
     ) -> Self {
         match event {
@@ -66,7 +67,8 @@ impl<'a> ParsedEvent<'a> {
                 id: Some(&event.id),
                 source: &event.source,
                 trace: event.trace(),
-                content: content(event, imports, limit).unwrap_or_else(EventContent::Invalid),
+                content: content(event, imports, tenant, limit)
+                    .unwrap_or_else(EventContent::Invalid),
             },
             Err(rejection) => Self {
                 id: None,
@@ -89,11 +91,12 @@ impl<'a> ParsedEvent<'a> {
 fn content<'a>(
     event: &'a Event<'a>,
     imports: &Imports,
+    tenant: Tenant<'_>,
     limit: usize,
 ) -> Result<EventContent<'a>, Rejection> {
     if let Some(request) = object_event::import_request(event)? {
         imports
-            .check(&request.bucket, &request.object)
+            .check(tenant, &request.bucket, &request.object)
             .map_err(|error| Rejection::new("data", error.to_string()))?;
         return Ok(EventContent::Import(Entry::Requested(request)));
     }

@@ -19,7 +19,7 @@ use axum::http::StatusCode;
 use axum::http::request::Parts;
 use axum::response::{IntoResponse, Response};
 use tollgate_log::{Origin, RejectedRow};
-use tollgate_service::http::{Problem, RequestTrace};
+use tollgate_service::http::{Caller, Problem, RequestTrace};
 
 use crate::api::App;
 use crate::items::UnreadableBody;
@@ -83,7 +83,7 @@ async fn answer(app: &App, parts: &Parts, body: &mut Body) -> Result<Response, P
     let events = content::split(parts, body, limit)?;
     let events: Vec<ParsedEvent<'_>> = events
         .iter()
-        .map(|event| ParsedEvent::of(event, &app.imports, limit))
+        .map(|event| ParsedEvent::of(event, &app.imports, caller.tenant(), limit))
         .collect();
     let items = events.iter().map(ParsedEvent::items).sum();
     app.admission.charge(&caller, items)?;
@@ -117,7 +117,7 @@ async fn answer(app: &App, parts: &Parts, body: &mut Body) -> Result<Response, P
             .with("rejected", rejected)
             .with("results", &results));
     }
-    publish_events(app, &events, &validated, request::trace(parts)).await?;
+    publish_events(app, &caller, &events, &validated, request::trace(parts)).await?;
     let report = EventReport {
         accepted,
         rejected,
@@ -149,6 +149,7 @@ fn truncated(text: &str) -> &str {
 /// Writes what the events contain. The answer may not be read, so invalid transactions are dead-lettered.
 async fn publish_events(
     app: &App,
+    caller: &Caller,
     events: &[ParsedEvent<'_>],
     validated: &[ValidatedItems<'_>],
     trace: Arc<RequestTrace>,
@@ -161,7 +162,7 @@ async fn publish_events(
     let indices: Vec<String> = (0..largest.unwrap_or_default())
         .map(|index| index.to_string())
         .collect();
-    let mut records = PublishRequest::new(Arc::clone(&trace));
+    let mut records = PublishRequest::new(caller, Arc::clone(&trace));
     for ((event, items), reasons) in events.iter().zip(validated).zip(&reasons) {
         match &event.content {
             EventContent::Import(entry) => records.imports.push(entry.clone()),
@@ -172,6 +173,7 @@ async fn publish_events(
                         kind: "invalid",
                         reason,
                         payload: texts[rejected.index()],
+                        tenant: caller.tenant(),
                         origin: Origin::Message {
                             stream: truncated(event.source),
                             partition: truncated(event.id.unwrap_or_default()),

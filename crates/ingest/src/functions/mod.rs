@@ -110,6 +110,7 @@ async fn answer(app: &App, parts: &Parts, body: &mut Body) -> Result<Response, P
                 kind: "invalid",
                 reason,
                 payload: &items[result.index()],
+                tenant: caller.tenant(),
                 origin: Origin::Message {
                     stream: &position.stream,
                     partition: &position.partition,
@@ -121,7 +122,7 @@ async fn answer(app: &App, parts: &Parts, body: &mut Body) -> Result<Response, P
     let records = PublishRequest {
         transactions: validated.with_trace(None).collect(),
         rejected: rejected.collect(),
-        ..PublishRequest::new(Arc::clone(&trace))
+        ..PublishRequest::new(&caller, Arc::clone(&trace))
     };
     let wait =
         Wait::of(&parts.headers).unwrap_or_else(|| Wait::of_millis(app.config.functions_wait_ms));

@@ -13,7 +13,7 @@ use metrics::counter;
 use tollgate_log::{
     Acks, DeliveryFailure, Log, Origin, Producer, ProducerRecord, RejectedRow, SendError,
 };
-use tollgate_types::TraceContext;
+use tollgate_types::{TraceContext, headers};
 
 use super::journal::{Entry, Failure, Progress, Request};
 use super::object::{ImportContext, ObjectReader};
@@ -254,14 +254,18 @@ impl Window {
             .as_deref()
             .and_then(|parent| TraceContext::parse(parent.as_bytes()))
             .map(|trace| trace.with_sampled(false));
+        let tenant = object.source.tenant();
         self.bytes += row.text.len();
         let sent = match checked {
             Ok(transaction) => {
                 self.accepted += 1;
                 let trace = transaction.trace().or(trace);
                 let text = transaction.one_line_in(trace);
+                let name = tenant.given();
+                let header = name.map(|name| (headers::TENANT, Some(name.as_bytes())));
                 let record = ProducerRecord {
                     context: trace,
+                    headers: header.as_slice(),
                     ..ProducerRecord::new(
                         &writer.kafka.topics().transactions,
                         transaction.user_id.as_bytes(),
@@ -276,6 +280,7 @@ impl Window {
                     kind,
                     reason: &reason,
                     payload: &row.text,
+                    tenant,
                     origin: Origin::Object {
                         url: &object.url,
                         line: row.line,

@@ -17,6 +17,7 @@ use tollgate_log::Log;
 use tollgate_service::Shutdown;
 use tollgate_service::config::ConfigError;
 use tollgate_service::health::Health;
+use tollgate_types::Tenant;
 
 use crate::IngestConfig;
 pub(crate) use journal::{Entry, Request};
@@ -77,11 +78,22 @@ impl Imports {
         Ok((imports, Some(ended)))
     }
 
-    /// Checks whether an object can be imported.
+    /// Checks whether a caller of this tenant may have an object imported.
     ///
     /// # Errors
-    /// No source matches the object, or its name is unusable.
-    pub(crate) fn check(&self, bucket: &str, object: &str) -> Result<(), SourceError> {
-        source::locate(&self.sources, bucket, object).map(drop)
+    /// No source of the tenant matches the object, or its name is unusable.
+    pub(crate) fn check(
+        &self,
+        tenant: Tenant<'_>,
+        bucket: &str,
+        object: &str,
+    ) -> Result<(), SourceError> {
+        match source::locate(&self.sources, bucket, object) {
+            // As if there were no such source: a foreign tenant does not learn that there is one.
+            Ok(located) if located.source.tenant() != tenant => Err(SourceError::Unknown {
+                bucket: bucket.to_owned(),
+            }),
+            located => located.map(drop),
+        }
     }
 }

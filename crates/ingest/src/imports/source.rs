@@ -13,6 +13,7 @@ use tollgate_service::Secret;
 use tollgate_service::config::ConfigError;
 use tollgate_service::objects::{self, StoreSettings};
 use tollgate_service::resilience::Dependency;
+use tollgate_types::Tenant;
 
 use super::object;
 use super::rows::{Columns, Format};
@@ -28,6 +29,9 @@ pub struct SourceConfig {
     pub bucket: String,
     /// Only objects with this prefix in their name are imported.
     pub prefix: String,
+    /// The tenant of the rows. Only events from a key of this tenant start an import. The default tenant unless given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tenant: Option<String>,
     /// The URL of the bucket: `s3://bucket`, or `file:///directory` for development. Default: `s3://` and the bucket.
     pub url: String,
     /// Options of the crate `object_store`, such as `aws_endpoint`; they override the environment's `AWS_*`.
@@ -57,6 +61,7 @@ pub enum FormatSetting {
 /// A source with validated settings.
 #[derive(Debug, Clone)]
 pub(crate) struct Source {
+    tenant: Arc<str>,
     bucket: String,
     prefix: String,
     url: String,
@@ -83,6 +88,10 @@ impl SourceConfig {
         if self.bucket.is_empty() {
             return invalid("bucket", "must be the name of a bucket");
         }
+        let tenant = match Tenant::from_member(self.tenant.as_deref()) {
+            Ok(tenant) => tenant.name().into(),
+            Err(error) => return invalid("tenant", &error.to_string()),
+        };
         let url = match self.url.as_str() {
             "" => format!("s3://{}", self.bucket),
             given => given.to_owned(),
@@ -102,6 +111,7 @@ impl SourceConfig {
             options_setting: &format!("{setting}.options"),
         })?;
         Ok(Source {
+            tenant,
             bucket: self.bucket.clone(),
             prefix: self.prefix.clone(),
             url,
@@ -112,6 +122,13 @@ impl SourceConfig {
             format: self.format,
             columns: Arc::new(Columns::new(&self.columns, delimiter)),
         })
+    }
+}
+
+impl Source {
+    /// The tenant of the rows.
+    pub(super) fn tenant(&self) -> Tenant<'_> {
+        Tenant::parse(&self.tenant).unwrap_or_default()
     }
 }
 
@@ -230,6 +247,7 @@ mod tests {
             config.open("ingest.sources[0]").unwrap_err().to_string()
         };
         assert!(open(|c| c.bucket.clear()).starts_with("ingest.sources[0].bucket: "));
+        assert!(open(|c| c.tenant = Some("*".into())).starts_with("ingest.sources[0].tenant: "));
         assert!(open(|c| c.url = "ftp://x".into()).starts_with("ingest.sources[0].url: "));
         assert!(open(|c| c.delimiter = Some('€')).starts_with("ingest.sources[0].delimiter: "));
     }

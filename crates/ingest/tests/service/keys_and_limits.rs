@@ -14,6 +14,7 @@ pub(crate) fn key(name: &str, key: &str) -> ApiKeyConfig {
         name: name.to_owned(),
         hash: ApiKeys::hash_of(key),
         scopes: vec![Scope::TRANSACTIONS_WRITE],
+        ..ApiKeyConfig::default()
     }
 }
 
@@ -130,5 +131,79 @@ async fn bytes_of_bodies_are_bounded_over_all_requests() {
     let answer = first.end().await;
     assert_eq!(answer.status, 202, "{}", answer.text);
     assert_eq!(service.send(JSON, transaction("t", "u")).await.status, 202);
+    service.stop().await;
+}
+
+/// The entries of a file of keys.
+fn file_of(keys: &[&str]) -> String {
+    let entry = |key: &&str| {
+        let hash = ApiKeys::hash_of(key);
+        format!(
+            "[[api_keys]]\nname = \"shop\"\nhash = \"{hash}\"\nscopes = [\"transactions:write\"]\n"
+        )
+    };
+    keys.iter().map(entry).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_is_rotated_under_load_without_a_refused_request_and_the_old_one_ends() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("keys.toml");
+    // As Kubernetes replaces a mounted secret: by a rename, so that no half of it is read.
+    let publish = |keys: &[&str]| {
+        let new = folder.path().join("new");
+        std::fs::write(&new, file_of(keys)).unwrap();
+        std::fs::rename(&new, &path).unwrap();
+    };
+    publish(&["old"]);
+    let service = start(|config| config.api_keys_file = Some(path.clone())).await;
+    let with = async |key: &str, id: &str| {
+        let request = service.post(JSON, transaction(id, "u")).bearer_auth(key);
+        Answer::of(request.send().await.unwrap()).await.status
+    };
+    assert_eq!(with("new", "0").await, 401);
+
+    let sent = std::cell::Cell::new(0_u32);
+    let stop = std::cell::Cell::new(false);
+    let load = async {
+        while !stop.get() {
+            assert_eq!(with("old", &format!("t{}", sent.get())).await, 202);
+            sent.set(sent.get() + 1);
+        }
+    };
+    let rotation = async {
+        publish(&["old", "new"]);
+        eventually("the new key is admitted", async || {
+            with("new", "n").await == 202
+        })
+        .await;
+        stop.set(true);
+    };
+    tokio::join!(load, rotation);
+    assert!(sent.get() > 0);
+
+    std::fs::write(&path, "[[api_keys]]\nname = ").unwrap();
+    eventually("the broken file is reported", async || {
+        let metrics = service.metrics().await;
+        metrics.contains("tollgate_api_keys_file_broken{service=\"ingest\"} 1")
+    })
+    .await;
+    assert_eq!(with("new", "n").await, 202);
+
+    publish(&["new"]);
+    eventually("the old key is refused", async || {
+        with("old", "n").await == 401
+    })
+    .await;
+    assert_eq!(with("new", "n").await, 202);
+    let on_log = service.all(&service.kafka.topics().transactions);
+    let on_log: Vec<String> = on_log
+        .into_iter()
+        .map(|record| String::from_utf8(record.payload).unwrap())
+        .collect();
+    for index in 0..sent.get() {
+        let id = format!("\"t{index}\"");
+        assert!(on_log.iter().any(|text| text.contains(&id)), "{id}");
+    }
     service.stop().await;
 }

@@ -12,4 +12,5 @@ mod keys_and_limits;
 mod lifecycle;
 mod stress;
 mod support;
+mod tenants;
 mod waiting;

@@ -56,6 +56,7 @@ async fn only_a_key_that_may_read_opens_the_api(store: Arc<TestStore>) {
         name: name.into(),
         hash: ApiKeys::hash_of(name),
         scopes: vec![scope],
+        ..ApiKeyConfig::default()
     };
     let service = Service::start_with(&store, TestLog::open(), |config| {
         config.api_keys = vec![
