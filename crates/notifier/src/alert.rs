@@ -7,16 +7,21 @@ use data_encoding::HEXLOWER;
 use sha2::{Digest, Sha256};
 use tollgate_log::Record;
 use tollgate_types::{
-    Decision, Indicators, JsonError, MAX_ID_BYTES, Status, Timestamp, TraceContext, Transaction,
+    Decision, Indicators, JsonError, MAX_ID_BYTES, Status, Tenant, Timestamp, TraceContext,
+    Transaction,
 };
 
 /// The identity of an alert: with the sink, the key of the delivery log.
-#[derive(Clone, PartialEq, Eq, Hash)]
+#[derive(Clone, Default, PartialEq, Eq, Hash)]
 pub struct AlertKey {
     /// The transaction's user.
     pub user_id: String,
     /// The transaction, unique within the user.
     pub transaction_id: String,
+    /// The user's tenant; empty for the default tenant.
+    pub tenant: String,
+    /// The amount of a transaction whose id had been used for another one; empty for the first.
+    pub conflict_amount: String,
 }
 
 impl fmt::Debug for AlertKey {
@@ -35,6 +40,10 @@ impl AlertKey {
         hash.update((self.user_id.len() as u64).to_le_bytes());
         hash.update(&self.user_id);
         hash.update(&self.transaction_id);
+        // The default tenant's first alerts keep the ids that they always had. No id contains U+0000.
+        if !self.tenant.is_empty() || !self.conflict_amount.is_empty() {
+            hash.update(format!("\0{}\0{}", self.tenant, self.conflict_amount));
+        }
         format!("alert_{}", HEXLOWER.encode(&hash.finalize()[..16]))
     }
 }
@@ -84,13 +93,21 @@ impl Alert {
         };
         // An alert whose transaction cannot be read is delivered regardless; its event time is that of the decision.
         let transaction = Transaction::parse(decision.transaction.get().as_bytes());
+        let conflict_amount = match &transaction {
+            Ok(made) if decision.conflict => made.amount.to_string(),
+            _ => String::new(),
+        };
         let (event_time, first) = transaction.map_or((decision.processed_at, None), |made| {
             (made.timestamp, made.trace())
         });
+        let tenant = Tenant::from_member(decision.tenant.as_deref())
+            .map_err(|error| format!("tenant: {error}"))?;
         let trace = record.trace().or_else(|| decision.trace()).or(first);
         Ok(Self {
             key: AlertKey {
                 user_id: id("user_id", decision.user_id)?,
+                tenant: tenant.name().to_owned(),
+                conflict_amount,
                 transaction_id: id("transaction_id", decision.transaction_id)?,
             },
             status: decision.status,
@@ -113,6 +130,7 @@ mod tests {
         AlertKey {
             user_id: user.into(),
             transaction_id: transaction.into(),
+            ..AlertKey::default()
         }
         .message_id()
     }
@@ -122,5 +140,25 @@ mod tests {
         assert_eq!(id("u", "t"), id("u", "t"));
         assert_ne!(id("ab", "c"), id("a", "bc"));
         assert!(!id("u.1", "t.2").contains('.'));
+        let of = |tenant: &str, amount: &str| {
+            let key = AlertKey {
+                user_id: "u".into(),
+                transaction_id: "t".into(),
+                tenant: tenant.into(),
+                conflict_amount: amount.into(),
+            };
+            key.message_id()
+        };
+        let ids = [
+            of("", ""),
+            of("a", ""),
+            of("", "5"),
+            of("a", "5"),
+            of("b", ""),
+        ];
+        assert_eq!(ids[0], id("u", "t"));
+        for (index, one) in ids.iter().enumerate() {
+            assert!(!ids[..index].contains(one));
+        }
     }
 }

@@ -12,10 +12,16 @@ use tollgate_service::database::{self, DatabaseError};
 use crate::alert::AlertKey;
 
 pub(super) async fn migrate(pool: &SqlitePool) -> Result<(), MigrateError> {
-    let mut migrator = database::migrations(&[(
-        "alert deliveries",
-        include_str!("../../migrations/sqlite/0001_alert_deliveries.sql"),
-    )]);
+    let mut migrator = database::migrations(&[
+        (
+            "alert deliveries",
+            include_str!("../../migrations/sqlite/0001_alert_deliveries.sql"),
+        ),
+        (
+            "tenants and conflicts",
+            include_str!("../../migrations/sqlite/0002_tenants_and_conflicts.sql"),
+        ),
+    ]);
     migrator.table_name = Cow::Borrowed(super::MIGRATIONS_TABLE);
     migrator.run(pool).await
 }
@@ -28,7 +34,9 @@ const KNOWN: &str = "
      CROSS JOIN alert_deliveries AS known
         ON known.sink = ?1
        AND known.user_id = asked.value ->> 0
-       AND known.transaction_id = asked.value ->> 1";
+       AND known.transaction_id = asked.value ->> 1
+       AND known.tenant = asked.value ->> 2
+       AND known.conflict_amount = asked.value ->> 3";
 
 pub(super) async fn delivered(
     pool: &SqlitePool,
@@ -37,7 +45,14 @@ pub(super) async fn delivered(
 ) -> Result<HashSet<usize>, DatabaseError> {
     let asked: Vec<_> = keys
         .iter()
-        .map(|key| json!([key.user_id, key.transaction_id]))
+        .map(|key| {
+            json!([
+                key.user_id,
+                key.transaction_id,
+                key.tenant,
+                key.conflict_amount
+            ])
+        })
         .collect();
     let found: Vec<i64> = sqlx::query_scalar(KNOWN)
         .bind(sink)
@@ -57,7 +72,15 @@ pub(super) async fn record(
 ) -> Result<(), DatabaseError> {
     let rows: Vec<_> = rows
         .iter()
-        .map(|(sink, key)| json!([sink, key.user_id, key.transaction_id]))
+        .map(|(sink, key)| {
+            json!([
+                sink,
+                key.user_id,
+                key.transaction_id,
+                key.tenant,
+                key.conflict_amount
+            ])
+        })
         .collect();
     let mut connection = pool.acquire().await?;
     // The setting of a connection, and cheap to repeat. A row that is lost in a power failure would be a second delivery.
@@ -65,8 +88,8 @@ pub(super) async fn record(
         .execute(&mut *connection)
         .await?;
     sqlx::query(
-        "INSERT INTO alert_deliveries (sink, user_id, transaction_id, delivered_at)
-         SELECT value ->> 0, value ->> 1, value ->> 2, ?2 FROM json_each(?1) WHERE true
+        "INSERT INTO alert_deliveries (sink, user_id, transaction_id, tenant, conflict_amount, delivered_at)
+         SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4, ?2 FROM json_each(?1) WHERE true
              ON CONFLICT DO NOTHING",
     )
     .bind(json!(rows).to_string())
@@ -83,8 +106,8 @@ pub(super) async fn purge(
 ) -> Result<u64, DatabaseError> {
     let deleted = sqlx::query(
         "DELETE FROM alert_deliveries
-          WHERE (sink, user_id, transaction_id) IN (
-                SELECT sink, user_id, transaction_id FROM alert_deliveries WHERE delivered_at < ?1 LIMIT ?2)",
+          WHERE (sink, user_id, transaction_id, tenant, conflict_amount) IN (
+                SELECT sink, user_id, transaction_id, tenant, conflict_amount FROM alert_deliveries WHERE delivered_at < ?1 LIMIT ?2)",
     )
     .bind(before.timestamp_micros())
     .bind(limit)
@@ -114,7 +137,11 @@ mod tests {
             .await
             .unwrap();
         let steps: Vec<String> = plan.iter().map(|step| step.get("detail")).collect();
-        let whole = |step: &String| step.contains("(sink=? AND user_id=? AND transaction_id=?)");
+        let whole = |step: &String| {
+            step.contains(
+                "(sink=? AND user_id=? AND transaction_id=? AND tenant=? AND conflict_amount=?)",
+            )
+        };
         assert!(steps.iter().any(whole), "{steps:?}");
     }
 }

@@ -8,6 +8,7 @@ fn key(user_id: &str, transaction_id: &str) -> AlertKey {
     AlertKey {
         user_id: user_id.into(),
         transaction_id: transaction_id.into(),
+        ..AlertKey::default()
     }
 }
 
@@ -45,6 +46,28 @@ async fn a_row_belongs_to_one_sink_one_user_and_one_transaction(url: &str) {
     assert_eq!(known(&store, "y", &[&a, &b, &c]).await, [1]);
     assert_eq!(known(&store, "z", &[&a, &b, &c]).await, [0_usize; 0]);
     assert_eq!(known(&store, "x", &[]).await, [0_usize; 0]);
+    store.database.close().await;
+}
+
+async fn equal_ids_in_two_tenants_and_a_conflict_are_alerts_of_their_own(url: &str) {
+    let store = store(url, &Shutdown::default()).await;
+    let first = key("u", "1");
+    let foreign = AlertKey {
+        tenant: "acme".into(),
+        ..first.clone()
+    };
+    let conflict = AlertKey {
+        conflict_amount: "98765".into(),
+        ..first.clone()
+    };
+    let all = [&first, &foreign, &conflict];
+    for delivered in 0..all.len() {
+        let before: Vec<usize> = (0..delivered).collect();
+        assert_eq!(known(&store, "x", &all).await, before);
+        let row = [("x", all[delivered])];
+        store.record(&row, Utc::now()).await.unwrap();
+    }
+    assert_eq!(known(&store, "x", &all).await, [0, 1, 2]);
     store.database.close().await;
 }
 
@@ -132,6 +155,7 @@ macro_rules! on_every_store {
 
 on_every_store!(
     a_row_belongs_to_one_sink_one_user_and_one_transaction,
+    equal_ids_in_two_tenants_and_a_conflict_are_alerts_of_their_own,
     rows_survive_a_restart_and_migrations_run_once,
     the_purge_forgets_what_is_older_and_nothing_else,
     concurrent_records_are_all_there_when_they_say_so,

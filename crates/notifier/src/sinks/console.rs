@@ -106,6 +106,7 @@ mod tests {
             key: AlertKey {
                 user_id: "ann\n\u{1b}[2J".into(),
                 transaction_id: "t-1".into(),
+                ..AlertKey::default()
             },
             status: Status::Blocked,
             fraud_score: 95.25,

@@ -12,6 +12,8 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use serde::Deserialize;
+use serde_json::value::RawValue;
+use tollgate_types::Transaction;
 
 use super::{Failure, blocking};
 use crate::alert::{Alert, AlertKey};
@@ -129,16 +131,28 @@ fn open_whole(path: &Path) -> io::Result<OpenFile> {
 /// The alerts of these lines. A line that is none, or that was cut off, is passed over.
 fn alerts_in(lines: &[u8]) -> HashSet<AlertKey> {
     #[derive(Deserialize)]
-    struct Ids {
+    struct Ids<'a> {
         user_id: String,
         transaction_id: String,
+        #[serde(default)]
+        tenant: String,
+        #[serde(default)]
+        conflict: bool,
+        #[serde(borrow, default)]
+        transaction: Option<&'a RawValue>,
     }
-    let ids = |line| serde_json::from_slice::<Ids>(line).ok();
+    let ids = |line| serde_json::from_slice::<Ids<'_>>(line).ok();
     let found = lines.split(|byte| *byte == b'\n').filter_map(ids);
     found
-        .map(|ids| AlertKey {
-            user_id: ids.user_id,
-            transaction_id: ids.transaction_id,
+        .map(|ids| {
+            let made = ids.transaction.filter(|_| ids.conflict);
+            let made = made.and_then(|made| Transaction::parse(made.get().as_bytes()).ok());
+            AlertKey {
+                user_id: ids.user_id,
+                transaction_id: ids.transaction_id,
+                tenant: ids.tenant,
+                conflict_amount: made.map_or_else(String::new, |made| made.amount.to_string()),
+            }
         })
         .collect()
 }

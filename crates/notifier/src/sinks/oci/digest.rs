@@ -17,6 +17,8 @@ struct ListedAlert<'a> {
     alert_type: &'static str,
     transaction_id: &'a str,
     user_id: &'a str,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    tenant: &'a str,
     fraud_score: f64,
     status: Status,
     /// Every digit of it, as a number.
@@ -32,6 +34,7 @@ impl<'a> ListedAlert<'a> {
             alert_type: "fraud_detection",
             transaction_id: &alert.key.transaction_id,
             user_id: &alert.key.user_id,
+            tenant: &alert.key.tenant,
             fraud_score: alert.fraud_score,
             status: alert.status,
             amount: amount.and_then(|text| RawValue::from_string(text).ok()),
@@ -163,6 +166,7 @@ mod tests {
             key: AlertKey {
                 user_id: "u\"1".to_owned(),
                 transaction_id: id.to_owned(),
+                ..AlertKey::default()
             },
             status,
             fraud_score: score,
