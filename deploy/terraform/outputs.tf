@@ -26,6 +26,8 @@ locals {
     TOLLGATE_KAFKA__OCI__STREAM_POOL = oci_streaming_stream_pool.this.id
     TOLLGATE_KAFKA__OCI__AUTH_TOKEN  = local.auth_token
 
+    TOLLGATE_KAFKA__AUTHENTICATION__KEYS = local.log_keys
+
     TOLLGATE_OCI__AUTH                    = "workload-identity"
     TOLLGATE_OCI__REGION                  = var.region
     TOLLGATE_OCI__MONITORING__COMPARTMENT = var.compartment_id

@@ -176,3 +176,14 @@ variable "apm_free_tier" {
   type        = bool
   default     = false
 }
+
+variable "log_key_ids" {
+  description = "Ids of the keys with which services sign what they write to each other. The first signs, all are accepted. To rotate: put a new id first and deploy; remove the old one when the records that it signed are no longer kept."
+  type        = list(string)
+  default     = ["1"]
+
+  validation {
+    condition     = length(var.log_key_ids) > 0 && alltrue([for id in var.log_key_ids : can(regex("^[A-Za-z0-9_-]{1,32}$", id))])
+    error_message = "At least one id, each of 1 to 32 letters, digits, - and _."
+  }
+}

@@ -28,11 +28,23 @@ locals {
     auth-token        = oci_identity_auth_token.this.token
     s3-secret-key     = oci_identity_customer_secret_key.this.key
     apm-data-key      = local.apm_data_key
+    log-keys          = local.log_keys
   }
+
+  # kafka.authentication.keys: the first signs, all are accepted.
+  log_keys = jsonencode([for id in var.log_key_ids : { id = id, secret = random_password.log[id].result }])
+}
+
+# With these, services sign what they write to each other.
+resource "random_password" "log" {
+  for_each = toset(var.log_key_ids)
+
+  length  = 48
+  special = false
 }
 
 resource "oci_vault_secret" "this" {
-  for_each = toset(["postgres-password", "auth-token", "s3-secret-key", "apm-data-key"])
+  for_each = toset(["postgres-password", "auth-token", "s3-secret-key", "apm-data-key", "log-keys"])
 
   compartment_id = var.compartment_id
   vault_id       = local.vault_id

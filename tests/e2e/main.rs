@@ -14,6 +14,7 @@ mod oci_notifications;
 mod oci_sdk;
 mod oci_streaming;
 mod partitions;
+mod permissions;
 mod pipeline;
 mod restart;
 mod routing;

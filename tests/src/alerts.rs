@@ -1,7 +1,7 @@
 //! Alerts as the scorer writes them, without a scorer: for tests of what comes behind it.
 
-use rdkafka::producer::{BaseRecord, Producer as _};
 use serde_json::json;
+use tollgate_log::{Acks, ProducerRecord};
 
 use crate::kafka::TestLog;
 
@@ -19,17 +19,17 @@ pub fn alert(id: &str, status: &str, fraud_score: f64) -> String {
     .to_string()
 }
 
-/// Writes alerts to their topic.
+/// Writes alerts to their topic, signed as the scorer signs them.
 ///
 /// # Errors
 /// Where the log does not take them.
 pub fn write(log: &TestLog, alerts: &[String]) -> anyhow::Result<()> {
-    let producer: rdkafka::producer::ThreadedProducer<rdkafka::producer::DefaultProducerContext> =
-        log.client().create()?;
+    let producer = log.producer()?;
+    let (acks, acknowledged) = Acks::to_wait_for();
     for alert in alerts {
-        let record = BaseRecord::to(&log.topics().alerts).key("u").payload(alert);
-        producer.send(record).map_err(|(error, _)| error)?;
+        let record = ProducerRecord::signed(&log.topics().alerts, b"u", alert.as_bytes());
+        producer.send_waiting(&record, &acks, || false)?;
     }
-    producer.flush(std::time::Duration::from_secs(20))?;
-    Ok(())
+    acks.seal();
+    Ok(acknowledged.recv()??)
 }

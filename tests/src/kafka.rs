@@ -15,8 +15,12 @@ use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::message::{Header, Headers as _, Message as _, OwnedHeaders};
 use rdkafka::producer::{BaseRecord, DefaultProducerContext, Producer as _, ThreadedProducer};
 use rdkafka::{Offset, TopicPartitionList};
-use tollgate_log::{KafkaConfig, Log};
+use tollgate_log::{AuthenticationConfig, KafkaConfig, Log, Producer};
 use tollgate_types::{NewTransaction, Stage, Topics};
+
+/// The key with which the services of a test sign what they write to each other.
+const KEY_ID: &str = "test";
+const KEY_SECRET: &str = "0123456789abcdef0123456789abcdef";
 
 const ASK: Duration = Duration::from_secs(20);
 
@@ -69,6 +73,7 @@ impl TestLog {
             topic_prefix: prefix.clone(),
             partitions,
             replication: 1,
+            authentication: AuthenticationConfig::with_key(KEY_ID, KEY_SECRET),
             ..KafkaConfig::default()
         };
         let log = Self {
@@ -116,6 +121,10 @@ impl TestLog {
                 "TOLLGATE_KAFKA__TOPIC_PREFIX".to_owned(),
                 self.prefix.clone(),
             ),
+            (
+                "TOLLGATE_KAFKA__AUTHENTICATION__KEYS".to_owned(),
+                serde_json::json!([{ "id": KEY_ID, "secret": KEY_SECRET }]).to_string(),
+            ),
         ]
     }
 
@@ -131,6 +140,14 @@ impl TestLog {
 
     fn admin(&self) -> anyhow::Result<AdminClient<DefaultClientContext>> {
         Ok(self.client().create()?)
+    }
+
+    /// A producer that signs with the key of this log's services.
+    ///
+    /// # Errors
+    /// Where the client cannot be made.
+    pub fn producer(&self) -> anyhow::Result<Producer> {
+        Ok(self.kafka.producer("test")?)
     }
 
     /// Number of partitions of a topic.

@@ -265,7 +265,9 @@ C
 
 # The broker's properties for its secured listeners: kafka_secured TLS-DIR
 kafka_secured() {
-  local name of_login=org.apache.kafka.common.security
+  local name users='' of_login=org.apache.kafka.common.security
+  # What these may do is up to the test of permissions. All others may do everything.
+  for name in ingest scorer persistence notifier operator producer; do users+=" \"user_tollgate-$name\"=\"$kafka_password\""; done
   cat <<P
 ssl.keystore.type=PEM
 ssl.keystore.location=$1/server-store.pem
@@ -274,12 +276,14 @@ ssl.truststore.location=$1/ca.pem
 listener.name.mtls.ssl.client.auth=required
 listener.name.scram.sasl.enabled.mechanisms=SCRAM-SHA-512
 listener.name.scram.scram-sha-512.sasl.jaas.config=$of_login.scram.ScramLoginModule required;
+authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer
+super.users=User:ANONYMOUS;User:$kafka_sasl_user;User:$kafka_sasl_domain_user;User:$kafka_scram_user;User:CN=client
 P
   for name in saslplain recycled; do
     cat <<P
 listener.name.$name.sasl.enabled.mechanisms=PLAIN
 listener.name.$name.plain.sasl.jaas.config=$of_login.plain.PlainLoginModule required \
-  "user_$kafka_sasl_user"="$kafka_password" "user_$kafka_sasl_domain_user"="$kafka_password";
+  "user_$kafka_sasl_user"="$kafka_password" "user_$kafka_sasl_domain_user"="$kafka_password"$users;
 P
   done
 }
@@ -319,6 +323,7 @@ P
 # One of Kafka's console tools, by its name without the \`kafka-\` and \`.sh\` of the distribution.
 case \$1 in
   topics) class=TopicCommand ;;
+  acls) class=AclCommand ;;
   console-producer) class=ConsoleProducer ;;
   console-consumer) class=consumer.ConsoleConsumer ;;
   consumer-groups) class=consumer.group.ConsumerGroupCommand ;;

@@ -1,13 +1,13 @@
 //! Requests that wait for decisions, by tenant, user and transaction.
 //!
 //! Invariants: the entries of a request are removed when it ends, for whatever reason, so that the registry cannot grow
-//! beyond the requests in flight. At most [`MAX_WAITERS_PER_ID`] wait for one id, so that each step costs the same
+//! beyond the requests in flight. A reply is delivered only to a request that gave out its nonce, for a transaction of that
+//! request: who has not seen the request cannot answer it. At most [`MAX_WAITERS_PER_ID`] wait for one id, so that each step costs the same
 //! whatever ids a caller sends. No lock covers more than one id.
 
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, VecDeque};
 use std::hash::{BuildHasher as _, RandomState};
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
@@ -39,7 +39,6 @@ pub(crate) struct PendingReplies(Arc<Registry>);
 struct Registry {
     shards: [Mutex<Shard>; SHARDS],
     hasher: RandomState,
-    last_request: AtomicU64,
 }
 
 /// Waiters for equal ids are served in the order in which they were registered.
@@ -47,7 +46,7 @@ type Shard = HashMap<String, VecDeque<Waiter>>;
 
 #[derive(Debug)]
 struct Waiter {
-    request: u64,
+    nonce: u128,
     index: usize,
     replies: mpsc::UnboundedSender<Arrived>,
 }
@@ -57,7 +56,6 @@ impl Default for Registry {
         Self {
             shards: std::array::from_fn(|_| Mutex::default()),
             hasher: RandomState::new(),
-            last_request: AtomicU64::new(0),
         }
     }
 }
@@ -88,7 +86,8 @@ impl PendingReplies {
         tenant: Tenant<'_>,
         ids: impl Iterator<Item = (&'a str, &'a str)>,
     ) -> AwaitedDecisions {
-        let request = 1 + self.0.last_request.fetch_add(1, Ordering::Relaxed);
+        // Of a cryptographic generator, so that it identifies the request too.
+        let nonce = rand::random();
         // Bounded by the number of waiters, each of which sends at most once.
         let (sender, receiver) = mpsc::unbounded_channel();
         let mut awaited = AwaitedDecisions {
@@ -97,7 +96,7 @@ impl PendingReplies {
             errors: 0,
             refused: Vec::new(),
             receiver,
-            request,
+            nonce,
             keys: Vec::new(),
             pending: self.clone(),
         };
@@ -110,7 +109,7 @@ impl PendingReplies {
             };
             if waiters.len() < MAX_WAITERS_PER_ID {
                 waiters.push_back(Waiter {
-                    request,
+                    nonce,
                     index,
                     replies: sender.clone(),
                 });
@@ -132,9 +131,10 @@ impl PendingReplies {
         awaited
     }
 
-    /// Delivers a reply to the waiter that was registered first. False if there is none.
+    /// Delivers a reply to the first waiter that was registered under this nonce. False if there is none.
     pub(crate) fn deliver(
         &self,
+        nonce: u128,
         tenant: Tenant<'_>,
         user_id: &str,
         transaction_id: &str,
@@ -146,7 +146,11 @@ impl PendingReplies {
         let Entry::Occupied(mut waiters) = shard.entry(key) else {
             return false;
         };
-        let first = waiters.get_mut().pop_front();
+        let of_request = waiters
+            .get()
+            .iter()
+            .position(|waiter| waiter.nonce == nonce);
+        let first = of_request.and_then(|index| waiters.get_mut().remove(index));
         if waiters.get().is_empty() {
             waiters.remove();
         }
@@ -193,12 +197,17 @@ pub(crate) struct AwaitedDecisions {
     errors: usize,
     refused: Vec<usize>,
     receiver: mpsc::UnboundedReceiver<Arrived>,
-    request: u64,
+    nonce: u128,
     keys: Vec<String>,
     pending: PendingReplies,
 }
 
 impl AwaitedDecisions {
+    /// What a reply to this request repeats.
+    pub(crate) const fn nonce(&self) -> u128 {
+        self.nonce
+    }
+
     /// Waits for every reply, at most until `deadline`. True if all have arrived.
     pub(crate) async fn all_by(&mut self, deadline: Instant) -> bool {
         while self.missing > 0 {
@@ -240,7 +249,7 @@ impl Drop for AwaitedDecisions {
             let mut shard = self.pending.0.shard(&key);
             if let Entry::Occupied(mut waiters) = shard.entry(key) {
                 waiters.get_mut().retain(|waiter| {
-                    let own = waiter.request == self.request;
+                    let own = waiter.nonce == self.nonce;
                     removed += u32::from(own);
                     !own
                 });
@@ -286,7 +295,7 @@ mod tests {
         let ids = [("u", "1"), ("v", "1"), ("u", "2")];
         let mut awaited = pending.register(NONE, ids.into_iter());
         for (user, id, text) in [("u", "2", "3"), ("u", "1", "1"), ("v", "1", "2")] {
-            assert!(pending.deliver(NONE, user, id, &raw(text), false));
+            assert!(pending.deliver(awaited.nonce(), NONE, user, id, &raw(text), false));
         }
         assert!(awaited.all_by(soon()).await);
         assert_eq!(texts(awaited.take()), ["1", "2", "3"]);
@@ -297,10 +306,13 @@ mod tests {
         let pending = PendingReplies::default();
         let mut first = pending.register(NONE, [("u", "1"), ("u", "1")].into_iter());
         let mut second = pending.register(NONE, [("u", "1")].into_iter());
-        for text in ["1", "2", "3"] {
-            assert!(pending.deliver(NONE, "u", "1", &raw(text), false));
+        let (one, two) = (first.nonce(), second.nonce());
+        for (nonce, text) in [(one, "1"), (two, "3"), (one, "2")] {
+            assert!(pending.deliver(nonce, NONE, "u", "1", &raw(text), false));
         }
-        assert!(!pending.deliver(NONE, "u", "1", &raw("4"), false));
+        for nonce in [one, two] {
+            assert!(!pending.deliver(nonce, NONE, "u", "1", &raw("4"), false));
+        }
         assert!(first.all_by(soon()).await && second.all_by(soon()).await);
         assert_eq!(texts(first.take()), ["1", "2"]);
         assert_eq!(texts(second.take()), ["3"]);
@@ -310,7 +322,7 @@ mod tests {
     async fn decisions_that_arrived_before_the_deadline_are_returned() {
         let pending = PendingReplies::default();
         let mut awaited = pending.register(NONE, [("u", "1"), ("u", "2")].into_iter());
-        pending.deliver(NONE, "u", "2", &raw("2"), false);
+        pending.deliver(awaited.nonce(), NONE, "u", "2", &raw("2"), false);
         assert!(!awaited.all_by(Instant::now()).await);
         assert_eq!(texts(awaited.take()), ["2"]);
     }
@@ -320,9 +332,9 @@ mod tests {
         let pending = PendingReplies::default();
         let tenant = |name| Tenant::parse(name).unwrap();
         let mut awaited = pending.register(tenant("acme"), [("u", "1")].into_iter());
-        assert!(!pending.deliver(NONE, "u", "1", &raw("1"), false));
-        assert!(!pending.deliver(tenant("other"), "u", "1", &raw("2"), true));
-        assert!(pending.deliver(tenant("acme"), "u", "1", &raw("3"), false));
+        assert!(!pending.deliver(awaited.nonce(), NONE, "u", "1", &raw("1"), false));
+        assert!(!pending.deliver(awaited.nonce(), tenant("other"), "u", "1", &raw("2"), true));
+        assert!(pending.deliver(awaited.nonce(), tenant("acme"), "u", "1", &raw("3"), false));
         assert!(awaited.all_by(soon()).await);
         assert_eq!(texts(awaited.take()), ["3"]);
     }
@@ -333,9 +345,23 @@ mod tests {
         let other = pending.register(NONE, [("u", "1")].into_iter());
         drop(pending.register(NONE, [("u", "1"), ("u", "2"), ("u", "1")].into_iter()));
         assert_eq!(ids(&pending), 1);
+        let nonce = other.nonce();
         drop(other);
         assert_eq!(ids(&pending), 0);
-        assert!(!pending.deliver(NONE, "u", "1", &raw("1"), false));
+        assert!(!pending.deliver(nonce, NONE, "u", "1", &raw("1"), false));
+    }
+
+    #[tokio::test]
+    async fn a_reply_without_the_nonce_of_its_request_is_not_delivered() {
+        let pending = PendingReplies::default();
+        let mut awaited = pending.register(NONE, [("u", "1")].into_iter());
+        let other = pending.register(NONE, [("u", "2")].into_iter());
+        for nonce in [0, awaited.nonce() ^ 1, other.nonce()] {
+            assert!(!pending.deliver(nonce, NONE, "u", "1", &raw("0"), false));
+        }
+        assert!(pending.deliver(awaited.nonce(), NONE, "u", "1", &raw("1"), false));
+        assert!(awaited.all_by(soon()).await);
+        assert_eq!(texts(awaited.take()), ["1"]);
     }
 
     #[tokio::test]
@@ -349,10 +375,11 @@ mod tests {
         let other = pending.register(NONE, [("u", "1"), ("v", "1")].into_iter());
         assert_eq!(other.refused(), [0]);
         drop(other);
+        let nonce = awaited.nonce();
         for _ in 0..MAX_WAITERS_PER_ID {
-            assert!(pending.deliver(NONE, "u", "1", &raw("1"), false));
+            assert!(pending.deliver(nonce, NONE, "u", "1", &raw("1"), false));
         }
-        assert!(!pending.deliver(NONE, "u", "1", &raw("1"), false));
+        assert!(!pending.deliver(nonce, NONE, "u", "1", &raw("1"), false));
         assert!(awaited.all_by(soon()).await);
         let texts = texts(awaited.take());
         assert_eq!(texts[MAX_WAITERS_PER_ID - 1], "1");

@@ -30,7 +30,7 @@ pub fn run_process(args: &ServiceArgs) -> anyhow::Result<()> {
         |settings| {
             let kafka: KafkaConfig = settings.section("kafka")?;
             let ingest: IngestConfig = settings.section("ingest")?;
-            kafka.validate()?;
+            kafka.validate_for_service()?;
             ingest.validate(&kafka)?;
             Ok(Config {
                 kafka,
@@ -39,7 +39,7 @@ pub fn run_process(args: &ServiceArgs) -> anyhow::Result<()> {
             })
         },
         |config, _: Cloud| async {
-            let kafka = Log::open_cluster(config.kafka)?;
+            let kafka = Log::open_for_service(config.kafka)?;
             crate::run(config.ingest, kafka, Shutdown::on_signal()).await
         },
     )

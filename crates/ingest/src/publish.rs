@@ -13,7 +13,7 @@ use tollgate_service::http::{Caller, Problem, RequestTrace};
 use tollgate_service::resilience::{CallError, CallFailure, CallPolicy, DependencyConfig};
 use tollgate_service::telemetry::trace::begin;
 use tollgate_types::headers::{REPLY_TO, TENANT, TRACESTATE};
-use tollgate_types::{Tenant, TraceContext, Transaction};
+use tollgate_types::{ReplyAddress, Tenant, TraceContext, Transaction};
 
 use crate::IngestConfig;
 use crate::api::App;
@@ -31,8 +31,8 @@ pub(crate) struct PublishRequest<'a> {
     pub(crate) trace: Arc<RequestTrace>,
     /// In the order of the request, each with its own trace context if it has one.
     pub(crate) transactions: Vec<(Option<TraceContext>, &'a Transaction<'a>)>,
-    /// The partition of `replies` on which the request waits for decisions, if it waits.
-    pub(crate) reply_to: Option<i32>,
+    /// Where the request waits for decisions, if it waits.
+    pub(crate) reply_to: Option<ReplyAddress>,
     /// Indices of transactions whose decision is not waited for although the request waits, in their order.
     pub(crate) unawaited: Vec<usize>,
     /// Invalid items to dead-letter, where the answer that reports them may not be read.
@@ -162,7 +162,7 @@ async fn write_all(
         context.is_sampled() || records.trace.has_parent() || records.reply_to.is_some()
     };
     let context = context.filter(is_propagated);
-    let reply_to = records.reply_to.map(|partition| partition.to_string());
+    let reply_to = records.reply_to.map(|address| address.to_string());
     let (done, acknowledged) = oneshot::channel();
     let acks = Acks::new(move |result| {
         // The receiver is gone if the request ended at its deadline or its caller disconnected.
@@ -186,7 +186,7 @@ async fn write_all(
         let record = ProducerRecord {
             headers: &headers,
             context,
-            ..ProducerRecord::new(&app.topic, transaction.user_id.as_bytes(), line.as_bytes())
+            ..ProducerRecord::signed(&app.topic, transaction.user_id.as_bytes(), line.as_bytes())
         };
         send(app, &record, &acks, deadline).await?;
         // Lets other requests run on this thread: thousands of sends may complete without waiting.
@@ -206,7 +206,7 @@ async fn write_all(
     for entry in &records.imports {
         let payload = entry.to_json();
         let topic = &app.kafka.topics().imports;
-        let record = ProducerRecord::new(topic, entry.id().as_bytes(), &payload);
+        let record = ProducerRecord::signed(topic, entry.id().as_bytes(), &payload);
         send(app, &record, &acks, deadline).await?;
     }
     acks.seal();

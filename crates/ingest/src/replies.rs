@@ -9,11 +9,11 @@ use std::sync::atomic::{AtomicI32, Ordering};
 use std::time::{Duration, SystemTime};
 
 use tokio::sync::oneshot;
-use tollgate_log::{Log, LogError, RawRecord, ReaderEvent, TopicReader};
+use tollgate_log::{Log, LogError, RawRecord, ReaderEvent, TopicReader, Unauthenticated};
 use tollgate_service::Shutdown;
 use tollgate_service::health::Health;
 use tollgate_service::telemetry::trace::{Span, SpanKind, begin_kept};
-use tollgate_types::{Reply, Tenant};
+use tollgate_types::{Reply, ReplyAddress, Tenant, TopicKind, headers};
 
 use crate::pending_replies::PendingReplies;
 
@@ -49,7 +49,8 @@ impl Replies {
         };
         let topic = log.topics().replies.clone();
         let reader = Reader {
-            log: log.tail_reader(&topic)?,
+            reader: log.tail_reader(&topic)?,
+            log: log.clone(),
             topic,
             replies: replies.clone(),
             health: health.clone(),
@@ -73,7 +74,8 @@ impl Replies {
 }
 
 struct Reader {
-    log: TopicReader,
+    log: Log,
+    reader: TopicReader,
     topic: String,
     replies: Replies,
     health: Health,
@@ -97,16 +99,17 @@ impl Reader {
             }
         }
         let Self {
-            mut log,
+            log,
+            mut reader,
             topic,
             replies,
             shutdown,
             ..
         } = self;
         while !shutdown.is_begun() {
-            let polled = log.poll(POLL, &mut |event| {
+            let polled = reader.poll(POLL, &mut |event| {
                 if let ReaderEvent::Record(record) = event {
-                    deliver(&record, &topic, &replies.pending);
+                    deliver(&log, &record, &topic, &replies.pending);
                 }
             });
             // The client recovers by itself, and has reported it; until then callers get their 202.
@@ -116,8 +119,8 @@ impl Reader {
 
     /// Takes one of the topic's partitions, from its end on.
     fn take_partition(&mut self) -> Result<i32, LogError> {
-        let partition = rand::random_range(0..self.log.partition_count(0)?);
-        self.log.start_at_end(partition)?;
+        let partition = rand::random_range(0..self.reader.partition_count(0)?);
+        self.reader.start_at_end(partition)?;
         Ok(partition)
     }
 }
@@ -147,7 +150,29 @@ fn record_span(record: &RawRecord<'_>, topic: &str, began: SystemTime) {
         .end();
 }
 
-fn deliver(record: &RawRecord<'_>, topic: &str, pending: &PendingReplies) {
+/// The nonce that the reply repeats, if it has one.
+fn nonce(record: &RawRecord<'_>) -> Option<u128> {
+    let mut found = None;
+    record.headers.for_each(&mut |name, value| {
+        if name == headers::REPLY_TO {
+            found = value.and_then(ReplyAddress::parse);
+        }
+    });
+    found.map(|address| address.nonce)
+}
+
+fn dropped(reason: &'static str) {
+    metrics::counter!("tollgate_ingest_replies_dropped_total", "reason" => reason).increment(1);
+}
+
+fn deliver(log: &Log, record: &RawRecord<'_>, topic: &str, pending: &PendingReplies) {
+    let Some(nonce) = nonce(record) else {
+        return dropped("no_nonce");
+    };
+    // Not logged one by one: whoever can write here could fill the disk.
+    if log.authenticate_raw(TopicKind::Replies, record).is_err() {
+        return dropped(Unauthenticated::KIND);
+    }
     match Reply::parse(record.payload) {
         Ok(reply) => {
             let began = SystemTime::now();
@@ -156,7 +181,7 @@ fn deliver(record: &RawRecord<'_>, topic: &str, pending: &PendingReplies) {
             let Ok(tenant) = Tenant::from_member(reply.tenant.as_deref()) else {
                 return;
             };
-            if pending.deliver(tenant, user_id, id, reply.text, reply.is_error) {
+            if pending.deliver(nonce, tenant, user_id, id, reply.text, reply.is_error) {
                 record_span(record, topic, began);
             }
         }

@@ -14,7 +14,7 @@ use axum::response::{IntoResponse, Response};
 use serde_json::value::RawValue;
 use tokio::sync::OwnedSemaphorePermit;
 use tollgate_service::http::{Caller, Problem, RequestTrace, Scope};
-use tollgate_types::{JsonError, Status};
+use tollgate_types::{JsonError, ReplyAddress, Status};
 
 use crate::api::App;
 use crate::availability::require_log;
@@ -181,7 +181,11 @@ pub(crate) async fn publish_and_wait(
         let ids = accepted.map(|(_, item)| (item.user_id.as_ref(), item.transaction_id.as_ref()));
         app.replies.pending.register(records.tenant, ids)
     });
-    records.reply_to = wait.map(|(_, partition)| partition);
+    let address = wait.zip(awaited.as_ref());
+    records.reply_to = address.map(|((_, partition), awaited)| ReplyAddress {
+        partition,
+        nonce: awaited.nonce(),
+    });
     records.unawaited = awaited
         .as_ref()
         .map(|awaited| awaited.refused().to_vec())

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize, Serializer};
 use tollgate_types::{Partitioner, Stage};
 
+use crate::authentication::AuthenticationConfig;
 use tollgate_service::config::ConfigError;
 use tollgate_service::secret::Secret;
 
@@ -56,6 +57,10 @@ pub struct KafkaConfig {
     pub properties: BTreeMap<String, String>,
     /// Credentials of OCI Streaming, from which its SASL user name is built.
     pub oci: OciStreamingConfig,
+    /// Permits connections without TLS to brokers beyond this machine.
+    pub allow_plaintext: bool,
+    /// Keyed hashes over what services write to each other.
+    pub authentication: AuthenticationConfig,
 }
 
 /// Section `kafka.oci`: SASL/PLAIN credentials of OCI Streaming.
@@ -94,6 +99,8 @@ impl Default for KafkaConfig {
             compression: "none".to_owned(),
             properties: BTreeMap::new(),
             oci: OciStreamingConfig::default(),
+            allow_plaintext: false,
+            authentication: AuthenticationConfig::default(),
         }
     }
 }
@@ -222,7 +229,46 @@ impl KafkaConfig {
             }
         }
         crate::kafka::check_properties(self)
-            .map_err(|reason| ConfigError::invalid("kafka.properties", reason))
+            .map_err(|reason| ConfigError::invalid("kafka.properties", reason))?;
+        self.authentication.validate()?;
+        self.validate_encryption()
+    }
+
+    /// As [`KafkaConfig::validate`], for a service: what it writes to others, and reads from them, is authenticated.
+    ///
+    /// # Errors
+    /// Names the setting at fault.
+    pub fn validate_for_service(&self) -> Result<(), ConfigError> {
+        self.validate()?;
+        match self.profile() {
+            // No other process can write to it.
+            Profile::Embedded => Ok(()),
+            Profile::Kafka | Profile::OciStreaming => self.authentication.require_keys(),
+        }
+    }
+
+    /// Without TLS, everybody on the way reads transactions and passwords, and changes what the brokers answer.
+    fn validate_encryption(&self) -> Result<(), ConfigError> {
+        let protocol = self.properties.get("security.protocol");
+        let encrypted = match protocol.map(|name| name.to_ascii_lowercase()) {
+            Some(name) => matches!(name.as_str(), "ssl" | "sasl_ssl"),
+            None => self.profile() == Profile::OciStreaming,
+        };
+        if encrypted || self.allow_plaintext || self.profile() == Profile::Embedded {
+            return Ok(());
+        }
+        let is_remote = |broker: &&str| !is_loopback(host_of(broker));
+        let Some(broker) = self.brokers.split(',').map(str::trim).find(is_remote) else {
+            return Ok(());
+        };
+        Err(ConfigError::invalid(
+            "kafka.allow_plaintext",
+            format!(
+                "the connection to {broker}, which is not on this machine, would not be encrypted: set \
+                 kafka.properties.security.protocol to SSL or SASL_SSL, or, where the network in between is yours alone, \
+                 kafka.allow_plaintext = true"
+            ),
+        ))
     }
 
     /// What OCI Streaming needs, and what it does not know: <https://docs.oracle.com/iaas/Content/Streaming/Tasks/kafkacompatibility.htm>.
@@ -270,6 +316,23 @@ impl KafkaConfig {
     }
 }
 
+/// The host of `[PROTOCOL://]host[:port]`; an IPv6 address stands in brackets.
+fn host_of(broker: &str) -> &str {
+    let address = broker.split_once("://").map_or(broker, |(_, rest)| rest);
+    if let Some(rest) = address.strip_prefix('[') {
+        return rest.split_once(']').map_or(rest, |(host, _)| host);
+    }
+    address.rsplit_once(':').map_or(address, |(host, _)| host)
+}
+
+/// A name counts as this machine only if it is `localhost`: any other may be resolved to another machine.
+fn is_loopback(host: &str) -> bool {
+    host.eq_ignore_ascii_case("localhost")
+        || host
+            .parse()
+            .is_ok_and(|address: std::net::IpAddr| address.to_canonical().is_loopback())
+}
+
 /// Passwords, keys and tokens among the properties are not printed.
 fn without_secrets<S: Serializer>(
     properties: &BTreeMap<String, String>,
@@ -301,11 +364,12 @@ fn without_secrets<S: Serializer>(
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
+    use crate::authentication::AuthenticationMode;
 
     #[test]
     fn a_property_that_would_break_a_guarantee_is_refused_with_the_reason() {
         let mut config = KafkaConfig {
-            brokers: "b:1".into(),
+            brokers: "localhost:1".into(),
             ..KafkaConfig::default()
         };
         config
@@ -322,7 +386,7 @@ pub(crate) mod tests {
     #[test]
     fn a_property_that_does_not_exist_is_refused() {
         let mut config = KafkaConfig {
-            brokers: "b:1".into(),
+            brokers: "localhost:1".into(),
             ..KafkaConfig::default()
         };
         config
@@ -370,6 +434,59 @@ pub(crate) mod tests {
             let message = oci_streaming(change).validate().unwrap_err().to_string();
             assert!(message.starts_with(&format!("{setting}: ")), "{message}");
         }
+    }
+
+    #[test]
+    fn a_connection_without_tls_to_another_machine_is_refused_unless_a_setting_asks_for_it() {
+        let check = |brokers: &str, protocol: Option<&str>, allow_plaintext| {
+            let mut config = KafkaConfig {
+                brokers: brokers.to_owned(),
+                allow_plaintext,
+                ..KafkaConfig::default()
+            };
+            if let Some(protocol) = protocol {
+                let name = "security.protocol".to_owned();
+                config.properties.insert(name, protocol.to_owned());
+            }
+            config.validate().map_err(|error| error.to_string())
+        };
+        for (brokers, protocol) in [
+            ("kafka:9092", None),
+            ("127.0.0.1:9092,10.0.0.7:9092", None),
+            ("localhost.example.com:9092", None),
+            ("PLAINTEXT://kafka:9092", Some("plaintext")),
+            ("[2001:db8::1]:9092", Some("SASL_PLAINTEXT")),
+        ] {
+            let error = check(brokers, protocol, false).unwrap_err();
+            assert!(error.starts_with("kafka.allow_plaintext: "), "{error}");
+            assert!(error.contains("SASL_SSL"), "{error}");
+            assert_eq!(check(brokers, protocol, true), Ok(()), "{brokers}");
+        }
+        for (brokers, protocol) in [
+            ("localhost:9092, 127.0.0.2:9", None),
+            ("[::1]:9092", None),
+            ("[::ffff:127.0.0.1]:9092", Some("PLAINTEXT")),
+            ("kafka:9092", Some("ssl")),
+            ("kafka:9092", Some("SASL_SSL")),
+        ] {
+            assert_eq!(check(brokers, protocol, false), Ok(()), "{brokers}");
+        }
+        assert!(oci_streaming(|_| {}).validate().is_ok());
+    }
+
+    #[test]
+    fn a_service_on_a_cluster_needs_keys_or_says_that_it_needs_none() {
+        let mut config = KafkaConfig {
+            brokers: "127.0.0.1:9".into(),
+            ..KafkaConfig::default()
+        };
+        assert!(config.validate().is_ok(), "commands need no keys");
+        let error = config.validate_for_service().unwrap_err().to_string();
+        assert!(error.starts_with("kafka.authentication.keys: "), "{error}");
+        assert!(error.contains("kafka.authentication.mode"), "{error}");
+        config.authentication.mode = AuthenticationMode::Off;
+        assert!(config.validate_for_service().is_ok());
+        assert!(KafkaConfig::default().validate_for_service().is_ok());
     }
 
     #[test]

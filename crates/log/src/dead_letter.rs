@@ -114,6 +114,7 @@ impl RejectedRow<'_> {
             timestamp_ms: None,
             payload: self.payload,
             under: self.under,
+            signed: true,
         };
         letter.send(producer, acks, stop)?;
         metrics::counter!("tollgate_dead_letters_total", "stage" => INGEST, "kind" => self.kind)
@@ -145,6 +146,8 @@ struct Letter<'a> {
     timestamp_ms: Option<i64>,
     payload: &'a [u8],
     under: Option<TraceContext>,
+    /// Whether the writer of the letter vouches for the record in it.
+    signed: bool,
 }
 
 impl Letter<'_> {
@@ -178,6 +181,7 @@ impl Letter<'_> {
             timestamp_ms: self.timestamp_ms,
             headers: &all,
             under: self.under,
+            signed: self.signed,
             ..ProducerRecord::new(self.topic, &[], &self.payload[..size.min(MAX_PAYLOAD)])
         };
         producer.send_waiting(&record, acks, stop)
@@ -232,6 +236,8 @@ impl DeadLetter<'_> {
             payload: self.record.payload,
             // Behind the record's own headers, which stay as they are.
             under,
+            // Nor does the stage vouch for what it could not process: the record keeps the hash that it had.
+            signed: false,
         };
         letter.send(producer, acks, stop)
     }

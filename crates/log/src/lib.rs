@@ -4,6 +4,8 @@
 //! everything before it. See `ledger`, the one place that decides what may be committed.
 
 mod acks;
+mod acls;
+mod authentication;
 mod backend;
 mod batch;
 mod config;
@@ -29,9 +31,14 @@ use tollgate_service::Shutdown;
 use tollgate_service::health::Health;
 use tollgate_types::{Partitioner, Stage, Topics};
 
+use authentication::Authenticator;
 use backend::{Backend, Metadata};
 
 pub use acks::{Acks, DeliveryFailure};
+pub use acls::{Grant, Operation};
+pub use authentication::{
+    AuthenticationConfig, AuthenticationMode, MacKey, Provenance, Unauthenticated,
+};
 pub use batch::{Batch, Headers};
 pub use config::{KafkaConfig, OciStreamingConfig, Profile};
 pub use consumer::{
@@ -58,6 +65,7 @@ pub struct Log {
     topics: Arc<Topics>,
     backend: Arc<dyn Backend>,
     embedded: Option<EmbeddedLog>,
+    authenticator: Option<Arc<Authenticator>>,
 }
 
 impl Log {
@@ -68,6 +76,7 @@ impl Log {
     pub fn open(config: KafkaConfig) -> anyhow::Result<Self> {
         config.validate()?;
         let topics = Topics::with_prefix(&config.topic_prefix);
+        let authenticator = Authenticator::new(&config.authentication).map(Arc::new);
         let config = Arc::new(config);
         let (backend, embedded): (Arc<dyn Backend>, _) = match config.profile() {
             Profile::Embedded => {
@@ -86,10 +95,21 @@ impl Log {
             topics: Arc::new(topics),
             backend,
             embedded,
+            authenticator,
         })
     }
 
-    /// For a service that is a process of its own: the embedded log lives in one process only.
+    /// For a service that is a process of its own: its settings must name a cluster, and the keys by which services
+    /// authenticate what they write to each other.
+    ///
+    /// # Errors
+    /// Names the setting at fault.
+    pub fn open_for_service(config: KafkaConfig) -> anyhow::Result<Self> {
+        config.validate_for_service()?;
+        Self::open_cluster(config)
+    }
+
+    /// For a command that is a process of its own: the embedded log lives in one process only.
     ///
     /// # Errors
     /// Where the settings name no cluster.
@@ -105,6 +125,10 @@ impl Log {
 
     pub(crate) fn backend(&self) -> &dyn Backend {
         &*self.backend
+    }
+
+    pub(crate) fn authenticator(&self) -> Option<&Arc<Authenticator>> {
+        self.authenticator.as_ref()
     }
 
     /// Names of the topics.

@@ -79,6 +79,11 @@ impl Log {
         Ok(reader)
     }
 
+    /// The consumer group of readers of that name.
+    pub(crate) fn reader_group(&self, name: &str) -> String {
+        format!("{}tollgate-{name}", self.config().topic_prefix)
+    }
+
     fn open_reader(
         &self,
         group: &str,
@@ -89,7 +94,7 @@ impl Log {
         let topics: Vec<String> = topics.iter().map(|topic| (*topic).to_owned()).collect();
         let feed = self.backend().feed(FeedOptions {
             stage: None,
-            group: format!("{}tollgate-{group}", self.config().topic_prefix),
+            group: self.reader_group(group),
             membership,
             out_of_range,
             topics: topics.clone(),

@@ -22,7 +22,7 @@ const RETRY_WAIT: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(crate) struct Letter {
     pub(crate) guard: DeliveryGuard,
-    /// `malformed` or `refused`.
+    /// `unauthenticated`, `malformed` or `refused`.
     pub(crate) kind: &'static str,
     /// For a person. It names the sink that rejected the alert.
     pub(crate) reason: String,

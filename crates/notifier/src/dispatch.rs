@@ -7,7 +7,7 @@
 use metrics::Gauge;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
-use tollgate_log::{Batch, Event, Reads, WorkerQueue};
+use tollgate_log::{Batch, Event, Log, Reads, WorkerQueue};
 use tollgate_service::Shutdown;
 
 use crate::dead_letters::{DeadLetters, Letter};
@@ -27,6 +27,7 @@ pub(crate) struct Dispatcher {
     pub(crate) queue: WorkerQueue,
     pub(crate) queues: Vec<SinkQueue>,
     pub(crate) letters: DeadLetters,
+    pub(crate) log: Log,
     pub(crate) reads: Reads,
     pub(crate) stop: Shutdown,
 }
@@ -39,6 +40,7 @@ impl Dispatcher {
             mut queue,
             queues,
             letters,
+            log,
             reads,
             stop,
         } = self;
@@ -58,7 +60,7 @@ impl Dispatcher {
                     assigned = CancellationToken::new();
                 }
                 Some(Event::Batch(batch)) => {
-                    dispatch(batch, &reads, &assigned, &queues, &letters).await;
+                    dispatch(batch, &log, &reads, &assigned, &queues, &letters).await;
                 }
             }
         }
@@ -71,18 +73,19 @@ impl Dispatcher {
 
 async fn dispatch(
     batch: Batch,
+    log: &Log,
     reads: &Reads,
     assigned: &CancellationToken,
     queues: &[SinkQueue],
     letters: &DeadLetters,
 ) {
-    let (batch, malformed) = InFlightBatch::open(batch, reads, assigned.clone());
-    let dead: Vec<Letter> = malformed
+    let (batch, refused) = InFlightBatch::open(batch, log, reads, assigned.clone());
+    let dead: Vec<Letter> = refused
         .into_iter()
-        .map(|(record, reason)| Letter {
-            guard: batch.guard(record, None),
-            kind: "malformed",
-            reason,
+        .map(|refused| Letter {
+            guard: batch.guard(refused.record, None),
+            kind: refused.kind,
+            reason: refused.reason,
             attempts: 1,
         })
         .collect();

@@ -7,7 +7,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tokio_util::sync::CancellationToken;
-use tollgate_log::{Batch, Reads, Record};
+use tollgate_log::{Batch, Log, Reads, Record, Unauthenticated};
+use tollgate_types::TopicKind;
 
 use crate::alert::Alert;
 use crate::traces::AlertTrace;
@@ -23,24 +24,42 @@ pub(crate) struct InFlightBatch {
     pending: AtomicUsize,
 }
 
-/// Why a record is no alert: index in the batch, and the reason.
-pub(crate) type Malformed = (usize, String);
+/// A record that is not delivered.
+#[derive(Debug)]
+pub(crate) struct Refused {
+    /// Its index in the batch.
+    pub(crate) record: usize,
+    /// `unauthenticated` or `malformed`.
+    pub(crate) kind: &'static str,
+    /// Why it is no alert.
+    pub(crate) reason: String,
+}
 
 impl InFlightBatch {
     pub(crate) fn open(
         mut batch: Batch,
+        log: &Log,
         reads: &Reads,
         revoked: CancellationToken,
-    ) -> (Arc<Self>, Vec<Malformed>) {
-        let mut malformed = Vec::new();
+    ) -> (Arc<Self>, Vec<Refused>) {
+        let mut refused = Vec::new();
         let mut alerts = Vec::with_capacity(batch.len());
         for (index, record) in batch.iter().enumerate() {
-            match Alert::parse(&record) {
+            let authentic = log
+                .authenticate(TopicKind::Alerts, &record)
+                .map_err(|error| (Unauthenticated::KIND, error.to_string()));
+            let parsed = authentic
+                .and_then(|_| Alert::parse(&record).map_err(|reason| ("malformed", reason)));
+            match parsed {
                 Ok(alert) => {
                     let trace = AlertTrace::begin(reads, &record, &alert).map(Arc::new);
                     alerts.push((index, Arc::new(alert), trace));
                 }
-                Err(reason) => malformed.push((index, reason)),
+                Err((kind, reason)) => refused.push(Refused {
+                    record: index,
+                    kind,
+                    reason,
+                }),
             }
         }
         let traces = alerts.iter().filter_map(|(_, _, trace)| trace.as_ref());
@@ -52,7 +71,7 @@ impl InFlightBatch {
             revoked,
             pending: AtomicUsize::new(0),
         };
-        (Arc::new(batch), malformed)
+        (Arc::new(batch), refused)
     }
 
     /// The number of its alerts.

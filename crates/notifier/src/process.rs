@@ -32,7 +32,7 @@ pub fn run_process(args: &ServiceArgs) -> anyhow::Result<()> {
             let notifier: NotifierConfig = settings.section("notifier")?;
             notifier.validate()?;
             let kafka: KafkaConfig = settings.section("kafka")?;
-            kafka.validate()?;
+            kafka.validate_for_service()?;
             Ok(ProcessConfig {
                 kafka,
                 telemetry: settings.section("telemetry")?,
@@ -40,7 +40,7 @@ pub fn run_process(args: &ServiceArgs) -> anyhow::Result<()> {
             })
         },
         |config, cloud: Cloud| async move {
-            let kafka = Log::open_cluster(config.kafka)?;
+            let kafka = Log::open_for_service(config.kafka)?;
             let notifier = crate::start(
                 config.notifier,
                 kafka,

@@ -98,6 +98,7 @@ pub async fn start(
         queue,
         queues,
         letters,
+        log: kafka.clone(),
         reads: kafka.reads(Stage::Notifier),
         stop,
     };

@@ -186,7 +186,7 @@ impl ProcessConfig {
             persistence: settings.section("persistence")?,
             telemetry: settings.section("telemetry")?,
         };
-        config.kafka.validate()?;
+        config.kafka.validate_for_service()?;
         config.persistence.validate()?;
         Ok(config)
     }

@@ -7,12 +7,14 @@ use std::time::{Duration, SystemTime};
 
 use anyhow::{Context as _, anyhow};
 use tokio_util::sync::CancellationToken;
-use tollgate_log::{Batch, Batching, ConsumerOptions, Distribution, Log, Reads, StartingPosition};
+use tollgate_log::{
+    Batch, Batching, ConsumerOptions, Distribution, Log, Reads, StartingPosition, Unauthenticated,
+};
 use tollgate_service::Shutdown;
 use tollgate_service::database::DatabaseError;
 use tollgate_service::health::Health;
 use tollgate_service::resilience::{CallFailure, CallPolicy};
-use tollgate_types::Stage;
+use tollgate_types::{Stage, TopicKind};
 
 use crate::batch_reader::BatchReader;
 use crate::config::PersistenceConfig;
@@ -207,6 +209,16 @@ impl DecisionWriter {
         for (index, batch) in batches.iter().enumerate() {
             for (position, record) in batch.iter().enumerate() {
                 let place = (index, position);
+                if let Err(error) = self.kafka.authenticate(TopicKind::Decisions, &record) {
+                    letters.push(Letter {
+                        place,
+                        kind: Unauthenticated::KIND,
+                        reason: error.to_string(),
+                        attempts: 1,
+                        under: None,
+                    });
+                    continue;
+                }
                 match Row::read(record.payload) {
                     Ok(row) => {
                         traces.begin(&self.reads, place, &record, &row);

@@ -179,7 +179,7 @@ impl ProcessConfig {
             scorer: settings.section("scorer")?,
             telemetry: settings.section("telemetry")?,
         };
-        config.kafka.validate()?;
+        config.kafka.validate_for_service()?;
         config.scorer.validate()?;
         Ok(config)
     }

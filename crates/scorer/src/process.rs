@@ -20,7 +20,7 @@ pub fn run_process(args: &ServiceArgs) -> anyhow::Result<()> {
         args,
         ProcessConfig::read,
         |config, _: Cloud| async move {
-            let kafka = Log::open_cluster(config.kafka)?;
+            let kafka = Log::open_for_service(config.kafka)?;
             crate::run(config.scorer, kafka, Shutdown::on_signal()).await
         },
     )

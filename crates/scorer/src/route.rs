@@ -1,7 +1,7 @@
 //! Which partition a record belongs to. All transactions of a user are scored in one partition, whoever wrote them.
 
 use tollgate_log::Record;
-use tollgate_types::{Partitioner, Transaction, headers};
+use tollgate_types::{Partitioner, ReplyAddress, Transaction, headers};
 
 /// How often a record is forwarded before it is dead-lettered.
 pub(crate) const MAX_HOPS: usize = 3;
@@ -44,13 +44,10 @@ pub(crate) fn hops(record: &Record<'_>) -> usize {
     })
 }
 
-/// The partition of `replies` on which a caller waits for the decision.
-pub(crate) fn reply_partition(record: &Record<'_>) -> Option<i32> {
+/// Where a caller waits for the decision.
+pub(crate) fn reply_address(record: &Record<'_>) -> Option<ReplyAddress> {
     if record.headers.is_empty() {
         return None;
     }
-    std::str::from_utf8(record.headers.last(headers::REPLY_TO)?)
-        .ok()?
-        .parse()
-        .ok()
+    ReplyAddress::parse(record.headers.last(headers::REPLY_TO)?)
 }

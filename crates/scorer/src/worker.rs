@@ -12,15 +12,15 @@ use anyhow::Context as _;
 use tokio::sync::mpsc;
 use tollgate_log::{
     Acks, Batch, DeadLetter, DeliveryFailure, Event, Log, Position, Producer, ProducerRecord,
-    Reads, Record, SendError, WorkerQueue,
+    Provenance, Reads, Record, SendError, Unauthenticated, WorkerQueue,
 };
 use tollgate_service::Shutdown;
 use tollgate_service::telemetry::trace::{
     Array, Span, StringValue, Value, begin_always, begin_kept,
 };
 use tollgate_types::{
-    ErrorReply, ErrorStatus, Indicator, Rejection, Stage, Tenant, Timestamp, TraceContext,
-    Transaction, headers,
+    ErrorReply, ErrorStatus, Indicator, Rejection, ReplyAddress, Stage, Tenant, Timestamp,
+    TopicKind, TraceContext, Transaction, headers,
 };
 
 use crate::config::{Mode, ScorerConfig};
@@ -78,6 +78,10 @@ pub(crate) struct Worker {
     engines: HashMap<i32, Engine>,
     routing: Routing,
     reply_partitions: i32,
+    /// Whether a service wrote the record being scored, so that its headers may be believed.
+    is_of_service: bool,
+    /// Where a caller waits for the decision on it.
+    reply_to: Option<ReplyAddress>,
     measures: Measures,
     /// The decision being written; its memory is used again.
     out: Vec<u8>,
@@ -94,6 +98,8 @@ impl Worker {
             engines: HashMap::new(),
             routing,
             reply_partitions: 0,
+            is_of_service: false,
+            reply_to: None,
             measures: Measures::new(index),
             out: Vec::with_capacity(4 * 1024),
             joined: Vec::new(),
@@ -223,6 +229,19 @@ impl Worker {
         now: Timestamp,
         acks: &Arc<Acks>,
     ) -> Result<(), SendError> {
+        let provenance = self
+            .settings
+            .kafka
+            .authenticate(TopicKind::Transactions, record);
+        self.is_of_service = provenance == Ok(Provenance::Service);
+        self.reply_to = route::reply_address(record)
+            .filter(|_| self.is_of_service)
+            .filter(|address| (0..self.reply_partitions).contains(&address.partition));
+        // Replayed or not: a record that was not scored is not part of a history either.
+        if let Err(error) = provenance {
+            let rejection = Rejection::new("", error.to_string());
+            return self.dead_letter(record, Unauthenticated::KIND, &rejection, acks);
+        }
         if record.payload.len() > self.settings.config.max_transaction_bytes {
             let reason = format!(
                 "the transaction is larger than {} bytes",
@@ -318,22 +337,25 @@ impl Worker {
             partition,
             headers: state.as_slice(),
             under,
-            ..ProducerRecord::new(topic, transaction.user_id.as_bytes(), &self.out)
+            ..ProducerRecord::signed(topic, transaction.user_id.as_bytes(), &self.out)
         };
         self.send(&to(&topics.decisions, None), acks)?;
         if alert {
             self.send(&to(&topics.alerts, None), acks)?;
         }
-        match self.reply_partition(record) {
-            Some(partition) => self.send(&to(&topics.replies, Some(partition)), acks),
+        match self.reply_to {
+            Some(address) => {
+                let repeated = address.to_string();
+                let mut all: Vec<_> = state.into_iter().collect();
+                all.push((headers::REPLY_TO, Some(repeated.as_bytes())));
+                let reply = ProducerRecord {
+                    headers: &all,
+                    ..to(&topics.replies, Some(address.partition))
+                };
+                self.send(&reply, acks)
+            }
             None => Ok(()),
         }
-    }
-
-    /// The partition of `replies` on which a caller waits, if one does.
-    fn reply_partition(&self, record: &Record<'_>) -> Option<i32> {
-        route::reply_partition(record)
-            .filter(|partition| (0..self.reply_partitions).contains(partition))
     }
 
     /// Tells the caller that waits, if one does, that there is no decision, and why.
@@ -343,15 +365,17 @@ impl Worker {
         error: &ErrorReply<'_>,
         acks: &Arc<Acks>,
     ) -> Result<(), SendError> {
-        let Some(partition) = self.reply_partition(record) else {
+        let Some(address) = self.reply_to else {
             return Ok(());
         };
+        let repeated = address.to_string();
         let mut text = Vec::new();
         error.write_to(&mut text);
         let reply = ProducerRecord {
-            partition: Some(partition),
+            partition: Some(address.partition),
+            headers: &[(headers::REPLY_TO, Some(repeated.as_bytes()))],
             under: record.trace(),
-            ..ProducerRecord::new(
+            ..ProducerRecord::signed(
                 &self.settings.kafka.topics().replies,
                 error.user_id.as_bytes(),
                 &text,
@@ -396,6 +420,8 @@ impl Worker {
             under: kept.or(parent),
             // The scorer itself reads it: waiting for room here could block the scorer for ever.
             urgent: true,
+            // Its key may be another one now, which the old hash would not match.
+            signed: self.is_of_service,
             ..ProducerRecord::new(
                 &self.settings.kafka.topics().transactions,
                 transaction.user_id.as_bytes(),
@@ -417,7 +443,7 @@ impl Worker {
         if record.replayed {
             return Ok(());
         }
-        if self.reply_partition(record).is_some() {
+        if self.reply_to.is_some() {
             // Ingest makes the user the key.
             let user_id = String::from_utf8_lossy(record.key.unwrap_or_default());
             let id = Transaction::id_of_rejected(record.payload).unwrap_or_default();

@@ -6,11 +6,17 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tollgate_engine::{Engine, Rules};
-use tollgate_log::{Acks, KafkaConfig, Log, LogRecord, Producer, ProducerRecord, TopicReader};
+use tollgate_log::{
+    Acks, AuthenticationConfig, KafkaConfig, Log, LogRecord, Producer, ProducerRecord, Provenance,
+    TopicReader,
+};
 use tollgate_scorer::{Mode, ScorerConfig, start};
 use tollgate_service::Shutdown;
 use tollgate_service::supervisor::RunningService;
-use tollgate_types::{Decision, Partitioner, Reply, Transaction, headers};
+use tollgate_types::{Decision, Partitioner, Reply, TopicKind, Transaction, headers};
+
+/// Partition 1 of `replies`, and a nonce.
+const ADDRESS: &[u8] = b"1:00112233445566778899aabbccddeeff";
 
 const DEADLINE: Duration = Duration::from_secs(30);
 
@@ -23,8 +29,16 @@ struct Harness {
 
 impl Harness {
     async fn start(change: impl FnOnce(&mut ScorerConfig)) -> Self {
+        Self::start_with(AuthenticationConfig::default(), change).await
+    }
+
+    async fn start_with(
+        authentication: AuthenticationConfig,
+        change: impl FnOnce(&mut ScorerConfig),
+    ) -> Self {
         let kafka = Log::open(KafkaConfig {
             partitions: 4,
+            authentication,
             ..KafkaConfig::default()
         })
         .unwrap();
@@ -293,7 +307,9 @@ async fn what_is_no_transaction_goes_to_the_dead_letters_and_nothing_behind_it_i
 async fn who_asks_for_the_decision_gets_it_on_its_own_partition_and_a_wrong_request_harms_nobody() {
     let harness = Harness::start(|_| {}).await;
     let topics = harness.kafka.topics().clone();
-    for (n, reply_to) in ["2", "99", "-1", "x", ""].into_iter().enumerate() {
+    let nonce = "00112233445566778899aabbccddeeff";
+    let addresses = ["2:", "99:", "-1:", "x", ""].map(|start| format!("{start}{nonce}"));
+    for (n, reply_to) in addresses.iter().enumerate() {
         let headers = [(headers::REPLY_TO, Some(reply_to.as_bytes()))];
         let json = transaction("u", n, "1");
         harness.put(&ProducerRecord {
@@ -304,6 +320,8 @@ async fn who_asks_for_the_decision_gets_it_on_its_own_partition_and_a_wrong_requ
     assert_eq!(harness.read(&topics.decisions, 5).len(), 5);
     let replies = harness.read(&topics.replies, 1);
     assert_eq!(replies[0].partition, 2);
+    // By the nonce its reader knows that it has asked.
+    assert_eq!(replies[0].header(headers::REPLY_TO), Some(&*addresses[0]));
     assert_eq!(
         Decision::parse(&replies[0].payload).unwrap().transaction_id,
         "t0"
@@ -333,7 +351,7 @@ async fn every_dead_letter_for_which_a_caller_waits_is_a_reply() {
     ];
     for (payload, _, _) in &cases {
         harness.put(&ProducerRecord {
-            headers: &[(headers::REPLY_TO, Some(b"1"))],
+            headers: &[(headers::REPLY_TO, Some(ADDRESS))],
             ..ProducerRecord::new(&topics.transactions, b"u", payload.as_bytes())
         });
         // Nobody waits for this one.
@@ -345,7 +363,7 @@ async fn every_dead_letter_for_which_a_caller_waits_is_a_reply() {
     }
     harness.put(&ProducerRecord {
         headers: &[
-            (headers::REPLY_TO, Some(b"1")),
+            (headers::REPLY_TO, Some(ADDRESS)),
             (headers::ROUTED_FROM, Some(b"0@1")),
             (headers::ROUTED_FROM, Some(b"0@2")),
             (headers::ROUTED_FROM, Some(b"0@3")),
@@ -505,5 +523,104 @@ async fn a_record_with_an_invalid_tenant_is_dead_lettered_with_its_header() {
         assert!(reason.starts_with("header tollgate-tenant: "), "{reason}");
         header(headers::TENANT);
     }
+    harness.stop().await;
+}
+
+fn keys() -> AuthenticationConfig {
+    AuthenticationConfig::with_key("k1", "0123456789abcdef0123456789abcdef")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_has_no_key_claims_no_tenant_no_sender_and_no_backfill() {
+    let harness = Harness::start_with(keys(), |_| {}).await;
+    let topics = harness.kafka.topics().clone();
+    let claims = [
+        (headers::TENANT, Some(b"north".as_slice())),
+        (headers::SENDER, Some(b"0011223344556677".as_slice())),
+        (headers::BACKFILL, Some(b"1".as_slice())),
+        (headers::BACKFILL, None),
+    ];
+    let foreign_mac = (headers::MAC, Some(b"k1:AAAA".as_slice()));
+    for (n, claim) in claims.into_iter().enumerate() {
+        let json = transaction("u", n, "1");
+        for all in [vec![claim], vec![claim, foreign_mac]] {
+            harness.put(&ProducerRecord {
+                headers: &all,
+                ..ProducerRecord::new(&topics.transactions, b"u", json.as_bytes())
+            });
+        }
+    }
+    // A bare transaction stays welcome, also with the address of somebody who waits, which is ignored.
+    let bare = transaction("u", 10, "1");
+    harness.put(&ProducerRecord {
+        headers: &[(headers::REPLY_TO, Some(ADDRESS))],
+        ..ProducerRecord::new(&topics.transactions, b"u", bare.as_bytes())
+    });
+    // With the key each is believed.
+    let waiting = transaction("u", 11, "1");
+    harness.put(&ProducerRecord {
+        headers: &[(headers::REPLY_TO, Some(ADDRESS)), claims[1]],
+        ..ProducerRecord::signed(&topics.transactions, b"u", waiting.as_bytes())
+    });
+    let letters = harness.read(&topics.transactions_dlq, 8);
+    for letter in &letters {
+        assert_eq!(letter.header(headers::ERROR_KIND), Some("unauthenticated"));
+    }
+    let decisions = harness.read(&topics.decisions, 2);
+    let replies = harness.read(&topics.replies, 1);
+    let ids: Vec<String> = decisions
+        .iter()
+        .chain(&replies)
+        .map(|record| Decision::parse(&record.payload).unwrap())
+        .map(|decision| decision.transaction_id.into_owned())
+        .collect();
+    assert_eq!(ids, ["t10", "t11", "t11"]);
+    harness.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn decisions_alerts_and_replies_are_signed_and_so_is_a_record_that_is_forwarded() {
+    let harness = Harness::start_with(keys(), |_| {}).await;
+    let topics = harness.kafka.topics().clone();
+    let user = "u";
+    let own = Partitioner::Murmur2.partition(user.as_bytes(), 4);
+    let json = transaction(user, 1, "98765");
+    // With no key and in a foreign partition, as a dead letter that ingest signed is redriven.
+    harness.put(&ProducerRecord {
+        partition: Some((own + 1) % 4),
+        key: None,
+        headers: &[
+            (headers::REPLY_TO, Some(ADDRESS)),
+            (headers::SENDER, Some(b"0011223344556677")),
+        ],
+        ..ProducerRecord::signed(&topics.transactions, &[], json.as_bytes())
+    });
+    for (kind, topic) in [
+        (TopicKind::Decisions, &topics.decisions),
+        (TopicKind::Alerts, &topics.alerts),
+        (TopicKind::Replies, &topics.replies),
+    ] {
+        let record = &harness.read(topic, 1)[0];
+        let provenance = harness.kafka.authenticate_owned(kind, record);
+        assert_eq!(provenance, Ok(Provenance::Service), "{topic}");
+    }
+    let transactions = harness.read(&topics.transactions, 2);
+    let forwarded = transactions.iter().find(|record| record.partition == own);
+    let forwarded = forwarded.unwrap();
+    assert_eq!(forwarded.key.as_deref(), Some(user.as_bytes()));
+    assert_eq!(
+        harness
+            .kafka
+            .authenticate_owned(TopicKind::Transactions, forwarded),
+        Ok(Provenance::Service)
+    );
+    assert_eq!(
+        harness
+            .read(&topics.transactions, 2)
+            .iter()
+            .filter(|record| record.header(headers::MAC).is_some())
+            .count(),
+        2
+    );
     harness.stop().await;
 }

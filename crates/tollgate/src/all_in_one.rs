@@ -81,7 +81,7 @@ impl Configs {
             directory: PathBuf::from(directory),
         };
         configs.telemetry.validate()?;
-        configs.kafka.validate()?;
+        configs.kafka.validate_for_service()?;
         configs.ingest.validate(&configs.kafka)?;
         configs.scorer.validate()?;
         configs.persistence.validate()?;

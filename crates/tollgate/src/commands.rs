@@ -17,6 +17,7 @@ use tollgate_service::cloud::Cloud as _;
 use tollgate_service::config::Settings;
 use tollgate_service::http::{ApiKeyConfig, ApiKeys, Scope};
 use tollgate_service::telemetry::Telemetry;
+use tollgate_types::Role;
 
 use crate::all_in_one::{AllInOne, Configs, JOURNAL};
 use crate::dlq::DlqArgs;
@@ -185,6 +186,30 @@ struct CreateArgs {
     /// How long records are kept; kafka.retention_hours (192) where not given.
     #[arg(long, value_name = "HOURS")]
     retention_hours: Option<u32>,
+    /// Also print the commands of kafka-acls.sh that permit each service what it needs and nothing else, as a shell script:
+    /// `tollgate topics create --acls | sh`. $KAFKA_ACLS is the program, $KAFKA_ACLS_CONFIG its --command-config.
+    #[arg(long)]
+    acls: bool,
+    /// Who a service is on the cluster, such as notifier=User:alerts; User:tollgate-NAME where not given. Names: ingest,
+    /// scorer, persistence, notifier, operator (these commands), producer (others who write transactions).
+    #[arg(long = "principal", value_name = "NAME=PRINCIPAL", value_parser = parse_principal, requires = "acls")]
+    principals: Vec<(Role, String)>,
+}
+
+fn parse_principal(text: &str) -> Result<(Role, String), String> {
+    let (name, principal) = text
+        .split_once('=')
+        .ok_or("expected NAME=PRINCIPAL, such as notifier=User:alerts")?;
+    let role = Role::from_name(name).ok_or_else(|| {
+        let names: Vec<&str> = Role::ALL.into_iter().map(Role::name).collect();
+        format!("{name}: must be one of {}", names.join(", "))
+    })?;
+    if !principal.contains(':') {
+        return Err(format!(
+            "{principal}: must have a type, such as User:{principal}"
+        ));
+    }
+    Ok((role, principal.to_owned()))
 }
 
 /// As the services do when they start: versions are applied in order, and of two migrations at once one waits. The
@@ -325,18 +350,31 @@ pub(crate) async fn topics(args: TopicsArgs) -> anyhow::Result<()> {
     config.replication = args.replication.unwrap_or(config.replication);
     config.retention_hours = args.retention_hours.unwrap_or(config.retention_hours);
     let wanted = i32::from(config.partitions);
+    anyhow::ensure!(
+        !args.acls || config.profile() == Profile::Kafka,
+        "--acls: OCI Streaming has no ACLs; deploy/terraform has its policies"
+    );
     let kafka = Log::open_cluster(config)?;
+    // Comments of the script, where it is one.
+    let start = if args.acls { "# " } else { "" };
     for (topic, outcome) in kafka.create_topics().await? {
         match outcome {
-            TopicOutcome::Created => println!("{topic}: created with {wanted} partitions"),
+            TopicOutcome::Created => println!("{start}{topic}: created with {wanted} partitions"),
             TopicOutcome::Existed { partitions } if partitions == wanted => {
-                println!("{topic}: exists")
+                println!("{start}{topic}: exists")
             }
             TopicOutcome::Existed { partitions } => {
                 println!(
-                    "{topic}: exists with {partitions} partitions, not changed (requested: {wanted})"
+                    "{start}{topic}: exists with {partitions} partitions, not changed (requested: {wanted})"
                 );
             }
+        }
+    }
+    if args.acls {
+        let principals = args.principals.into_iter().collect();
+        println!("set -e");
+        for grant in kafka.grants() {
+            println!("{}", grant.command(&kafka.brokers(), &principals));
         }
     }
     Ok(())

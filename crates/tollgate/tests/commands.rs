@@ -290,6 +290,10 @@ fn each_service_is_a_command_with_the_settings_of_its_program() {
         let printed = tollgate(dir.path(), &[service, "--print-config"])
             .env("TOLLGATE_KAFKA__BROKERS", "127.0.0.1:9092")
             .env(
+                "TOLLGATE_KAFKA__AUTHENTICATION__KEYS",
+                r#"[{"id":"k1","secret":"hunter2-hunter2-hunter2-hunter2-hunter2"}]"#,
+            )
+            .env(
                 "TOLLGATE_PERSISTENCE__DATABASE_URL",
                 "postgres://me:hunter2@127.0.0.1/x",
             )

@@ -4,7 +4,7 @@
 pub const TRACEPARENT: &str = "traceparent";
 /// W3C trace state, vendor specific, passed on unchanged.
 pub const TRACESTATE: &str = "tracestate";
-/// Partition of the topic `replies` on which the sender waits for the decision, as decimal digits.
+/// Where the sender waits for the decision: `PARTITION:NONCE`, a [`ReplyAddress`](crate::ReplyAddress). The reply repeats it.
 pub const REPLY_TO: &str = "reply-to";
 /// The record is backfill: it builds history and is decided on, without an alert or a reply.
 pub const BACKFILL: &str = "tollgate-backfill";

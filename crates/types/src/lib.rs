@@ -13,6 +13,7 @@ mod json_error;
 mod partitioner;
 mod rejection;
 mod reply;
+mod reply_address;
 mod tenant;
 mod timestamp;
 mod topics;
@@ -27,9 +28,10 @@ pub use json_error::JsonError;
 pub use partitioner::Partitioner;
 pub use rejection::Rejection;
 pub use reply::{ErrorReply, ErrorStatus, Reply};
+pub use reply_address::ReplyAddress;
 pub use tenant::{InvalidTenant, MAX_TENANT_BYTES, Tenant};
 pub use timestamp::{Timestamp, TimestampError};
-pub use topics::{Stage, Topics};
+pub use topics::{Role, Stage, TopicKind, Topics};
 pub use trace_context::{TRACEPARENT_BYTES, TraceContext};
 pub use transaction::{
     Location, MAX_DEPTH, MAX_ID_BYTES, MemberSlot, MemberTable, Members, NewTransaction,

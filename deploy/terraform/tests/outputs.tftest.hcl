@@ -210,3 +210,13 @@ run "what_would_be_found_late_is_refused_now" {
     var.name, var.partitions, var.events_url, var.vault, var.postgres, var.identity_domain,
   ]
 }
+
+run "a_new_key_of_the_log_signs_and_the_old_one_is_still_accepted" {
+  variables {
+    log_key_ids = ["2", "1"]
+  }
+  assert {
+    condition     = strcontains(output.env_file, "\nTOLLGATE_KAFKA__AUTHENTICATION__KEYS=[{\"id\":\"2\",\"secret\":\"pass-word_1\"},{\"id\":\"1\",\"secret\":\"pass-word_1\"}]\n")
+    error_message = "The keys of the log are not handed on."
+  }
+}

@@ -86,7 +86,7 @@ impl ImportWriter {
         let record = ProducerRecord {
             // The partition of the request, whatever the partitioner is now.
             partition: Some(context.partition),
-            ..ProducerRecord::new(topic, entry.id().as_bytes(), &payload)
+            ..ProducerRecord::signed(topic, entry.id().as_bytes(), &payload)
         };
         self.producer
             .send_waiting(&record, acks, || context.cancel.is_cancelled())
@@ -266,7 +266,7 @@ impl Window {
                 let record = ProducerRecord {
                     context: trace,
                     headers: header.as_slice(),
-                    ..ProducerRecord::new(
+                    ..ProducerRecord::signed(
                         &writer.kafka.topics().transactions,
                         transaction.user_id.as_bytes(),
                         text.as_bytes(),

@@ -8,6 +8,7 @@ use axum::routing::get;
 use serde::{Deserialize, Serialize};
 use tollgate_log::Log;
 use tollgate_service::http::Problem;
+use tollgate_types::TopicKind;
 
 use super::journal::{Journal, Progress, Request};
 
@@ -97,8 +98,13 @@ pub fn list_imports(kafka: &Log) -> anyhow::Result<Vec<ImportStatus>> {
     kafka
         .reader(&[&kafka.topics().imports])?
         .read_all(|record| {
-            // The worker reports a record that is no entry; here it has nothing to show.
-            let _ = journal.apply(&record.payload);
+            // The worker reports a record that is no entry, or of no service; here it has nothing to show.
+            if kafka
+                .authenticate_owned(TopicKind::Imports, &record)
+                .is_ok()
+            {
+                let _ = journal.apply(&record.payload);
+            }
             anyhow::Ok(())
         })?;
     Ok(journal.status())

@@ -21,6 +21,7 @@ use super::feed::{ImportOutcome, ImportWriter, import_object};
 use super::journal::Journal;
 use super::object::ImportContext;
 use super::source::{Source, locate};
+use tollgate_types::TopicKind;
 
 /// The component that `/readyz` names in its warnings.
 const COMPONENT: &str = "imports";
@@ -73,10 +74,16 @@ impl Partitions {
         }
     }
 
-    fn apply(&mut self, record: &RawRecord<'_>) {
+    fn apply(&mut self, log: &Log, record: &RawRecord<'_>) {
         let Some(owned) = self.owned.get_mut(&record.at.partition) else {
             return;
         };
+        // Counted already; it could make this instance read any object, or believe that it has read one.
+        if let Err(error) = log.authenticate_raw(TopicKind::Imports, record) {
+            let (partition, offset) = (record.at.partition, record.offset);
+            tracing::warn!(partition, offset, %error, "a record of imports is skipped");
+            return;
+        }
         if let Err(reason) = owned.journal.apply(record.payload) {
             let (partition, offset) = (record.at.partition, record.offset);
             tracing::warn!(partition, offset, %reason, "a record of imports is skipped");
@@ -95,6 +102,7 @@ struct FinishedImport {
 }
 
 pub(super) struct Worker {
+    log: Log,
     reader: TopicReader,
     partitions: Partitions,
     sources: Arc<[Source]>,
@@ -118,6 +126,7 @@ impl Worker {
         shutdown: &Shutdown,
     ) -> anyhow::Result<Self> {
         Ok(Self {
+            log: log.clone(),
             reader: log.shared_reader("ingest-imports", &[&log.topics().imports])?,
             partitions: Partitions {
                 owned: HashMap::new(),
@@ -154,6 +163,7 @@ impl Worker {
 
     fn read(&mut self) {
         let Self {
+            log,
             reader,
             partitions,
             health,
@@ -162,7 +172,7 @@ impl Worker {
         let polled = reader.poll(POLL, &mut |event| match event {
             ReaderEvent::Record(record) => {
                 health.warn(COMPONENT, None);
-                partitions.apply(&record);
+                partitions.apply(log, &record);
             }
             ReaderEvent::CaughtUp(at) => {
                 health.warn(COMPONENT, None);

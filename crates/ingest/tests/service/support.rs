@@ -9,9 +9,12 @@ use serde_json::Value;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tollgate_ingest::IngestConfig;
-use tollgate_log::{Acks, KafkaConfig, Log, LogRecord, ProducerRecord, TopicReader};
+use tollgate_log::{
+    Acks, AuthenticationConfig, KafkaConfig, Log, LogRecord, ProducerRecord, TopicReader,
+};
 use tollgate_service::Shutdown;
 use tollgate_service::supervisor::RunningService;
+use tollgate_types::{ReplyAddress, headers};
 
 pub(crate) const JSON: &str = "application/json";
 pub(crate) const NDJSON: &str = "application/x-ndjson";
@@ -20,6 +23,16 @@ pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
 pub(crate) fn embedded() -> Log {
     let config = KafkaConfig {
         partitions: 3,
+        ..KafkaConfig::default()
+    };
+    Log::open(config).unwrap()
+}
+
+/// One on which services sign what they write.
+pub(crate) fn signed() -> Log {
+    let config = KafkaConfig {
+        partitions: 3,
+        authentication: AuthenticationConfig::with_key("k1", "0123456789abcdef0123456789abcdef"),
         ..KafkaConfig::default()
     };
     Log::open(config).unwrap()
@@ -83,9 +96,14 @@ pub(crate) async fn start_with(kafka: Log, config: IngestConfig) -> Service {
 }
 
 pub(crate) async fn start(change: impl FnOnce(&mut IngestConfig)) -> Service {
+    start_on(embedded(), change).await
+}
+
+/// Starts a service on this log, and waits until it is ready.
+pub(crate) async fn start_on(kafka: Log, change: impl FnOnce(&mut IngestConfig)) -> Service {
     let mut config = config();
     change(&mut config);
-    let service = start_with(embedded(), config).await;
+    let service = start_with(kafka, config).await;
     let ready = tokio::time::timeout(DEADLINE, service.ingest.ready());
     assert!(ready.await.unwrap());
     service
@@ -322,15 +340,17 @@ impl Scorer {
                 let Some(record) = reader.next() else {
                     continue;
                 };
-                let Some(partition) = record.header("reply-to") else {
+                let Some(address) = record.header("reply-to") else {
                     continue;
                 };
-                let partition = Some(partition.parse().unwrap());
+                let parsed = ReplyAddress::parse(address.as_bytes()).unwrap();
+                let repeated = [(headers::REPLY_TO, Some(address.as_bytes()))];
                 for reply in decide(&record) {
                     let topic = &kafka.topics().replies;
                     let out = ProducerRecord {
-                        partition,
-                        ..ProducerRecord::new(topic, record.key.as_bytes(), reply.as_bytes())
+                        partition: Some(parsed.partition),
+                        headers: &repeated,
+                        ..ProducerRecord::signed(topic, record.key.as_bytes(), reply.as_bytes())
                     };
                     producer.send(&out, &Acks::new(|_| ())).unwrap();
                 }

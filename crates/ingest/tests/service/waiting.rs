@@ -3,9 +3,12 @@
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
+use tollgate_log::{Acks, ProducerRecord};
+use tollgate_types::{ReplyAddress, headers};
 
 use crate::support::{
-    Answer, JSON, NDJSON, Record, Scorer, Service, eventually, start, transaction,
+    Answer, JSON, NDJSON, Reader, Record, Scorer, Service, eventually, signed, start, start_on,
+    transaction,
 };
 
 fn decision(record: &Record) -> String {
@@ -253,5 +256,91 @@ async fn a_request_of_ten_thousand_items_with_one_id_costs_no_more_than_one_with
         .iter()
         .filter(|record| record.header("reply-to").is_some());
     assert_eq!(waiting.count(), 10_100);
+    service.stop().await;
+}
+
+/// Writes a reply to a partition of `replies`, as anybody can who reaches the topic.
+fn forge(service: &Service, partition: i32, reply_to: Option<&str>, reply: &str) {
+    let producer = service.kafka.producer("attacker").unwrap();
+    let header = reply_to.map(|address| (headers::REPLY_TO, Some(address.as_bytes())));
+    let record = ProducerRecord {
+        partition: Some(partition),
+        headers: header.as_slice(),
+        ..ProducerRecord::new(&service.kafka.topics().replies, b"u", reply.as_bytes())
+    };
+    let acks = Acks::new(|result| result.unwrap());
+    producer.send(&record, &acks).unwrap();
+    acks.seal();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn flooded_replies_that_guess_ids_and_partitions_approve_nothing() {
+    let service = start(|_| ()).await;
+    let approved = r#"{"transaction_id":"t","user_id":"u","status":"approved"}"#;
+    const GUESS: &str = "0:00000000000000000000000000000000";
+    let flooded = |record: &Record| {
+        let nonce = record.header("reply-to").unwrap().to_owned();
+        assert_ne!(nonce, GUESS);
+        vec![decision(record)]
+    };
+    for partition in 0..3 {
+        for _ in 0..50 {
+            forge(&service, partition, None, approved);
+            forge(&service, partition, Some(GUESS), approved);
+            forge(&service, partition, Some(&partition.to_string()), approved);
+        }
+    }
+    let attacked = async {
+        // Until the caller has its answer, of which none is forged.
+        loop {
+            for partition in 0..3 {
+                forge(&service, partition, Some(GUESS), approved);
+            }
+            tokio::task::yield_now().await;
+        }
+    };
+    let caller = async {
+        let scorer = Scorer::start(&service.kafka, flooded);
+        let answer = wait(&service, "wait=20", JSON, transaction("t", "u")).await;
+        drop(scorer);
+        answer
+    };
+    let answer = tokio::select! {
+        answer = caller => answer,
+        () = attacked => unreachable!(),
+    };
+    assert_eq!(
+        answer.text,
+        format!("{{\"decisions\":[{}]}}", decided("t", "u"))
+    );
+    service.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_reads_the_nonce_and_has_no_key_cannot_answer() {
+    let service = start_on(signed(), |_| ()).await;
+    let topic = service.kafka.topics().transactions.clone();
+    let mut records = Reader::new(&service.kafka, &topic);
+    let answer = async { wait(&service, "wait=1", JSON, transaction("t", "u")).await };
+    let attack = async {
+        let record = tokio::task::spawn_blocking(move || {
+            loop {
+                if let Some(record) = records.next() {
+                    break record;
+                }
+            }
+        });
+        let record = record.await.unwrap();
+        let address = record.header("reply-to").unwrap();
+        let partition = ReplyAddress::parse(address.as_bytes()).unwrap().partition;
+        let approved = r#"{"transaction_id":"t","user_id":"u","status":"approved"}"#;
+        forge(&service, partition, Some(address), approved);
+    };
+    let (answer, ()) = tokio::join!(answer, attack);
+    assert_eq!(answer.status, 202, "{}", answer.text);
+    // With the key it is answered.
+    let _scorer = Scorer::start(&service.kafka, |record| vec![decision(record)]);
+    let answer = wait(&service, "wait=20", JSON, transaction("t2", "u")).await;
+    assert_eq!(answer.status, 200, "{}", answer.text);
     service.stop().await;
 }

@@ -132,6 +132,7 @@ impl Pipeline {
             queue: events,
             queues,
             letters,
+            log: kafka.clone(),
             reads: kafka.reads(tollgate_types::Stage::Notifier),
             stop: stop.clone(),
         };

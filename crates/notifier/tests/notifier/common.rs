@@ -69,7 +69,11 @@ impl Running {
 
 impl World {
     pub(crate) fn new() -> Self {
-        let kafka = Log::open(KafkaConfig::default()).unwrap();
+        Self::with(KafkaConfig::default())
+    }
+
+    pub(crate) fn with(config: KafkaConfig) -> Self {
+        let kafka = Log::open(config).unwrap();
         let producer = kafka.producer("test").unwrap();
         Self {
             kafka,
@@ -117,6 +121,16 @@ impl World {
     /// Writes records to the topic `alerts`, and returns when they are there.
     pub(crate) fn write(&self, records: impl IntoIterator<Item = impl AsRef<[u8]>>) {
         self.write_with(records, &[]);
+    }
+
+    /// As [`World::write`], as the scorer does.
+    pub(crate) fn write_signed(&self, record: &str) {
+        let acks = Acks::new(|result| result.unwrap());
+        let topic = &self.kafka.topics().alerts;
+        let record = ProducerRecord::signed(topic, b"ann", record.as_bytes());
+        self.producer.send(&record, &acks).unwrap();
+        acks.seal();
+        self.producer.flush(DEADLINE).unwrap();
     }
 
     pub(crate) fn write_with(

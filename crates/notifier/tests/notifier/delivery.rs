@@ -7,6 +7,7 @@ use crate::common::{
     Answer, DEADLINE, Receiver, World, alert, console, eventually, file, sorted, transactions_in,
     webhook,
 };
+use tollgate_log::{AuthenticationConfig, KafkaConfig};
 use tollgate_notifier::ConsoleOut;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -268,4 +269,29 @@ fn an_alert_redelivered_after_a_crash_is_not_sent_twice_but_for_the_one_in_fligh
     delivered.sort();
     delivered.dedup();
     assert_eq!(delivered, ids);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_forged_alert_is_not_delivered() {
+    let secret = "0123456789abcdef0123456789abcdef";
+    let world = World::with(KafkaConfig {
+        authentication: AuthenticationConfig::with_key("k1", secret),
+        ..KafkaConfig::default()
+    });
+    let path = world.path("alerts.ndjson");
+    let forged = alert("ann", "forged");
+    world.write([&forged]);
+    world.write_with([&forged], &[("tollgate-mac", Some(b"k1:AAAA"))]);
+    world.write_signed(&alert("ann", "real"));
+    let running = world.start(vec![file(&path)]).await;
+    eventually("the alert of the scorer", async || {
+        !transactions_in(&path).is_empty()
+    })
+    .await;
+    for (payload, headers) in world.dead_letters(2) {
+        assert_eq!(payload, forged.as_bytes());
+        assert_eq!(headers["error.kind"], "unauthenticated");
+    }
+    assert_eq!(transactions_in(&path), ["real"]);
+    running.stop().await;
 }

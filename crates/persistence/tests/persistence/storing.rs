@@ -3,8 +3,9 @@
 use std::sync::Arc;
 
 use tollgate_log::ProducerRecord;
+use tollgate_types::headers;
 
-use crate::harness::{Kind, Sample, Service, TestStore, on_each_store};
+use crate::harness::{Kind, Sample, Service, TestLog, TestStore, on_each_store};
 
 on_each_store!(
     a_decision_that_is_on_the_log_twice_is_stored_once,
@@ -16,7 +17,45 @@ on_each_store!(
     the_first_and_the_last_year_are_kept_and_sorted,
     malformed_records_are_dead_lettered_and_nothing_behind_them_is_lost,
     columns_hold_what_the_interface_says,
+    a_forged_decision_neither_replaces_one_nor_enters_the_store,
 );
+
+/// Whoever may write to the topic could otherwise approve any payment, before or after the scorer blocks it.
+async fn a_forged_decision_neither_replaces_one_nor_enters_the_store(store: Arc<TestStore>) {
+    let service = Service::start_with(&store, TestLog::open_signed(), |_| {}).await;
+    service.ready().await;
+    let topics = service.log.kafka.topics().clone();
+    let real = Sample::new("u", "t1").alert("blocked", 90.0, &["high_amount"]);
+    let real = real.decision();
+    let forged = ["t1", "t2"].map(|id| Sample::new("u", id).decision());
+    let foreign = [(headers::MAC, Some(b"k1:AAAA".as_slice()))];
+    let mut records: Vec<ProducerRecord<'_>> = forged
+        .iter()
+        .map(|text| ProducerRecord::new(&topics.decisions, b"u", text.as_bytes()))
+        .collect();
+    records.push(ProducerRecord {
+        headers: &foreign,
+        ..records[0]
+    });
+    records.push(ProducerRecord::signed(
+        &topics.decisions,
+        b"u",
+        real.as_bytes(),
+    ));
+    records.push(records[0]);
+    service.log.send_records(records).await;
+    service.stored(1).await;
+    let letters = service.log.dead_letters(4).await;
+    for letter in letters {
+        assert_eq!(letter.header(headers::ERROR_KIND), Some("unauthenticated"));
+    }
+    service.log.wait_until_committed().await;
+    let stored = service.get("/v1/decisions/t1").await;
+    assert_eq!(stored["status"], "blocked");
+    let (status, _) = service.text("/v1/decisions/t2").await;
+    assert_eq!(status, 404);
+    service.stop().await;
+}
 
 async fn a_decision_that_is_on_the_log_twice_is_stored_once(store: Arc<TestStore>) {
     let service = Service::start(&store).await;

@@ -3,4 +3,5 @@
 
 mod crash;
 mod dlq;
+mod ports;
 mod support;

@@ -2,7 +2,9 @@
 
 use std::time::Instant;
 
-use tollgate_log::{Acks, KafkaConfig, Log, LogRecord, Producer, ProducerRecord};
+use tollgate_log::{
+    Acks, AuthenticationConfig, KafkaConfig, Log, LogRecord, Producer, ProducerRecord,
+};
 
 use super::{DEADLINE, until};
 
@@ -21,8 +23,19 @@ pub(crate) struct TestLog {
 
 impl TestLog {
     pub(crate) fn open() -> Self {
+        Self::open_with(AuthenticationConfig::default())
+    }
+
+    /// One whose services sign what they write.
+    pub(crate) fn open_signed() -> Self {
+        let secret = "0123456789abcdef0123456789abcdef";
+        Self::open_with(AuthenticationConfig::with_key("k1", secret))
+    }
+
+    fn open_with(authentication: AuthenticationConfig) -> Self {
         let kafka = Log::open(KafkaConfig {
             partitions: 3,
+            authentication,
             ..KafkaConfig::default()
         })
         .unwrap();
