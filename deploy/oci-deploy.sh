@@ -62,13 +62,15 @@ while IFS= read -r line || [ -n "$line" ]; do
   settings[${line%%=*}]=${line#*=}
 done <"${file:-/dev/null}"
 for name in $(compgen -e); do
-  case $name in TOLLGATE_*__* | OCI_REGION | OCIR_* | OKE_CLUSTER_ID | POSTGRES_CA_BASE64 | SMOKE_API_KEY) settings[$name]=${!name} ;; esac
+  case $name in TOLLGATE_*__* | OCI_REGION | OCIR_* | OKE_CLUSTER_ID | *_KAFKA_USER | *_KAFKA_AUTH_TOKEN | POSTGRES_CA_BASE64 | SMOKE_API_KEY) settings[$name]=${!name} ;; esac
 done
 
 # --- check that nothing is missing --------------------------------------------------------------------------------
 required=(OCI_REGION OCIR_REPOSITORY OCIR_USERNAME OCIR_PASSWORD POSTGRES_CA_BASE64
-  TOLLGATE_KAFKA__BROKERS TOLLGATE_KAFKA__OCI__TENANCY TOLLGATE_KAFKA__OCI__USER TOLLGATE_KAFKA__OCI__STREAM_POOL
-  TOLLGATE_KAFKA__OCI__AUTH_TOKEN TOLLGATE_KAFKA__AUTHENTICATION__KEYS
+  TOLLGATE_KAFKA__BROKERS TOLLGATE_KAFKA__OCI__TENANCY TOLLGATE_KAFKA__OCI__STREAM_POOL TOLLGATE_KAFKA__AUTHENTICATION__KEYS
+  INGEST_KAFKA_USER INGEST_KAFKA_AUTH_TOKEN SCORER_KAFKA_USER SCORER_KAFKA_AUTH_TOKEN
+  PERSISTENCE_KAFKA_USER PERSISTENCE_KAFKA_AUTH_TOKEN NOTIFIER_KAFKA_USER NOTIFIER_KAFKA_AUTH_TOKEN
+  LAG_KAFKA_USER LAG_KAFKA_AUTH_TOKEN
   TOLLGATE_PERSISTENCE__DATABASE_URL TOLLGATE_NOTIFIER__DELIVERY_LOG_URL
   TOLLGATE_INGEST__API_KEYS TOLLGATE_PERSISTENCE__API_KEYS SMOKE_API_KEY)
 [ -n "$context" ] || required+=(OKE_CLUSTER_ID)
@@ -155,9 +157,13 @@ step "make the namespace $namespace, if it is not there"
 if $dry_run || [ -z "$(k get namespace "$namespace" --ignore-not-found --output=name)" ]; then k create namespace "$namespace"; fi
 
 step 'make the secrets, or bring them up to date'
-# Each service gets its own section and the common settings.
+# Each service gets its own section, its own user of Streaming, and the common settings.
 for service in "${services[@]}"; do
-  lines "TOLLGATE_${service^^}__*" >"$work/$service.env"
+  {
+    lines "TOLLGATE_${service^^}__*"
+    printf 'TOLLGATE_KAFKA__OCI__USER=%s\n' "${settings[${service^^}_KAFKA_USER]}"
+    printf 'TOLLGATE_KAFKA__OCI__AUTH_TOKEN=%s\n' "${settings[${service^^}_KAFKA_AUTH_TOKEN]}"
+  } >"$work/$service.env"
   secret "tollgate-$service" --from-env-file="$work/$service.env"
 done
 lines 'TOLLGATE_KAFKA__*' 'TOLLGATE_OCI__*' 'TOLLGATE_TELEMETRY__*' 'OTEL_*' >"$work/common.env"
@@ -167,9 +173,9 @@ secret tollgate-objects --from-env-file="$work/objects.env"
 base64 -d <<<"${settings[POSTGRES_CA_BASE64]}" >"$work/ca.pem" 2>/dev/null || $dry_run || die 'POSTGRES_CA_BASE64: is not base64'
 secret tollgate-postgres-ca --from-file=ca.pem="$work/ca.pem"
 # KEDA reads the consumer lag from the log itself.
-user=${settings[TOLLGATE_KAFKA__OCI__TENANCY]}/${settings[TOLLGATE_KAFKA__OCI__DOMAIN]:-}/${settings[TOLLGATE_KAFKA__OCI__USER]}/${settings[TOLLGATE_KAFKA__OCI__STREAM_POOL]}
+user=${settings[TOLLGATE_KAFKA__OCI__TENANCY]}/${settings[TOLLGATE_KAFKA__OCI__DOMAIN]:-}/${settings[LAG_KAFKA_USER]}/${settings[TOLLGATE_KAFKA__OCI__STREAM_POOL]}
 printf '%s' "${user//\/\///}" >"$work/username"
-printf '%s' "${settings[TOLLGATE_KAFKA__OCI__AUTH_TOKEN]}" >"$work/password"
+printf '%s' "${settings[LAG_KAFKA_AUTH_TOKEN]}" >"$work/password"
 secret tollgate-kafka-login --from-file=username="$work/username" --from-file=password="$work/password"
 auth=$(printf '%s:%s' "${settings[OCIR_USERNAME]}" "${settings[OCIR_PASSWORD]}" | base64 | tr -d '\n')
 printf '{"auths":{"%s":{"auth":"%s"}}}' "$registry" "$auth" >"$work/pull.json"

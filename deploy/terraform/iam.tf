@@ -1,5 +1,6 @@
-# One user, for services that authenticate only users: Streaming's Kafka endpoint, the S3 API, and image pulls. Services
-# that support workload identity (Notifications, Monitoring) are not granted to it.
+# One user for people and for what authenticates only users: `tollgate dlq` and `tollgate imports` on Streaming's Kafka
+# endpoint, the S3 API, and image pulls. Services that support workload identity (Notifications, Monitoring) are not granted
+# to it. Each service has a user of its own for Streaming: below.
 
 resource "oci_identity_user" "this" {
   provider       = oci.home
@@ -45,6 +46,84 @@ resource "oci_identity_customer_secret_key" "this" {
   }
 }
 
+# A user for each service, and one with which KEDA reads the consumer lag. Who reads and writes which stream is that of
+# crates/types/src/topics.rs (TopicKind); a test of crates/log compares them.
+locals {
+  streaming = {
+    ingest      = { writes = ["transactions", "imports", "transactions.dlq"], reads = ["replies", "imports"] }
+    scorer      = { writes = ["transactions", "decisions", "alerts", "replies", "transactions.dlq"], reads = ["transactions"] }
+    persistence = { writes = ["decisions.dlq"], reads = ["decisions"] }
+    notifier    = { writes = ["alerts.dlq"], reads = ["alerts"] }
+    operator    = { writes = ["transactions", "decisions", "alerts", "transactions.dlq", "decisions.dlq", "alerts.dlq"], reads = ["imports", "transactions.dlq", "decisions.dlq", "alerts.dlq"] }
+    lag         = { writes = [], reads = ["transactions", "decisions", "alerts"] }
+  }
+  users  = setsubtract(keys(local.streaming), ["operator"])
+  groups = merge({ for user in local.users : user => oci_identity_group.service[user].id }, { operator = oci_identity_group.this.id })
+  in_streams = {
+    for user, may in local.streaming : user => {
+      for verb, topics in may : verb => join(", ", [for topic in topics : "target.stream.id = '${oci_streaming_stream.this[topic].id}'"])
+    }
+  }
+}
+
+resource "oci_identity_user" "service" {
+  for_each = local.users
+
+  provider       = oci.home
+  compartment_id = var.tenancy_id
+  name           = "${var.name}-${each.key}"
+  description    = "Tollgate: Streaming, as ${each.key}"
+  email          = var.user_email == null ? null : replace(var.user_email, "@", "+${each.key}@")
+}
+
+resource "oci_identity_group" "service" {
+  for_each = local.users
+
+  provider       = oci.home
+  compartment_id = var.tenancy_id
+  name           = "${var.name}-${each.key}"
+  description    = "Tollgate: Streaming, as ${each.key}"
+}
+
+resource "oci_identity_user_group_membership" "service" {
+  for_each = local.users
+
+  provider = oci.home
+  user_id  = oci_identity_user.service[each.key].id
+  group_id = oci_identity_group.service[each.key].id
+}
+
+resource "oci_identity_auth_token" "service" {
+  for_each = local.users
+
+  provider    = oci.home
+  user_id     = oci_identity_user.service[each.key].id
+  description = "${var.name}-${each.key}"
+
+  lifecycle {
+    create_before_destroy = true
+  }
+}
+
+resource "oci_identity_policy" "streaming" {
+  for_each = local.streaming
+
+  provider       = oci.home
+  compartment_id = var.compartment_id
+  name           = "${var.name}-streaming-${each.key}"
+  description    = "What ${each.key} may do with the streams"
+
+  # Streams are created here, so nobody needs permission to create or delete them. `use streams` would include producing
+  # and consuming.
+  statements = concat(
+    ["Allow group id ${local.groups[each.key]} to read streams ${local.in_compartment}"],
+    [for verb, resource in { reads = "stream-pull", writes = "stream-push" } :
+      "Allow group id ${local.groups[each.key]} to use ${resource} ${local.in_compartment} where any {${local.in_streams[each.key][verb]}}"
+      if length(each.value[verb]) > 0
+    ],
+  )
+}
+
 locals {
   in_compartment = "in compartment id ${var.compartment_id}"
   the_group      = "Allow group id ${oci_identity_group.this.id} to"
@@ -65,10 +144,6 @@ resource "oci_identity_policy" "user" {
   description    = "Permissions of Tollgate's user"
 
   statements = [
-    # Streams are created here, so the services need no permission to create or delete them.
-    "${local.the_group} use streams ${local.in_compartment}",
-    "${local.the_group} use stream-pull ${local.in_compartment}",
-    "${local.the_group} use stream-push ${local.in_compartment}",
     "${local.the_group} read buckets ${local.in_compartment}",
     "${local.the_group} read objects ${local.in_compartment} where target.bucket.name = '${oci_objectstorage_bucket.imports.name}'",
     "${local.the_group} manage objects ${local.in_compartment} where target.bucket.name = '${oci_objectstorage_bucket.snapshots.name}'",

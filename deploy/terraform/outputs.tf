@@ -22,9 +22,19 @@ locals {
     TOLLGATE_KAFKA__RETENTION_HOURS  = tostring(local.retention_hours)
     TOLLGATE_KAFKA__OCI__TENANCY     = local.tenancy_name
     TOLLGATE_KAFKA__OCI__DOMAIN      = var.identity_domain == null ? "" : var.identity_domain
-    TOLLGATE_KAFKA__OCI__USER        = oci_identity_user.this.name
     TOLLGATE_KAFKA__OCI__STREAM_POOL = oci_streaming_stream_pool.this.id
-    TOLLGATE_KAFKA__OCI__AUTH_TOKEN  = local.auth_token
+
+    # Each service gets its own as TOLLGATE_KAFKA__OCI__USER and TOLLGATE_KAFKA__OCI__AUTH_TOKEN; LAG is KEDA's.
+    INGEST_KAFKA_USER            = oci_identity_user.service["ingest"].name
+    INGEST_KAFKA_AUTH_TOKEN      = oci_identity_auth_token.service["ingest"].token
+    SCORER_KAFKA_USER            = oci_identity_user.service["scorer"].name
+    SCORER_KAFKA_AUTH_TOKEN      = oci_identity_auth_token.service["scorer"].token
+    PERSISTENCE_KAFKA_USER       = oci_identity_user.service["persistence"].name
+    PERSISTENCE_KAFKA_AUTH_TOKEN = oci_identity_auth_token.service["persistence"].token
+    NOTIFIER_KAFKA_USER          = oci_identity_user.service["notifier"].name
+    NOTIFIER_KAFKA_AUTH_TOKEN    = oci_identity_auth_token.service["notifier"].token
+    LAG_KAFKA_USER               = oci_identity_user.service["lag"].name
+    LAG_KAFKA_AUTH_TOKEN         = oci_identity_auth_token.service["lag"].token
 
     TOLLGATE_KAFKA__AUTHENTICATION__KEYS = local.log_keys
 
@@ -73,12 +83,17 @@ output "stream_pool_id" {
 }
 
 output "sasl_username" {
-  description = "User name for SASL/PLAIN: tenancy/[domain/]user/stream pool."
+  description = "An operator's user name for SASL/PLAIN, for tollgate dlq and tollgate imports: tenancy/[domain/]user/stream pool."
   value       = local.sasl_username
 }
 
+output "lag_sasl_username" {
+  description = "KEDA's user name for SASL/PLAIN."
+  value       = join("/", compact([local.tenancy_name, var.identity_domain, oci_identity_user.service["lag"].name, oci_streaming_stream_pool.this.id]))
+}
+
 output "auth_token" {
-  description = "Password for SASL/PLAIN, and for pulling images."
+  description = "The operator's password for SASL/PLAIN, and for pulling images."
   value       = local.auth_token
   sensitive   = true
 }

@@ -23,13 +23,13 @@ locals {
   key_id   = var.vault == null ? oci_kms_key.this[0].id : var.vault.key_id
 
   # Auth token and secret key are returned only when they are created: without a copy they could only be replaced.
-  secrets = {
+  secrets = merge({ for user in local.users : "${user}-auth-token" => oci_identity_auth_token.service[user].token }, {
     postgres-password = random_password.postgres.result
     auth-token        = oci_identity_auth_token.this.token
     s3-secret-key     = oci_identity_customer_secret_key.this.key
     apm-data-key      = local.apm_data_key
     log-keys          = local.log_keys
-  }
+  })
 
   # kafka.authentication.keys: the first signs, all are accepted.
   log_keys = jsonencode([for id in var.log_key_ids : { id = id, secret = random_password.log[id].result }])
@@ -44,7 +44,7 @@ resource "random_password" "log" {
 }
 
 resource "oci_vault_secret" "this" {
-  for_each = toset(["postgres-password", "auth-token", "s3-secret-key", "apm-data-key", "log-keys"])
+  for_each = toset(["postgres-password", "auth-token", "s3-secret-key", "apm-data-key", "log-keys", "ingest-auth-token", "scorer-auth-token", "persistence-auth-token", "notifier-auth-token", "lag-auth-token"])
 
   compartment_id = var.compartment_id
   vault_id       = local.vault_id

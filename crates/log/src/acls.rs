@@ -211,4 +211,37 @@ mod tests {
             assert!(document.contains(&row), "not in ARCHITECTURE.md: {row}");
         }
     }
+
+    #[test]
+    fn the_policies_of_terraform_are_those_of_the_code() {
+        let document = include_str!("../../../deploy/terraform/iam.tf");
+        let names = |is_given: &dyn Fn(TopicKind) -> bool| {
+            let kinds = TopicKind::ALL.into_iter().filter(|kind| is_given(*kind));
+            let mut names: Vec<&str> = kinds.map(TopicKind::name).collect();
+            names.sort_unstable();
+            names
+        };
+        let listed = |text: &'static str| {
+            let mut names: Vec<&str> = text.split('"').skip(1).step_by(2).collect();
+            names.sort_unstable();
+            names
+        };
+        for role in Role::ALL.into_iter().filter(|role| *role != Role::Producer) {
+            let line = document.lines().map(str::trim).find(|line| {
+                line.split_once('=')
+                    .is_some_and(|(name, may)| name.trim() == role.name() && may.contains("writes"))
+            });
+            let (writes, reads) = line.unwrap().split_once("reads").unwrap();
+            assert_eq!(
+                listed(writes),
+                names(&|kind| kind.writers().contains(&role)),
+                "{role:?}"
+            );
+            assert_eq!(
+                listed(reads),
+                names(&|kind| kind.readers().contains(&role)),
+                "{role:?}"
+            );
+        }
+    }
 }

@@ -82,7 +82,7 @@ run "a_line_a_setting" {
     error_message = "env_file has a line that is not NAME=value."
   }
   assert {
-    condition     = strcontains(output.env_file, "\nOCIR_PASSWORD=a#b=c>d\n") && strcontains(output.env_file, "\nTOLLGATE_KAFKA__OCI__AUTH_TOKEN=a#b=c>d\n")
+    condition     = strcontains(output.env_file, "\nOCIR_PASSWORD=a#b=c>d\n") && strcontains(output.env_file, "\nSCORER_KAFKA_AUTH_TOKEN=a#b=c>d\n") && strcontains(output.env_file, "\nSCORER_KAFKA_USER=tollgate-scorer\n")
     error_message = "The auth token is not handed on as it is."
   }
   assert {
@@ -218,5 +218,20 @@ run "a_new_key_of_the_log_signs_and_the_old_one_is_still_accepted" {
   assert {
     condition     = strcontains(output.env_file, "\nTOLLGATE_KAFKA__AUTHENTICATION__KEYS=[{\"id\":\"2\",\"secret\":\"pass-word_1\"},{\"id\":\"1\",\"secret\":\"pass-word_1\"}]\n")
     error_message = "The keys of the log are not handed on."
+  }
+}
+
+run "a_service_reads_and_writes_its_own_streams_and_no_other" {
+  assert {
+    condition     = length(oci_identity_policy.streaming["notifier"].statements) == 3 && strcontains(oci_identity_policy.streaming["notifier"].statements[1], "to use stream-pull in compartment id ocid1.compartment.oc1..c where any {target.stream.id = '${oci_streaming_stream.this["alerts"].id}'}")
+    error_message = join("\n", oci_identity_policy.streaming["notifier"].statements)
+  }
+  assert {
+    condition     = alltrue([for s in oci_identity_policy.streaming["lag"].statements : !strcontains(s, "stream-push")])
+    error_message = join("\n", oci_identity_policy.streaming["lag"].statements)
+  }
+  assert {
+    condition     = alltrue(flatten([for policy in oci_identity_policy.streaming : [for s in policy.statements : strcontains(s, "to read streams") || strcontains(s, "where any {target.stream.id = '")]]))
+    error_message = "A service may use every stream."
   }
 }
