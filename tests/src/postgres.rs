@@ -70,13 +70,13 @@ impl TestStore {
         Ok((count("transactions")?, count("analyses")?))
     }
 
-    /// Keys of `transactions`. A repeated key is an error.
+    /// Keys of `transactions`, without those of conflicts. A repeated key is an error.
     ///
     /// # Errors
     /// Where the store does not answer.
     pub async fn transactions(&self) -> anyhow::Result<HashMap<Key, String>> {
         let rows =
-            sqlx::query("SELECT user_id, transaction_id, amount::text AS amount FROM transactions")
+            sqlx::query("SELECT user_id, transaction_id, amount::text AS amount FROM transactions WHERE conflict_amount = ''")
                 .fetch_all(&self.pool)
                 .await?;
         let mut all = HashMap::with_capacity(rows.len());
@@ -88,12 +88,12 @@ impl TestStore {
         Ok(all)
     }
 
-    /// Rows of `fraud_analysis`. A repeated key is an error.
+    /// Rows of `fraud_analysis`, without those of conflicts. A repeated key is an error.
     ///
     /// # Errors
     /// Where the store does not answer, or holds what cannot be read.
     pub async fn analyses(&self) -> anyhow::Result<HashMap<Key, Scored>> {
-        let rows = sqlx::query("SELECT user_id, transaction_id, fraud_score, status, fraud_indicators, late FROM fraud_analysis")
+        let rows = sqlx::query("SELECT user_id, transaction_id, fraud_score, status, fraud_indicators, late FROM fraud_analysis WHERE conflict_amount = ''")
             .fetch_all(&self.pool)
             .await?;
         let mut all = HashMap::with_capacity(rows.len());
@@ -119,7 +119,7 @@ impl TestStore {
     /// Where it is not there.
     pub async fn body(&self, user_id: &str, transaction_id: &str) -> anyhow::Result<String> {
         let body = sqlx::query_scalar(
-            "SELECT body::text FROM transactions WHERE user_id = $1 AND transaction_id = $2",
+            "SELECT body::text FROM transactions WHERE user_id = $1 AND transaction_id = $2 AND conflict_amount = ''",
         )
         .bind(user_id)
         .bind(transaction_id)

@@ -120,18 +120,18 @@ async fn measure(url: &str, total: usize) {
     };
     for round in 0..2 {
         let begun = Instant::now();
-        store.counts().await.unwrap();
+        store.counts(None).await.unwrap();
         let counts = begun.elapsed();
         let mut pages = Vec::new();
         for filter in [&Filter::default(), &alerts, &user] {
             let begun = Instant::now();
-            store.page(filter, 51).await.unwrap();
+            store.page(filter, 51, usize::MAX).await.unwrap();
             pages.push(begun.elapsed());
         }
         let begun = Instant::now();
         assert_eq!(
             store
-                .decisions("tx-000000000007", None)
+                .decisions(None, "tx-000000000007", None)
                 .await
                 .unwrap()
                 .len(),

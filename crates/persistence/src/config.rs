@@ -41,6 +41,14 @@ pub struct PersistenceConfig {
     pub page_default: u32,
     /// Most decisions on a page.
     pub page_max: u32,
+    /// Most bytes of decisions on a page. A page has at least one decision.
+    pub page_max_bytes: usize,
+    /// Requests in flight, and answers that are not read yet, of all callers together.
+    pub requests_max: usize,
+    /// Of these, those of one API key.
+    pub requests_per_key: usize,
+    /// How long a caller may take for the next 64 KiB of an answer, in milliseconds.
+    pub unread_timeout_ms: u64,
     /// Keys of the read API. Without keys every caller may read, which only a loopback address allows.
     pub api_keys: Vec<ApiKeyConfig>,
     /// A TOML file with more keys, in tables `[[api_keys]]`. It is read again when it changes.
@@ -62,6 +70,10 @@ impl Default for PersistenceConfig {
             query_timeout_ms: 5_000,
             page_default: 50,
             page_max: 1_000,
+            page_max_bytes: 2 * 1024 * 1024,
+            requests_max: 64,
+            requests_per_key: 32,
+            unread_timeout_ms: 10_000,
             api_keys: Vec::new(),
             api_keys_file: None,
         }
@@ -87,6 +99,9 @@ impl PersistenceConfig {
             ("write_timeout_ms", self.write_timeout_ms),
             ("query_timeout_ms", self.query_timeout_ms),
             ("page_default", u64::from(self.page_default)),
+            ("page_max_bytes", self.page_max_bytes as u64),
+            ("requests_per_key", self.requests_per_key as u64),
+            ("unread_timeout_ms", self.unread_timeout_ms),
         ];
         if let Some((setting, _)) = at_least_one.iter().find(|(_, value)| *value == 0) {
             return invalid(setting, "must be at least 1");
@@ -95,6 +110,12 @@ impl PersistenceConfig {
         self.breaker.validate("persistence.breaker")?;
         if self.page_default > self.page_max {
             return invalid("page_default", "must be at most persistence.page_max");
+        }
+        if self.requests_per_key > self.requests_max {
+            return invalid(
+                "requests_per_key",
+                "must be at most persistence.requests_max",
+            );
         }
         let url = self.database_url.expose();
         if url.starts_with("sqlite:") && (url.contains(":memory:") || url.contains("mode=memory")) {
@@ -235,6 +256,11 @@ mod tests {
                 "TOLLGATE_PERSISTENCE__PAGE_MAX",
                 "10",
                 "persistence.page_default",
+            ),
+            (
+                "TOLLGATE_PERSISTENCE__REQUESTS_MAX",
+                "10",
+                "persistence.requests_per_key",
             ),
             (
                 "TOLLGATE_PERSISTENCE__BATCH_MAXI",

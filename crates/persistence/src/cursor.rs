@@ -3,7 +3,7 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use tollgate_types::{MAX_ID_BYTES, Timestamp};
+use tollgate_types::{Amount, MAX_ID_BYTES, Timestamp};
 
 const VERSION: u8 = 1;
 /// Ids contain no such byte.
@@ -15,6 +15,10 @@ pub(crate) struct Cursor {
     pub(crate) event_time: Timestamp,
     pub(crate) user_id: String,
     pub(crate) transaction_id: String,
+    /// Empty for the first decision on the transaction.
+    pub(crate) conflict_amount: String,
+    /// Empty for the default tenant.
+    pub(crate) tenant: String,
 }
 
 impl Cursor {
@@ -24,6 +28,12 @@ impl Cursor {
         bytes.extend(self.user_id.as_bytes());
         bytes.push(SEPARATOR);
         bytes.extend(self.transaction_id.as_bytes());
+        if !(self.conflict_amount.is_empty() && self.tenant.is_empty()) {
+            for part in [&self.conflict_amount, &self.tenant] {
+                bytes.push(SEPARATOR);
+                bytes.extend(part.as_bytes());
+            }
+        }
         URL_SAFE_NO_PAD.encode(bytes)
     }
 
@@ -32,15 +42,27 @@ impl Cursor {
         let bytes = URL_SAFE_NO_PAD.decode(text).ok()?;
         let (&version, rest) = bytes.split_first()?;
         let (micros, ids) = rest.split_first_chunk::<8>()?;
-        let (user_id, transaction_id) = std::str::from_utf8(ids)
-            .ok()?
-            .split_once(char::from(SEPARATOR))?;
+        let mut parts = std::str::from_utf8(ids).ok()?.split(char::from(SEPARATOR));
+        let (user_id, transaction_id) = (parts.next()?, parts.next()?);
+        // Missing in the cursors of the default tenant's first decisions.
+        let conflict_amount = parts.next().unwrap_or_default();
+        let tenant = parts.next().unwrap_or_default();
+        let is_amount = |text: &str| {
+            // Only as it is stored.
+            Amount::parse_decimal(text).is_ok_and(|amount| amount.to_string() == text)
+        };
+        let is_whole = parts.next().is_none()
+            && (conflict_amount.is_empty() || is_amount(conflict_amount))
+            && tenant.len() <= MAX_ID_BYTES;
+        is_whole.then_some(())?;
         let fits = |id: &str| (1..=MAX_ID_BYTES).contains(&id.len()) && !id.contains('\0');
         (version == VERSION && fits(user_id) && fits(transaction_id)).then_some(())?;
         Some(Self {
             event_time: Timestamp::from_micros(i64::from_be_bytes(*micros))?,
             user_id: user_id.to_owned(),
             transaction_id: transaction_id.to_owned(),
+            conflict_amount: conflict_amount.to_owned(),
+            tenant: tenant.to_owned(),
         })
     }
 }
@@ -57,9 +79,11 @@ mod tests {
             micros in Timestamp::MIN.micros()..=Timestamp::MAX.micros(),
             user_id in "[^\0]{1,32}",
             transaction_id in "[^\0]{1,32}",
+            conflict_amount in "|[1-9][0-9]{0,9}|0\\.0[1-9]",
+            tenant in "[a-z]{0,4}",
         ) {
             let event_time = Timestamp::from_micros(micros).unwrap();
-            let cursor = Cursor { event_time, user_id, transaction_id };
+            let cursor = Cursor { event_time, user_id, transaction_id, conflict_amount, tenant };
             prop_assert_eq!(Cursor::decode(&cursor.encode()), Some(cursor));
         }
 

@@ -8,7 +8,7 @@ use std::error::Error;
 use chrono::{DateTime, SecondsFormat, Utc};
 use serde_json::value::RawValue;
 use tollgate_types::{
-    Amount, Contributions, Decision, Indicator, Indicators, JsonError, Status, Timestamp,
+    Amount, Contributions, Decision, Indicator, Indicators, JsonError, Status, Tenant, Timestamp,
     TraceContext, Transaction,
 };
 
@@ -17,6 +17,10 @@ use tollgate_types::{
 pub(crate) struct Row<'a> {
     pub(crate) user_id: Cow<'a, str>,
     pub(crate) transaction_id: Cow<'a, str>,
+    /// Empty for the default tenant.
+    pub(crate) tenant: Cow<'a, str>,
+    /// The amount, as canonical text, of a transaction whose id had been used for another amount. Empty for the first.
+    pub(crate) conflict_amount: String,
     pub(crate) amount: Amount,
     pub(crate) event_time: Timestamp,
     /// The text of the transaction.
@@ -40,7 +44,7 @@ impl<'a> Row<'a> {
     /// # Errors
     /// Why it is no decision. The text holds none of its values: they may be card data.
     pub(crate) fn read(payload: &'a [u8]) -> Result<Self, String> {
-        let decision = Decision::parse(payload)
+        let mut decision = Decision::parse(payload)
             .map_err(|error| format!("no decision: {}", JsonError::from(&error)))?;
         let body = decision.transaction.get();
         let transaction = Transaction::parse(body.as_bytes()).map_err(|rejection| {
@@ -53,7 +57,18 @@ impl<'a> Row<'a> {
         {
             return Err("the decision and its transaction disagree about the ids".to_owned());
         }
+        let tenant = decision.tenant.take().unwrap_or_default();
+        if !tenant.is_empty() && Tenant::parse(&tenant).is_err() {
+            return Err("tenant: not the name of a tenant".to_owned());
+        }
+        let conflict_amount = if decision.conflict {
+            transaction.amount.to_string()
+        } else {
+            String::new()
+        };
         Ok(Self {
+            tenant,
+            conflict_amount,
             amount: transaction.amount,
             event_time: transaction.timestamp,
             body,
@@ -71,8 +86,14 @@ impl<'a> Row<'a> {
         })
     }
 
-    pub(crate) fn key(&self) -> (&str, &str) {
-        (&self.user_id, &self.transaction_id)
+    /// What is stored once, in the order in which every replica writes.
+    pub(crate) fn key(&self) -> (&str, &str, &str, &str) {
+        (
+            &self.user_id,
+            &self.transaction_id,
+            &self.tenant,
+            &self.conflict_amount,
+        )
     }
 }
 
@@ -104,6 +125,10 @@ pub(crate) fn utc(time: Timestamp) -> DateTime<Utc> {
 pub(crate) struct StoredDecision {
     pub(crate) user_id: String,
     pub(crate) transaction_id: String,
+    /// Empty for the default tenant.
+    pub(crate) tenant: String,
+    /// Empty for the first decision on the transaction.
+    pub(crate) conflict_amount: String,
     pub(crate) event_time: Timestamp,
     fraud_score: f64,
     status: Status,
@@ -120,6 +145,8 @@ pub(crate) struct StoredDecision {
 pub(crate) struct Columns {
     pub(crate) user_id: String,
     pub(crate) transaction_id: String,
+    pub(crate) tenant: String,
+    pub(crate) conflict_amount: String,
     pub(crate) event_time: Timestamp,
     pub(crate) fraud_score: f64,
     pub(crate) status: String,
@@ -142,12 +169,22 @@ impl StoredDecision {
             body: RawValue::from_string(columns.body)?,
             user_id: columns.user_id,
             transaction_id: columns.transaction_id,
+            tenant: columns.tenant,
+            conflict_amount: columns.conflict_amount,
             event_time: columns.event_time,
             fraud_score: columns.fraud_score,
             processed_at: columns.processed_at,
             ruleset_version: columns.ruleset_version,
             late: columns.late,
         })
+    }
+
+    /// Bytes of the decision as JSON, about.
+    pub(crate) fn size(&self) -> usize {
+        // Names and numbers of the decision's own members.
+        const MEMBERS: usize = 400;
+        let contributions = 100 * self.fraud_indicators.iter().count();
+        self.body.get().len() + contributions + MEMBERS
     }
 
     /// The decision as the scorer first wrote it.
@@ -164,8 +201,8 @@ impl StoredDecision {
             late: self.late,
             // A row is the first decision on its transaction; later ones are the duplicates.
             duplicate: false,
-            conflict: false,
-            tenant: None,
+            conflict: !self.conflict_amount.is_empty(),
+            tenant: (!self.tenant.is_empty()).then_some(Cow::Borrowed(self.tenant.as_str())),
             // The trace of the scoring ended long ago.
             traceparent: None,
             transaction: &self.body,

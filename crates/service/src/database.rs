@@ -207,6 +207,23 @@ impl Lease {
         drop(self.0.take());
         Ok(result?)
     }
+
+    /// Runs a statement of which the caller may leave rows unread. It then returns false beside its result, and the
+    /// connection is closed: in the pool, it would first have to receive those rows.
+    ///
+    /// # Errors
+    /// The error of the statement, or of reading a row.
+    pub async fn run_partly<T>(
+        mut self,
+        statement: impl AsyncFnOnce(&mut PgConnection) -> Result<(T, bool), DatabaseError>,
+    ) -> Result<T, DatabaseError> {
+        let connection = self.0.as_mut().ok_or(sqlx::Error::WorkerCrashed)?;
+        let (result, complete) = statement(connection).await?;
+        if complete {
+            drop(self.0.take());
+        }
+        Ok(result)
+    }
 }
 
 impl Drop for Lease {

@@ -1,25 +1,30 @@
 //! One decision by its id, and pages of them.
 
+use axum::Extension;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, Query, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use tollgate_service::http::Problem;
 use tollgate_service::http::openapi::ProblemSchema;
+use tollgate_service::http::{Caller, Problem};
 use tollgate_types::{Status, Timestamp};
 use utoipa::IntoParams;
 
-use super::{Api, bad_parameter, documents, is_id};
+use super::{Api, bad_parameter, documents, is_id, tenant_of};
 use crate::cursor::Cursor;
 use crate::rows::StoredDecision;
 use crate::store::Filter;
+
+/// Most conflicts that are listed beside a decision. Lists with `user_id` hold all of them.
+const CONFLICTS_MAX: u32 = 20;
 
 /// Query parameters as they were given, in order.
 type Pairs = Query<Vec<(String, String)>>;
 
 /// The decision on a transaction
 ///
-/// Transaction ids are unique within a user only. If several users have this one, `user_id` is required.
+/// Transaction ids are unique within a user only. If several users have this one, `user_id` is required. If the id was
+/// used again for another amount, this is the first decision, and `conflicts` lists the others.
 #[utoipa::path(
     get,
     path = "/v1/decisions/{transaction_id}",
@@ -28,17 +33,19 @@ type Pairs = Query<Vec<(String, String)>>;
         ("user_id" = Option<String>, Query, description = "The user of the transaction"),
     ),
     responses(
-        (status = 200, description = "The decision", body = documents::Decision),
+        (status = 200, description = "The decision", body = documents::DecisionWithConflicts),
         (status = 400, description = "A parameter is invalid", body = ProblemSchema, content_type = "application/problem+json"),
         (status = 404, description = "There is no such decision", body = ProblemSchema, content_type = "application/problem+json"),
         (status = 409, description = "Several users have a transaction of this id", body = ProblemSchema, content_type = "application/problem+json"),
-        (status = 503, description = "The store does not answer", body = ProblemSchema, content_type = "application/problem+json"),
+        (status = 429, description = "The key has too many requests in flight, or answers that it has not read", body = ProblemSchema, content_type = "application/problem+json"),
+        (status = 503, description = "The store does not answer, or too many requests are in flight", body = ProblemSchema, content_type = "application/problem+json"),
     ),
     security((), ("bearer" = []), ("api_key" = []), ("basic" = [])),
     tag = "decisions"
 )]
 pub(super) async fn get_decision(
     State(api): State<Api>,
+    Extension(caller): Extension<Caller>,
     path: Result<Path<String>, PathRejection>,
     Query(pairs): Pairs,
 ) -> Result<Response, Problem> {
@@ -53,11 +60,26 @@ pub(super) async fn get_decision(
     }
     let found = api
         .store
-        .decisions(&transaction_id, user_id.as_deref())
+        .decisions(tenant_of(&caller), &transaction_id, user_id.as_deref())
         .await?;
     match found.as_slice() {
         [] => Err(not_found()),
         [only] => Ok(json(write(only))),
+        [first, other, ..]
+            if (&first.tenant, &first.user_id) == (&other.tenant, &other.user_id) =>
+        {
+            let conflicts = api.store.conflicts(
+                &first.tenant,
+                &transaction_id,
+                &first.user_id,
+                CONFLICTS_MAX,
+                api.page_max_bytes,
+            );
+            let mut conflicts = conflicts.await?.decisions;
+            // Without a first decision, as after its deletion, the first row is a conflict itself.
+            conflicts.retain(|conflict| conflict.conflict_amount != first.conflict_amount);
+            Ok(json(write_with_conflicts(first, &conflicts)))
+        }
         _ => Err(Problem::new(
             StatusCode::CONFLICT,
             "several users have a transaction of this id; add ?user_id=",
@@ -82,7 +104,7 @@ pub(super) struct PageParameters {
     from: Option<String>,
     /// Event time before this, RFC 3339
     to: Option<String>,
-    /// Most decisions on the page, 50 unless given
+    /// Most decisions on the page, 50 unless given. A page has fewer where it would become too large; `next` continues
     #[param(minimum = 1, maximum = 1000)]
     limit: Option<u32>,
     /// `next` of the page before
@@ -94,7 +116,8 @@ pub(super) struct PageParameters {
 pub(super) struct Page {
     /// Newest event time first.
     decisions: Vec<documents::Decision>,
-    /// The value of `after` for the next page; null on the last page.
+    /// The value of `after` for the next page; null on the last page. A page may hold fewer decisions than `limit` and have
+    /// a next one.
     next: Option<String>,
 }
 
@@ -106,25 +129,34 @@ pub(super) struct Page {
     responses(
         (status = 200, description = "A page of decisions", body = Page),
         (status = 400, description = "A parameter is invalid", body = ProblemSchema, content_type = "application/problem+json"),
-        (status = 503, description = "The store does not answer", body = ProblemSchema, content_type = "application/problem+json"),
+        (status = 429, description = "The key has too many requests in flight, or answers that it has not read", body = ProblemSchema, content_type = "application/problem+json"),
+        (status = 503, description = "The store does not answer, or too many requests are in flight", body = ProblemSchema, content_type = "application/problem+json"),
     ),
     security((), ("bearer" = []), ("api_key" = []), ("basic" = [])),
     tag = "decisions"
 )]
 pub(super) async fn list_decisions(
     State(api): State<Api>,
+    Extension(caller): Extension<Caller>,
     Query(pairs): Pairs,
 ) -> Result<Response, Problem> {
-    let (filter, limit) = read_filter(&api, pairs)?;
+    let (mut filter, limit) = read_filter(&api, pairs)?;
+    filter.tenant = tenant_of(&caller).map(str::to_owned);
     // One more than the page shows whether there is a next page.
-    let mut found = api.store.page(&filter, limit.saturating_add(1)).await?;
+    let page = api
+        .store
+        .page(&filter, limit.saturating_add(1), api.page_max_bytes)
+        .await?;
     let size = usize::try_from(limit).unwrap_or(usize::MAX);
-    let more = found.len() > size;
+    let (mut found, more) = (page.decisions, page.cut);
+    let more = more || found.len() > size;
     found.truncate(size);
     let next = found.last().filter(|_| more).map(|last| Cursor {
         event_time: last.event_time,
         user_id: last.user_id.clone(),
         transaction_id: last.transaction_id.clone(),
+        conflict_amount: last.conflict_amount.clone(),
+        tenant: last.tenant.clone(),
     });
     let mut body = b"{\"decisions\":[".to_vec();
     for (index, decision) in found.iter().enumerate() {
@@ -237,6 +269,22 @@ fn not_found() -> Problem {
 pub(super) fn write(decision: &StoredDecision) -> Vec<u8> {
     let mut body = Vec::new();
     decision.decision().write_to(&mut body);
+    body
+}
+
+/// The first decision with the member `conflicts`.
+fn write_with_conflicts(first: &StoredDecision, conflicts: &[StoredDecision]) -> Vec<u8> {
+    let mut body = write(first);
+    // The closing brace of the decision.
+    body.pop();
+    body.extend(b",\"conflicts\":[");
+    for (index, conflict) in conflicts.iter().enumerate() {
+        if index > 0 {
+            body.push(b',');
+        }
+        conflict.decision().write_to(&mut body);
+    }
+    body.extend(b"]}");
     body
 }
 

@@ -11,7 +11,7 @@ use utoipa::{OpenApi, ToSchema};
         title = "Tollgate: decisions",
         description = "Decisions on transactions, and what they add up to. Times are RFC 3339 in UTC; amounts are decimal strings."
     ),
-    components(schemas(Decision, Contribution, ProblemSchema)),
+    components(schemas(Decision, DecisionWithConflicts, Contribution, ProblemSchema)),
     modifiers(&ApiKeySchemes)
 )]
 pub(super) struct ApiDoc;
@@ -40,9 +40,22 @@ pub(super) struct Decision {
     late: bool,
     /// Always false here: the stored decision is the first one.
     duplicate: bool,
+    /// True where the id of the transaction had been used for another amount; absent otherwise.
+    conflict: Option<bool>,
+    /// Namespace of the user; absent for the default tenant.
+    tenant: Option<String>,
     /// The transaction as its producer wrote it, unknown members included.
     #[schema(value_type = Object)]
     transaction: String,
+}
+
+/// A decision and, if the id of its transaction was used again for other amounts, the decisions on those.
+#[derive(Serialize, ToSchema)]
+pub(super) struct DecisionWithConflicts {
+    #[serde(flatten)]
+    decision: Decision,
+    /// The first 20 in the order in which they were decided; absent without conflicts. Lists hold all of them.
+    conflicts: Option<Vec<Decision>>,
 }
 
 /// The points that one indicator gave, and the measured value behind them.

@@ -2,24 +2,25 @@
 
 mod decisions;
 mod documents;
+mod in_flight;
 mod stats;
 mod users;
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::{Request, State};
 use axum::http::StatusCode;
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::Response;
-use tollgate_service::http::{ApiKeys, Problem, Scope};
+use tollgate_service::http::{ApiKeys, Caller, Problem, Scope};
 use tollgate_types::{Indicator, Indicators, MAX_ID_BYTES, Status};
 use utoipa::OpenApi as _;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 use utoipa_swagger_ui::SwaggerUi;
 
+use self::in_flight::InFlight;
 use crate::config::PersistenceConfig;
 use crate::store::Store;
 
@@ -29,6 +30,14 @@ struct Api {
     store: Store,
     page_default: u32,
     page_max: u32,
+    page_max_bytes: usize,
+}
+
+/// What lets requests in.
+#[derive(Debug, Clone)]
+struct Entrance {
+    keys: ApiKeys,
+    in_flight: InFlight,
 }
 
 /// The API with its documents.
@@ -37,6 +46,11 @@ pub(crate) fn router(store: Store, config: &PersistenceConfig, keys: ApiKeys) ->
         store,
         page_default: config.page_default,
         page_max: config.page_max,
+        page_max_bytes: config.page_max_bytes,
+    };
+    let entrance = Entrance {
+        keys,
+        in_flight: InFlight::new(config),
     };
     let (requests, description) = OpenApiRouter::with_openapi(documents::ApiDoc::openapi())
         .routes(routes!(decisions::get_decision))
@@ -45,19 +59,28 @@ pub(crate) fn router(store: Store, config: &PersistenceConfig, keys: ApiKeys) ->
         .routes(routes!(stats::get_stats))
         .split_for_parts();
     let routes = requests
-        .route_layer(from_fn_with_state(Arc::new(keys), authorize))
+        .route_layer(from_fn_with_state(entrance, enter))
         .with_state(api)
         .merge(SwaggerUi::new("/docs").url("/openapi.json", description));
     tollgate_service::http::api(routes, "persistence")
 }
 
-async fn authorize(
-    State(keys): State<Arc<ApiKeys>>,
-    request: Request,
+async fn enter(
+    State(entrance): State<Entrance>,
+    mut request: Request,
     next: Next,
 ) -> Result<Response, Problem> {
-    keys.authorize(request.headers(), &Scope::DECISIONS_READ)?;
-    Ok(next.run(request).await)
+    let keys = &entrance.keys;
+    let caller = keys.authorize(request.headers(), &Scope::DECISIONS_READ)?;
+    let slot = entrance.in_flight.enter(caller.clone())?;
+    request.extensions_mut().insert(caller);
+    let response = next.run(request).await;
+    Ok(entrance.in_flight.answer(response, slot).await)
+}
+
+/// The tenant whose decisions the caller may read; `None` for all of them.
+fn tenant_of(caller: &Caller) -> Option<&str> {
+    caller.reads_only().map(|tenant| tenant.name())
 }
 
 /// The answer to an invalid parameter.

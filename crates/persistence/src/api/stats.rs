@@ -2,16 +2,16 @@
 
 use std::collections::BTreeMap;
 
-use axum::Json;
 use axum::extract::{Query, State};
+use axum::{Extension, Json};
 use serde::Serialize;
-use tollgate_service::http::Problem;
 use tollgate_service::http::openapi::ProblemSchema;
+use tollgate_service::http::{Caller, Problem};
 use tollgate_types::{Status, Timestamp};
 use utoipa::ToSchema;
 
 use super::decisions::no_parameters;
-use super::{Api, by_indicator, by_status};
+use super::{Api, by_indicator, by_status, tenant_of};
 use crate::rows::split;
 use crate::store::Counts;
 
@@ -58,17 +58,21 @@ pub(super) struct ScoreBucket {
     path = "/v1/stats",
     responses(
         (status = 200, description = "The statistics", body = Stats),
-        (status = 503, description = "The store does not answer", body = ProblemSchema, content_type = "application/problem+json"),
+        (status = 429, description = "The key has too many requests in flight, or answers that it has not read", body = ProblemSchema, content_type = "application/problem+json"),
+        (status = 503, description = "The store does not answer, or too many requests are in flight", body = ProblemSchema, content_type = "application/problem+json"),
     ),
     security((), ("bearer" = []), ("api_key" = []), ("basic" = [])),
     tag = "stats"
 )]
 pub(super) async fn get_stats(
     State(api): State<Api>,
+    Extension(caller): Extension<Caller>,
     Query(pairs): Query<Vec<(String, String)>>,
 ) -> Result<Json<Stats>, Problem> {
     no_parameters(pairs)?;
-    Ok(Json(summarize(&api.store.counts().await?)))
+    Ok(Json(summarize(
+        &api.store.counts(tenant_of(&caller)).await?,
+    )))
 }
 
 fn summarize(counts: &Counts) -> Stats {

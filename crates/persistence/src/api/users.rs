@@ -2,19 +2,19 @@
 
 use std::collections::BTreeMap;
 
-use axum::Json;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
+use axum::{Extension, Json};
 use serde::Serialize;
 use serde_json::value::RawValue;
-use tollgate_service::http::Problem;
 use tollgate_service::http::openapi::ProblemSchema;
+use tollgate_service::http::{Caller, Problem};
 use tollgate_types::{Amount, Timestamp};
 use utoipa::ToSchema;
 
 use super::decisions::{no_parameters, write};
-use super::{Api, bad_parameter, by_indicator, by_status, documents, is_id};
+use super::{Api, bad_parameter, by_indicator, by_status, documents, is_id, tenant_of};
 use crate::rows::split;
 use crate::store::{Filter, UserGroup};
 
@@ -54,13 +54,15 @@ pub(super) struct UserSummary {
     responses(
         (status = 200, description = "The summary", body = UserSummary),
         (status = 404, description = "There is no decision for this user", body = ProblemSchema, content_type = "application/problem+json"),
-        (status = 503, description = "The store does not answer", body = ProblemSchema, content_type = "application/problem+json"),
+        (status = 429, description = "The key has too many requests in flight, or answers that it has not read", body = ProblemSchema, content_type = "application/problem+json"),
+        (status = 503, description = "The store does not answer, or too many requests are in flight", body = ProblemSchema, content_type = "application/problem+json"),
     ),
     security((), ("bearer" = []), ("api_key" = []), ("basic" = [])),
     tag = "users"
 )]
 pub(super) async fn get_user_summary(
     State(api): State<Api>,
+    Extension(caller): Extension<Caller>,
     path: Result<Path<String>, PathRejection>,
     Query(pairs): Query<Vec<(String, String)>>,
 ) -> Result<Json<UserSummary>, Problem> {
@@ -69,14 +71,16 @@ pub(super) async fn get_user_summary(
     if !is_id(&user_id) {
         return Err(not_found());
     }
-    let groups = api.store.user(&user_id).await?;
+    let groups = api.store.user(tenant_of(&caller), &user_id).await?;
     let filter = Filter {
+        tenant: tenant_of(&caller).map(str::to_owned),
         user_id: Some(user_id.clone()),
         ..Filter::default()
     };
-    let last = api.store.page(&filter, 1).await?;
+    let last = api.store.page(&filter, 1, api.page_max_bytes).await?;
     // The text was written as JSON.
     let last = last
+        .decisions
         .first()
         .and_then(|last| RawValue::from_string(String::from_utf8(write(last)).ok()?).ok());
     summarize(user_id, &groups, last)

@@ -43,6 +43,8 @@ pub(crate) struct Written {
 /// The decisions of a page, newest first.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Filter {
+    /// Empty for the default tenant; `None` for all tenants.
+    pub(crate) tenant: Option<String>,
     pub(crate) status: Option<Status>,
     pub(crate) user_id: Option<String>,
     /// Inclusive.
@@ -50,6 +52,37 @@ pub(crate) struct Filter {
     /// Exclusive.
     pub(crate) to: Option<Timestamp>,
     pub(crate) after: Option<Cursor>,
+}
+
+/// Decisions up to a number of bytes.
+#[derive(Debug)]
+pub(crate) struct Rows {
+    pub(crate) decisions: Vec<StoredDecision>,
+    /// A decision was left out because of its size.
+    pub(crate) cut: bool,
+    bytes: usize,
+    max_bytes: usize,
+}
+
+impl Rows {
+    fn up_to(max_bytes: usize) -> Self {
+        Self {
+            decisions: Vec::new(),
+            cut: false,
+            bytes: 0,
+            max_bytes,
+        }
+    }
+
+    /// Adds a decision. False if it does not fit; the first one always does.
+    fn add(&mut self, decision: StoredDecision) -> bool {
+        self.bytes = self.bytes.saturating_add(decision.size());
+        self.cut = self.bytes > self.max_bytes && !self.decisions.is_empty();
+        if !self.cut {
+            self.decisions.push(decision);
+        }
+        !self.cut
+    }
 }
 
 /// The decisions of a user with the same status and indicators.
@@ -218,46 +251,76 @@ impl Store {
         answer
     }
 
-    /// The decisions on transactions with this id, at most two: more than one cannot be answered.
+    /// The decisions on transactions with this id, at most two, first decisions before conflicts.
     pub(crate) async fn decisions(
         &self,
+        tenant: Option<&str>,
         transaction_id: &str,
         user_id: Option<&str>,
     ) -> Result<Vec<StoredDecision>, DatabaseError> {
         let ask = async || match &self.reading {
-            Database::Postgres(pool) => postgres::decisions(pool, transaction_id, user_id).await,
-            Database::Sqlite(pool) => sqlite::decisions(pool, transaction_id, user_id).await,
+            Database::Postgres(pool) => {
+                postgres::decisions(pool, tenant, transaction_id, user_id).await
+            }
+            Database::Sqlite(pool) => {
+                sqlite::decisions(pool, tenant, transaction_id, user_id).await
+            }
         };
         self.read("fraud_analysis", ask).await
     }
 
-    /// Up to `limit` decisions, newest first.
+    /// Up to `limit` conflicts with the first decision on a transaction, oldest first, as many as fit into `max_bytes`.
+    pub(crate) async fn conflicts(
+        &self,
+        tenant: &str,
+        transaction_id: &str,
+        user_id: &str,
+        limit: u32,
+        max_bytes: usize,
+    ) -> Result<Rows, DatabaseError> {
+        let ask = async || match &self.reading {
+            Database::Postgres(pool) => {
+                postgres::conflicts(pool, tenant, transaction_id, user_id, limit, max_bytes).await
+            }
+            Database::Sqlite(pool) => {
+                sqlite::conflicts(pool, tenant, transaction_id, user_id, limit, max_bytes).await
+            }
+        };
+        self.read("fraud_analysis", ask).await
+    }
+
+    /// Up to `limit` decisions, newest first, as many as fit into `max_bytes`, but at least one.
     pub(crate) async fn page(
         &self,
         filter: &Filter,
         limit: u32,
-    ) -> Result<Vec<StoredDecision>, DatabaseError> {
+        max_bytes: usize,
+    ) -> Result<Rows, DatabaseError> {
         let ask = async || match &self.reading {
-            Database::Postgres(pool) => postgres::page(pool, filter, limit).await,
-            Database::Sqlite(pool) => sqlite::page(pool, filter, limit).await,
+            Database::Postgres(pool) => postgres::page(pool, filter, limit, max_bytes).await,
+            Database::Sqlite(pool) => sqlite::page(pool, filter, limit, max_bytes).await,
         };
         self.read("fraud_analysis", ask).await
     }
 
     /// The groups of the decisions of a user.
-    pub(crate) async fn user(&self, user_id: &str) -> Result<Vec<UserGroup>, DatabaseError> {
+    pub(crate) async fn user(
+        &self,
+        tenant: Option<&str>,
+        user_id: &str,
+    ) -> Result<Vec<UserGroup>, DatabaseError> {
         let ask = async || match &self.reading {
-            Database::Postgres(pool) => postgres::user(pool, user_id).await,
-            Database::Sqlite(pool) => sqlite::user(pool, user_id).await,
+            Database::Postgres(pool) => postgres::user(pool, tenant, user_id).await,
+            Database::Sqlite(pool) => sqlite::user(pool, tenant, user_id).await,
         };
         self.read("fraud_analysis", ask).await
     }
 
-    /// The numbers of all decisions by kind.
-    pub(crate) async fn counts(&self) -> Result<Counts, DatabaseError> {
+    /// The numbers of the decisions of a tenant, or of all, by kind.
+    pub(crate) async fn counts(&self, tenant: Option<&str>) -> Result<Counts, DatabaseError> {
         let ask = async || match &self.reading {
-            Database::Postgres(pool) => postgres::counts(pool).await,
-            Database::Sqlite(pool) => sqlite::counts(pool).await,
+            Database::Postgres(pool) => postgres::counts(pool, tenant).await,
+            Database::Sqlite(pool) => sqlite::counts(pool, tenant).await,
         };
         self.read("fraud_analysis", ask).await
     }

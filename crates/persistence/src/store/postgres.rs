@@ -1,6 +1,7 @@
 //! PostgreSQL: sets of rows by `unnest`, with one statement, and so one round trip, for each batch.
 
 use chrono::{DateTime, Utc};
+use futures_util::TryStreamExt as _;
 use sqlx::migrate::Migrator;
 use sqlx::postgres::{PgPool, PgPoolOptions, PgRow};
 use sqlx::{AssertSqlSafe, Executor as _, Postgres, QueryBuilder, Row as _};
@@ -8,7 +9,7 @@ use tollgate_service::database::{self, DatabaseError, Lease};
 use tollgate_types::{Amount, Status, Timestamp};
 
 use super::query::{self, Dialect};
-use super::{Count, Counts, Filter, UserGroup, unreadable};
+use super::{Count, Counts, Filter, Rows, UserGroup, unreadable};
 use crate::config::PersistenceConfig;
 use crate::rows::{Columns, Row, StoredDecision, utc};
 
@@ -21,6 +22,10 @@ pub(super) fn migrations() -> Migrator {
         (
             "long lists of indicators",
             include_str!("../../migrations/postgres/0002_long_indicator_lists.sql"),
+        ),
+        (
+            "tenants and conflicts",
+            include_str!("../../migrations/postgres/0003_tenants_and_conflicts.sql"),
         ),
     ])
 }
@@ -45,18 +50,18 @@ pub(super) fn readers(writers: &PgPool, config: &PersistenceConfig) -> PgPool {
 const WRITE: &str = r"
 WITH given AS (
     SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::timestamptz[], $5::text[], $6::float8[], $7::text[],
-                         $8::text[], $9::timestamptz[], $10::text[], $11::bool[], $12::text[])
-        AS given (user_id, transaction_id, amount, event_time, body, fraud_score, status,
-                  fraud_indicators, processed_at, ruleset_version, late, contributions)
+                         $8::text[], $9::timestamptz[], $10::text[], $11::bool[], $12::text[], $13::text[], $14::text[])
+        AS given (user_id, transaction_id, amount, event_time, body, fraud_score, status, fraud_indicators,
+                  processed_at, ruleset_version, late, contributions, tenant, conflict_amount)
 ), written AS (
-    INSERT INTO transactions (user_id, transaction_id, amount, event_time, body)
-    SELECT user_id, transaction_id, amount::numeric, event_time, body::json FROM given
+    INSERT INTO transactions (user_id, transaction_id, amount, event_time, body, tenant, conflict_amount)
+    SELECT user_id, transaction_id, amount::numeric, event_time, body::json, tenant, conflict_amount FROM given
     ON CONFLICT DO NOTHING
 )
 INSERT INTO fraud_analysis (user_id, transaction_id, fraud_score, status, fraud_indicators, event_time,
-                            processed_at, ruleset_version, late, contributions)
+                            processed_at, ruleset_version, late, contributions, tenant, conflict_amount)
 SELECT user_id, transaction_id, fraud_score, status, fraud_indicators, event_time,
-       processed_at, ruleset_version, late, contributions::json
+       processed_at, ruleset_version, late, contributions::json, tenant, conflict_amount
 FROM given
 ON CONFLICT DO NOTHING";
 
@@ -109,6 +114,16 @@ pub(super) async fn write(pool: &PgPool, rows: &[Row<'_>]) -> Result<u64, Databa
             rows.iter()
                 .map(|row| row.contributions.as_str())
                 .collect::<Vec<&str>>(),
+        )
+        .bind(
+            rows.iter()
+                .map(|row| row.tenant.as_ref())
+                .collect::<Vec<&str>>(),
+        )
+        .bind(
+            rows.iter()
+                .map(|row| row.conflict_amount.as_str())
+                .collect::<Vec<&str>>(),
         );
     let lease = Lease::of(pool).await?;
     let result = lease.run(async |connection| insert.execute(connection).await);
@@ -117,7 +132,7 @@ pub(super) async fn write(pool: &PgPool, rows: &[Row<'_>]) -> Result<u64, Databa
 
 impl Dialect for Postgres {
     const SELECT: &'static str = "
-SELECT a.user_id, a.transaction_id, a.fraud_score, a.status, a.fraud_indicators, a.event_time, a.processed_at,
+SELECT a.user_id, a.transaction_id, a.tenant, a.conflict_amount, a.fraud_score, a.status, a.fraud_indicators, a.event_time, a.processed_at,
        a.ruleset_version, a.late, a.contributions::text AS contributions, t.body::text AS body
 FROM ";
     type Time = DateTime<Utc>;
@@ -137,41 +152,71 @@ FROM ";
 
 pub(super) async fn decisions(
     pool: &PgPool,
+    tenant: Option<&str>,
     transaction_id: &str,
     user_id: Option<&str>,
 ) -> Result<Vec<StoredDecision>, DatabaseError> {
-    read(pool, query::decisions(transaction_id, user_id)).await
+    let query = query::decisions(tenant, transaction_id, user_id);
+    Ok(read(pool, query, usize::MAX).await?.decisions)
+}
+
+pub(super) async fn conflicts(
+    pool: &PgPool,
+    tenant: &str,
+    transaction_id: &str,
+    user_id: &str,
+    limit: u32,
+    max_bytes: usize,
+) -> Result<Rows, DatabaseError> {
+    let query = query::conflicts(tenant, transaction_id, user_id, limit);
+    read(pool, query, max_bytes).await
 }
 
 pub(super) async fn page(
     pool: &PgPool,
     filter: &Filter,
     limit: u32,
-) -> Result<Vec<StoredDecision>, DatabaseError> {
-    read(pool, query::page(filter, limit)).await
+    max_bytes: usize,
+) -> Result<Rows, DatabaseError> {
+    read(pool, query::page(filter, limit), max_bytes).await
 }
 
 async fn read(
     pool: &PgPool,
     mut query: QueryBuilder<Postgres>,
-) -> Result<Vec<StoredDecision>, DatabaseError> {
+    max_bytes: usize,
+) -> Result<Rows, DatabaseError> {
     let lease = Lease::of(pool).await?;
-    let rows = lease.run(async |connection| query.build().fetch_all(connection).await);
-    rows.await?.iter().map(stored).collect()
+    lease
+        .run_partly(async |connection| {
+            let mut found = Rows::up_to(max_bytes);
+            let mut rows = query.build().fetch(connection);
+            while let Some(row) = rows.try_next().await? {
+                if !found.add(stored(&row)?) {
+                    return Ok((found, false));
+                }
+            }
+            Ok((found, true))
+        })
+        .await
 }
 
 const USER: &str = "
 SELECT a.status, a.fraud_indicators, count(*) AS decisions, (sum(t.amount) * 10000)::numeric(38, 0)::text AS total,
        max(t.amount)::text AS largest, max(a.fraud_score) AS highest_score, min(a.event_time) AS first,
        max(a.event_time) AS last
-FROM fraud_analysis a JOIN transactions t USING (user_id, transaction_id)
-WHERE a.user_id = $1
+FROM fraud_analysis a JOIN transactions t USING (user_id, transaction_id, tenant, conflict_amount)
+WHERE a.user_id = $1 AND ($2::text IS NULL OR a.tenant = $2)
 GROUP BY a.status, a.fraud_indicators";
 
-pub(super) async fn user(pool: &PgPool, user_id: &str) -> Result<Vec<UserGroup>, DatabaseError> {
+pub(super) async fn user(
+    pool: &PgPool,
+    tenant: Option<&str>,
+    user_id: &str,
+) -> Result<Vec<UserGroup>, DatabaseError> {
     let lease = Lease::of(pool).await?;
     let rows = lease.run(async |connection| {
-        let query = sqlx::query(USER).bind(user_id);
+        let query = sqlx::query(USER).bind(user_id).bind(tenant);
         query.fetch_all(connection).await
     });
     let rows = rows.await?;
@@ -194,14 +239,16 @@ pub(super) async fn user(pool: &PgPool, user_id: &str) -> Result<Vec<UserGroup>,
     rows.iter().map(read).collect()
 }
 
-pub(super) async fn counts(pool: &PgPool) -> Result<Counts, DatabaseError> {
+pub(super) async fn counts(pool: &PgPool, tenant: Option<&str>) -> Result<Counts, DatabaseError> {
     let lease = Lease::of(pool).await?;
     let found = lease.run(async |connection| {
-        let rows = sqlx::query("SELECT status, fraud_indicators, score_bucket, decisions, last_processed FROM decision_counts WHERE decisions > 0")
+        let rows = sqlx::query("SELECT status, fraud_indicators, score_bucket, decisions, last_processed FROM decision_counts WHERE ($1::text IS NULL OR tenant = $1) AND decisions > 0")
+            .bind(tenant)
             .fetch_all(&mut *connection)
             .await?;
         // Both ends of an index.
-        let span = sqlx::query("SELECT min(event_time) AS first, max(event_time) AS last FROM fraud_analysis")
+        let span = sqlx::query(AssertSqlSafe(format!("SELECT min(event_time) AS first, max(event_time) AS last FROM fraud_analysis{}", query::of_tenant(tenant, "$1::text"))))
+            .bind(tenant.unwrap_or_default())
             .fetch_one(connection)
             .await?;
         Ok((rows, span))
@@ -237,6 +284,8 @@ fn stored(row: &PgRow) -> Result<StoredDecision, DatabaseError> {
     StoredDecision::new(Columns {
         user_id: row.try_get("user_id")?,
         transaction_id: row.try_get("transaction_id")?,
+        tenant: row.try_get("tenant")?,
+        conflict_amount: row.try_get("conflict_amount")?,
         event_time: timestamp(row.try_get("event_time")?)?,
         fraud_score: row.try_get("fraud_score")?,
         status: row.try_get("status")?,

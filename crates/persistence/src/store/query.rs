@@ -18,19 +18,67 @@ pub(super) trait Dialect: Database<Arguments: Default> {
     fn status(status: Status) -> &'static str;
 }
 
-/// The decisions on transactions with this id, at most two.
-pub(super) fn decisions<DB>(transaction_id: &str, user_id: Option<&str>) -> QueryBuilder<DB>
+/// The condition for a tenant, whose name is bound to a parameter; none for all tenants. The default tenant has most
+/// rows: its condition uses the index by time.
+pub(super) fn of_tenant(tenant: Option<&str>, parameter: &str) -> String {
+    match tenant {
+        // The parameter is bound whether or not it is needed.
+        None => format!(" WHERE {parameter} = {parameter}"),
+        Some("") => format!(" WHERE tenant = {parameter}"),
+        Some(_) => format!(" WHERE tenant = {parameter} AND tenant <> ''"),
+    }
+}
+
+/// The join of both tables, behind the columns of a decision.
+const JOINED: &str =
+    "fraud_analysis a JOIN transactions t USING (user_id, transaction_id, tenant, conflict_amount)";
+
+/// The decisions on transactions with this id, at most two, first decisions before conflicts.
+pub(super) fn decisions<DB>(
+    tenant: Option<&str>,
+    transaction_id: &str,
+    user_id: Option<&str>,
+) -> QueryBuilder<DB>
 where
     DB: Dialect,
     for<'q> &'q str: Encode<'q, DB> + Type<DB>,
 {
     let mut query = QueryBuilder::new(DB::SELECT);
-    query.push("fraud_analysis a JOIN transactions t USING (user_id, transaction_id) WHERE a.transaction_id = ");
-    query.push_bind(transaction_id);
+    query.push(JOINED);
+    query
+        .push(" WHERE a.transaction_id = ")
+        .push_bind(transaction_id);
+    if let Some(tenant) = tenant {
+        query.push(" AND a.tenant = ").push_bind(tenant);
+    }
     if let Some(user_id) = user_id {
         query.push(" AND a.user_id = ").push_bind(user_id);
     }
-    query.push(" LIMIT 2");
+    query.push(" ORDER BY a.conflict_amount LIMIT 2");
+    query
+}
+
+/// Up to `limit` conflicts with the first decision on a transaction, oldest first.
+pub(super) fn conflicts<DB>(
+    tenant: &str,
+    transaction_id: &str,
+    user_id: &str,
+    limit: u32,
+) -> QueryBuilder<DB>
+where
+    DB: Dialect,
+    for<'q> &'q str: Encode<'q, DB> + Type<DB>,
+    for<'q> i64: Encode<'q, DB> + Type<DB>,
+{
+    let mut query = QueryBuilder::new(DB::SELECT);
+    query.push(JOINED);
+    query
+        .push(" WHERE a.transaction_id = ")
+        .push_bind(transaction_id);
+    query.push(" AND a.user_id = ").push_bind(user_id);
+    query.push(" AND a.tenant = ").push_bind(tenant);
+    query.push(" AND a.conflict_amount <> '' ORDER BY a.processed_at, a.conflict_amount LIMIT ");
+    query.push_bind(i64::from(limit));
     query
 }
 
@@ -44,6 +92,13 @@ where
     let mut query = QueryBuilder::new(DB::SELECT);
     // The page is cut before the join, so that no plan joins more than a page.
     query.push("(SELECT * FROM fraud_analysis WHERE true");
+    if let Some(tenant) = &filter.tenant {
+        query.push(" AND tenant = ").push_bind(tenant.as_str());
+        if !tenant.is_empty() {
+            // The index by tenant is used only if its condition is in the statement.
+            query.push(" AND tenant <> ''");
+        }
+    }
     if let Some(status) = filter.status {
         query.push(" AND ").push(DB::status(status));
     }
@@ -58,18 +113,17 @@ where
     }
     if let Some(after) = &filter.after {
         query
-            .push(" AND (event_time, user_id, transaction_id) < (")
+            .push(" AND (event_time, user_id, transaction_id, conflict_amount, tenant) < (")
             .push_bind(DB::time(after.event_time));
         query.push(", ").push_bind(after.user_id.as_str());
-        query
-            .push(", ")
-            .push_bind(after.transaction_id.as_str())
-            .push(")");
+        query.push(", ").push_bind(after.transaction_id.as_str());
+        query.push(", ").push_bind(after.conflict_amount.as_str());
+        query.push(", ").push_bind(after.tenant.as_str()).push(")");
     }
     query
-        .push(" ORDER BY event_time DESC, user_id DESC, transaction_id DESC LIMIT ")
+        .push(" ORDER BY event_time DESC, user_id DESC, transaction_id DESC, conflict_amount DESC, tenant DESC LIMIT ")
         .push_bind(i64::from(limit));
-    query.push(") a JOIN transactions t USING (user_id, transaction_id)");
-    query.push(" ORDER BY a.event_time DESC, a.user_id DESC, a.transaction_id DESC");
+    query.push(") a JOIN transactions t USING (user_id, transaction_id, tenant, conflict_amount)");
+    query.push(" ORDER BY a.event_time DESC, a.user_id DESC, a.transaction_id DESC, a.conflict_amount DESC, a.tenant DESC");
     query
 }

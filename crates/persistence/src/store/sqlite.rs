@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::sync::LazyLock;
 
+use futures_util::TryStreamExt as _;
 use sqlx::migrate::Migrator;
 use sqlx::sqlite::{SqlitePool, SqlitePoolOptions, SqliteRow};
 use sqlx::{
@@ -14,15 +15,24 @@ use tollgate_service::database::{self, DatabaseError};
 use tollgate_types::{Amount, Status, Timestamp};
 
 use super::query::{self, Dialect};
-use super::{Count, Counts, Filter, UserGroup, unreadable};
+use super::{Count, Counts, Filter, Rows, UserGroup, unreadable};
 use crate::config::PersistenceConfig;
 use crate::rows::{Columns, Row, StoredDecision, fixed_width};
 
+/// Rows that a reader's connection reads before they are asked for. A row may be as large as a record.
+const ROWS_AHEAD: usize = 4;
+
 pub(super) fn migrations() -> Migrator {
-    database::migrations(&[(
-        "decisions",
-        include_str!("../../migrations/sqlite/0001_decisions.sql"),
-    )])
+    database::migrations(&[
+        (
+            "decisions",
+            include_str!("../../migrations/sqlite/0001_decisions.sql"),
+        ),
+        (
+            "tenants and conflicts",
+            include_str!("../../migrations/sqlite/0002_tenants_and_conflicts.sql"),
+        ),
+    ])
 }
 
 /// Connections with more memory and fewer checkpoints than by default: users come in any order, and a batch touches pages
@@ -43,7 +53,13 @@ pub(super) fn readers(writers: &SqlitePool, config: &PersistenceConfig) -> Sqlit
     SqlitePoolOptions::new()
         .max_connections(config.connections)
         .acquire_timeout(config.query_timeout())
-        .connect_lazy_with(writers.connect_options().as_ref().clone())
+        .connect_lazy_with(
+            writers
+                .connect_options()
+                .as_ref()
+                .clone()
+                .row_buffer_size(ROWS_AHEAD),
+        )
 }
 
 /// The two inserts for one number of rows.
@@ -69,13 +85,13 @@ impl Inserts {
         Self {
             rows,
             transactions: insert(
-                "INSERT INTO transactions (user_id, transaction_id, amount, event_time, body)",
-                5,
+                "INSERT INTO transactions (user_id, transaction_id, amount, event_time, body, tenant, conflict_amount)",
+                7,
             ),
             fraud_analysis: insert(
                 "INSERT INTO fraud_analysis (user_id, transaction_id, fraud_score, status, fraud_indicators, event_time, \
-                 processed_at, ruleset_version, late, contributions)",
-                10,
+                 processed_at, ruleset_version, late, contributions, tenant, conflict_amount)",
+                12,
             ),
         }
     }
@@ -124,7 +140,9 @@ async fn insert(
             .bind(row.transaction_id.as_ref())
             .bind(row.amount.to_string())
             .bind(fixed_width(row.event_time))
-            .bind(row.body);
+            .bind(row.body)
+            .bind(row.tenant.as_ref())
+            .bind(row.conflict_amount.as_str());
     }
     query.execute(&mut *connection).await?;
     let mut query = sqlx::query(inserts.fraud_analysis.clone());
@@ -139,14 +157,16 @@ async fn insert(
             .bind(fixed_width(row.processed_at))
             .bind(row.ruleset_version.as_ref())
             .bind(row.late)
-            .bind(row.contributions.as_str());
+            .bind(row.contributions.as_str())
+            .bind(row.tenant.as_ref())
+            .bind(row.conflict_amount.as_str());
     }
     Ok(query.execute(&mut *connection).await?.rows_affected())
 }
 
 impl Dialect for Sqlite {
     const SELECT: &'static str = "
-SELECT a.user_id, a.transaction_id, a.fraud_score, a.status, a.fraud_indicators, a.event_time, a.processed_at,
+SELECT a.user_id, a.transaction_id, a.tenant, a.conflict_amount, a.fraud_score, a.status, a.fraud_indicators, a.event_time, a.processed_at,
        a.ruleset_version, a.late, a.contributions, t.body
 FROM ";
     type Time = String;
@@ -167,40 +187,65 @@ FROM ";
 
 pub(super) async fn decisions(
     pool: &SqlitePool,
+    tenant: Option<&str>,
     transaction_id: &str,
     user_id: Option<&str>,
 ) -> Result<Vec<StoredDecision>, DatabaseError> {
-    read(pool, query::decisions(transaction_id, user_id)).await
+    let query = query::decisions(tenant, transaction_id, user_id);
+    Ok(read(pool, query, usize::MAX).await?.decisions)
+}
+
+pub(super) async fn conflicts(
+    pool: &SqlitePool,
+    tenant: &str,
+    transaction_id: &str,
+    user_id: &str,
+    limit: u32,
+    max_bytes: usize,
+) -> Result<Rows, DatabaseError> {
+    let query = query::conflicts(tenant, transaction_id, user_id, limit);
+    read(pool, query, max_bytes).await
 }
 
 pub(super) async fn page(
     pool: &SqlitePool,
     filter: &Filter,
     limit: u32,
-) -> Result<Vec<StoredDecision>, DatabaseError> {
-    read(pool, query::page(filter, limit)).await
+    max_bytes: usize,
+) -> Result<Rows, DatabaseError> {
+    read(pool, query::page(filter, limit), max_bytes).await
 }
 
 async fn read(
     pool: &SqlitePool,
     mut query: QueryBuilder<Sqlite>,
-) -> Result<Vec<StoredDecision>, DatabaseError> {
-    let rows = query.build().fetch_all(pool).await?;
-    rows.iter().map(stored).collect()
+    max_bytes: usize,
+) -> Result<Rows, DatabaseError> {
+    let mut found = Rows::up_to(max_bytes);
+    let mut rows = query.build().fetch(pool);
+    while let Some(row) = rows.try_next().await? {
+        if !found.add(stored(&row)?) {
+            break;
+        }
+    }
+    drop(rows);
+    Ok(found)
 }
 
 const USER: &str = "
 SELECT a.status, a.fraud_indicators, a.fraud_score, a.event_time, t.amount
-FROM fraud_analysis a JOIN transactions t USING (user_id, transaction_id)
-WHERE a.user_id = ?";
+FROM fraud_analysis a JOIN transactions t USING (user_id, transaction_id, tenant, conflict_amount)
+WHERE a.user_id = ?1 AND (?2 IS NULL OR a.tenant = ?2)";
 
 /// Summed here: SQLite has no exact decimals.
 pub(super) async fn user(
     pool: &SqlitePool,
+    tenant: Option<&str>,
     user_id: &str,
 ) -> Result<Vec<UserGroup>, DatabaseError> {
     let mut groups: BTreeMap<(String, String), UserGroup> = BTreeMap::new();
-    for row in sqlx::query(USER).bind(user_id).fetch_all(pool).await? {
+    let query = sqlx::query(USER).bind(user_id).bind(tenant);
+    for row in query.fetch_all(pool).await? {
         let (status, fraud_indicators): (String, String) =
             (row.try_get("status")?, row.try_get("fraud_indicators")?);
         let amount = Amount::parse_decimal(row.try_get("amount")?).map_err(unreadable)?;
@@ -230,8 +275,12 @@ pub(super) async fn user(
     Ok(groups.into_values().collect())
 }
 
-pub(super) async fn counts(pool: &SqlitePool) -> Result<Counts, DatabaseError> {
-    let rows = sqlx::query("SELECT status, fraud_indicators, score_bucket, decisions, last_processed FROM decision_counts WHERE decisions > 0")
+pub(super) async fn counts(
+    pool: &SqlitePool,
+    tenant: Option<&str>,
+) -> Result<Counts, DatabaseError> {
+    let rows = sqlx::query("SELECT status, fraud_indicators, score_bucket, decisions, last_processed FROM decision_counts WHERE (?1 IS NULL OR tenant = ?1) AND decisions > 0")
+        .bind(tenant)
         .fetch_all(pool)
         .await?;
     let read = |row: &SqliteRow| {
@@ -248,7 +297,9 @@ pub(super) async fn counts(pool: &SqlitePool) -> Result<Counts, DatabaseError> {
         .map(read)
         .collect::<Result<_, DatabaseError>>()?;
     // One at a time, each is one end of an index; together they would be a scan.
-    let span = sqlx::query("SELECT (SELECT min(event_time) FROM fraud_analysis) AS first, (SELECT max(event_time) FROM fraud_analysis) AS last")
+    let of = query::of_tenant(tenant, "?1");
+    let span = sqlx::query(AssertSqlSafe(format!("SELECT (SELECT min(event_time) FROM fraud_analysis{of}) AS first, (SELECT max(event_time) FROM fraud_analysis{of}) AS last")))
+        .bind(tenant.unwrap_or_default())
         .fetch_one(pool)
         .await?;
     Ok(Counts {
@@ -268,6 +319,8 @@ fn stored(row: &SqliteRow) -> Result<StoredDecision, DatabaseError> {
     StoredDecision::new(Columns {
         user_id: row.try_get("user_id")?,
         transaction_id: row.try_get("transaction_id")?,
+        tenant: row.try_get("tenant")?,
+        conflict_amount: row.try_get("conflict_amount")?,
         event_time: timestamp(row.try_get("event_time")?)?,
         fraud_score: row.try_get("fraud_score")?,
         status: row.try_get("status")?,

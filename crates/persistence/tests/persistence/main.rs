@@ -10,3 +10,4 @@ mod harness;
 mod reading;
 mod serving;
 mod storing;
+mod upgrading;

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use tollgate_log::ProducerRecord;
+use tollgate_service::http::{ApiKeyConfig, ApiKeys, Scope};
 use tollgate_types::headers;
 
 use crate::harness::{Kind, Sample, Service, TestLog, TestStore, on_each_store};
@@ -18,6 +19,8 @@ on_each_store!(
     malformed_records_are_dead_lettered_and_nothing_behind_them_is_lost,
     columns_hold_what_the_interface_says,
     a_forged_decision_neither_replaces_one_nor_enters_the_store,
+    another_amount_under_a_known_id_is_a_row_of_its_own_beside_the_first,
+    users_of_other_tenants_have_rows_of_their_own,
 );
 
 /// Whoever may write to the topic could otherwise approve any payment, before or after the scorer blocks it.
@@ -383,4 +386,146 @@ async fn columns_hold_what_the_interface_says(store: Arc<TestStore>) {
         store.texts(row).await,
         ["t|u|55.25|review|high_velocity,high_amount"]
     );
+}
+
+async fn another_amount_under_a_known_id_is_a_row_of_its_own_beside_the_first(
+    store: Arc<TestStore>,
+) {
+    let service = Service::start(&store).await;
+    let first = Sample::new("u", "t").decision();
+    let conflict = |amount: &str| {
+        let mut sample = Sample::new("u", "t").alert("review", 40.0, &["high_amount"]);
+        sample.amount = amount.into();
+        sample.decision().replace(
+            "\"duplicate\":false",
+            "\"duplicate\":false,\"conflict\":true",
+        )
+    };
+    let (large, larger) = (conflict("98765.00"), conflict("99999"));
+    service.log.send([&first, &large]).await;
+    // Redelivered, also with another spelling of the amount, and in one batch with a further conflict.
+    let again = large.replace("98765.00", "\"98765\"");
+    service.log.send([&large, &first, &again, &larger]).await;
+    service.stored(3).await;
+    service.log.wait_until_committed().await;
+    let shown = service.get("/v1/decisions/t").await;
+    assert_eq!(shown["transaction"]["amount"], 12.5);
+    assert!(shown.get("conflict").is_none());
+    let amounts: Vec<String> = shown["conflicts"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|conflict| {
+            assert_eq!(conflict["conflict"], true);
+            conflict["transaction"]["amount"].to_string()
+        })
+        .collect();
+    assert_eq!(amounts, ["98765.0", "99999"]);
+    // A page of one walks over all three, which have the same time and ids.
+    let (mut after, mut seen) = (String::new(), Vec::new());
+    loop {
+        let page = service
+            .get(&format!("/v1/decisions?user_id=u&limit=1{after}"))
+            .await;
+        let amount = page["decisions"][0]["transaction"]["amount"].to_string();
+        seen.push(amount);
+        let Some(next) = page["next"].as_str() else {
+            break;
+        };
+        after = format!("&after={next}");
+    }
+    assert_eq!(seen, ["99999", "98765.0", "12.5"]);
+    let stats = service.get("/v1/stats").await;
+    assert_eq!(
+        stats["by_status"],
+        serde_json::json!({"approved": 1, "review": 2, "blocked": 0})
+    );
+    let summary = service.get("/v1/users/u/summary").await;
+    assert_eq!(
+        (&summary["transactions"], &summary["max_amount"]),
+        (&3.into(), &"99999".into())
+    );
+    let log = service.stop().await;
+    assert_eq!(log.count_dead_letters(), 0);
+    let rows = store.number("SELECT count(*) FROM transactions").await;
+    assert_eq!(rows, 3);
+}
+
+async fn users_of_other_tenants_have_rows_of_their_own(store: Arc<TestStore>) {
+    let key = |name: &str, tenant: Option<&str>| ApiKeyConfig {
+        name: name.into(),
+        hash: ApiKeys::hash_of(name),
+        scopes: vec![Scope::DECISIONS_READ],
+        tenant: tenant.map(str::to_owned),
+        ..ApiKeyConfig::default()
+    };
+    let service = Service::start_with(&store, TestLog::open(), |config| {
+        config.api_keys = vec![
+            key("default", None),
+            key("shop", Some("shop")),
+            key("other", Some("other")),
+            key("all", Some("*")),
+        ];
+    })
+    .await;
+    service.ready().await;
+    let of = |tenant: &str| {
+        Sample::new("u", "t").decision().replace(
+            "\"duplicate\":false",
+            &format!("\"duplicate\":false,\"tenant\":{tenant}"),
+        )
+    };
+    let default = Sample::new("u", "t").decision();
+    let long = format!("\"{}\"", "x".repeat(129));
+    let sent = [
+        of("\"shop\""),
+        default,
+        of("\"shop\""),
+        of("\"\""),
+        of(&long),
+    ];
+    service.log.send(&sent).await;
+    let letters = service.log.dead_letters(1).await;
+    assert_eq!(letters[0].header("error.kind"), Some("malformed"));
+    service.log.wait_until_committed().await;
+    let status = async |key: &str, path: &str| {
+        let request = service.request(reqwest::Method::GET, path).bearer_auth(key);
+        request.send().await.unwrap().status().as_u16()
+    };
+    let get = async |key: &str, path: &str| {
+        let request = service.request(reqwest::Method::GET, path).bearer_auth(key);
+        let answer = request.send().await.unwrap().text().await.unwrap();
+        serde_json::from_str::<serde_json::Value>(&answer).unwrap()
+    };
+    let user = "/v1/decisions/t?user_id=u";
+    assert!(get("default", user).await.get("tenant").is_none());
+    assert_eq!(get("shop", user).await["tenant"], "shop");
+    assert_eq!(status("other", user).await, 404);
+    assert_eq!(status("all", user).await, 409);
+    for (key, count) in [("default", 1), ("shop", 1), ("other", 0), ("all", 2)] {
+        let page = get(key, "/v1/decisions?user_id=u").await;
+        assert_eq!(page["decisions"].as_array().unwrap().len(), count, "{key}");
+        let page = get(key, "/v1/decisions").await;
+        assert_eq!(page["decisions"].as_array().unwrap().len(), count, "{key}");
+        let stats = get(key, "/v1/stats").await;
+        assert_eq!(stats["decisions"], count, "{key}");
+        assert_eq!(stats["first_event_time"].is_null(), count == 0, "{key}");
+        let summary = get(key, "/v1/users/u/summary").await;
+        let expected = if count == 0 { 0 } else { count };
+        assert_eq!(
+            summary["transactions"].as_u64().unwrap_or_default(),
+            expected as u64
+        );
+    }
+    // Pages of one go over both tenants, whose rows differ in nothing else.
+    let first = get("all", "/v1/decisions?limit=1").await;
+    let next = first["next"].as_str().unwrap();
+    let second = get("all", &format!("/v1/decisions?limit=1&after={next}")).await;
+    assert_eq!(first["decisions"][0]["tenant"], "shop");
+    assert!(second["decisions"][0].get("tenant").is_none() && second["next"].is_null());
+    service.stop().await;
+    let tenants = "SELECT tenant FROM fraud_analysis ORDER BY tenant";
+    assert_eq!(store.texts(tenants).await, ["", "shop"]);
+    let counts = "SELECT tenant || CAST(decisions AS TEXT) FROM decision_counts ORDER BY tenant";
+    assert_eq!(store.texts(counts).await, ["1", "shop1"]);
 }

@@ -96,6 +96,33 @@ impl TestStore {
         }
     }
 
+    /// Makes the tables as version 0.1.0 left them.
+    pub(crate) async fn migrate_to_previous(&self) {
+        let texts: &[_] = match self.kind {
+            Kind::Sqlite => &[(
+                "decisions",
+                include_str!("../../../migrations/sqlite/0001_decisions.sql"),
+            )],
+            Kind::Postgres => &[
+                (
+                    "decisions",
+                    include_str!("../../../migrations/postgres/0001_decisions.sql"),
+                ),
+                (
+                    "long lists of indicators",
+                    include_str!("../../../migrations/postgres/0002_long_indicator_lists.sql"),
+                ),
+            ],
+        };
+        let mut migrator = tollgate_service::database::migrations(texts);
+        migrator.dangerous_set_table_name("persistence_migrations");
+        match self.kind {
+            Kind::Sqlite => migrator.run(&mut self.sqlite().await).await,
+            Kind::Postgres => migrator.run(&mut self.postgres().await).await,
+        }
+        .unwrap();
+    }
+
     /// Makes the store unavailable to the writer: PostgreSQL to all connections, SQLite by a lock on the file.
     pub(crate) async fn break_down(&self) -> Outage<'_> {
         match self.kind {
