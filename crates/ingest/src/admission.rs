@@ -1,5 +1,5 @@
-//! Admission control: bounds on requests in flight, on bytes of bodies in memory, and on the rate of each API key and of
-//! each tenant.
+//! Admission control: bounds on requests in flight and on bytes of bodies in memory, of which each API key has a share,
+//! and on the rate of each API key and of each tenant.
 //!
 //! A request beyond a bound is rejected at once with `Retry-After`, so that the requests in flight complete in time.
 
@@ -11,9 +11,9 @@ use std::time::Duration;
 use axum::http::StatusCode;
 use governor::clock::Clock as _;
 use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tollgate_service::http::{Caller, Problem};
 
+use crate::shares::{Exhausted, SharePermit, Shares};
 use crate::tenant_rates::TenantRates;
 use crate::{IngestConfig, RateLimitConfig};
 
@@ -23,8 +23,9 @@ const SHED_RETRY: Duration = Duration::from_secs(1);
 /// The bounds in force.
 #[derive(Debug)]
 pub(crate) struct AdmissionControl {
-    requests: Arc<Semaphore>,
-    bytes: Arc<Semaphore>,
+    requests: Arc<Shares>,
+    bytes: Arc<Shares>,
+    max_body_bytes: usize,
     rate: Option<RateLimit<Caller>>,
     tenant_rates: TenantRates,
 }
@@ -66,31 +67,47 @@ impl<K: Clone + Eq + Hash> RateLimit<K> {
 
 impl AdmissionControl {
     pub(crate) fn new(config: &IngestConfig) -> Self {
+        // A single caller has nobody to leave anything to. A file may hold several at any time.
+        let share = match (config.api_keys.len(), &config.api_keys_file) {
+            (0 | 1, None) => 100,
+            _ => config.max_key_share_percent,
+        };
         Self {
-            requests: Arc::new(Semaphore::new(config.max_in_flight)),
-            bytes: Arc::new(Semaphore::new(config.max_in_flight_bytes)),
+            requests: Shares::new(config.max_in_flight, share),
+            bytes: Shares::new(config.max_in_flight_bytes, share),
+            max_body_bytes: config.max_body_bytes,
             rate: RateLimit::new(config.rate_limit),
             tenant_rates: TenantRates::new(config),
         }
     }
 
-    /// A permit for one request in flight. Dropping it releases the permit.
+    /// A permit for one request in flight of this caller. Dropping it releases the permit.
     ///
     /// # Errors
-    /// 503 if `max_in_flight` requests are in flight.
-    pub(crate) fn acquire_request(&self) -> Result<OwnedSemaphorePermit, Problem> {
-        let permit = Arc::clone(&self.requests).try_acquire_owned();
-        permit.map_err(|_| shed("requests", "too many requests are in flight"))
+    /// 503 if `max_in_flight` requests are in flight, 429 if the key has its share of them.
+    pub(crate) fn acquire_request(&self, caller: &Caller) -> Result<SharePermit, Problem> {
+        let permit = self.requests.acquire(caller, 1, 1);
+        permit.map_err(|exhausted| match exhausted {
+            Exhausted::All => shed("requests", "too many requests are in flight"),
+            Exhausted::Share => over_share("this key has its share of the requests in flight"),
+        })
     }
 
-    /// A permit for `bytes` of a body in memory. Dropping it releases the permit.
+    /// A permit for `bytes` of a body of this caller in memory. Dropping it releases the permit.
     ///
     /// # Errors
-    /// 503 if all bodies together would exceed `max_in_flight_bytes`.
-    pub(crate) fn acquire_bytes(&self, bytes: usize) -> Result<OwnedSemaphorePermit, Problem> {
-        let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
-        let permit = Arc::clone(&self.bytes).try_acquire_many_owned(bytes);
-        permit.map_err(|_| shed("bytes", "too much data is in flight"))
+    /// 503 if all bodies together would exceed `max_in_flight_bytes`, 429 if those of the key would exceed its share.
+    pub(crate) fn acquire_bytes(
+        &self,
+        caller: &Caller,
+        bytes: usize,
+    ) -> Result<SharePermit, Problem> {
+        // The largest body must be possible with a small capacity too.
+        let permit = self.bytes.acquire(caller, bytes, self.max_body_bytes);
+        permit.map_err(|exhausted| match exhausted {
+            Exhausted::All => shed("bytes", "too much data is in flight"),
+            Exhausted::Share => over_share("this key has its share of the data in flight"),
+        })
     }
 
     /// Charges `items` transactions, at least one, to the rate limits of the caller's tenant and of its key.
@@ -148,6 +165,11 @@ fn shed(reason: &'static str, detail: &'static str) -> Problem {
     Problem::new(StatusCode::SERVICE_UNAVAILABLE, detail).retry_after(SHED_RETRY)
 }
 
+fn over_share(detail: &'static str) -> Problem {
+    metrics::counter!("tollgate_ingest_shed_total", "reason" => "share").increment(1);
+    Problem::new(StatusCode::TOO_MANY_REQUESTS, detail).retry_after(SHED_RETRY)
+}
+
 #[cfg(test)]
 mod tests {
     use tollgate_types::Tenant;
@@ -163,20 +185,22 @@ mod tests {
     #[test]
     fn a_permit_is_released_when_its_request_ends() {
         let admission = admission(|config| config.max_in_flight = 1);
-        let permit = admission.acquire_request().unwrap();
-        let problem = admission.acquire_request().unwrap_err();
+        let caller = Caller::named("a");
+        let permit = admission.acquire_request(&caller).unwrap();
+        let problem = admission.acquire_request(&caller).unwrap_err();
         assert_eq!(problem.status(), StatusCode::SERVICE_UNAVAILABLE);
         drop(permit);
-        assert!(admission.acquire_request().is_ok());
+        assert!(admission.acquire_request(&caller).is_ok());
     }
 
     #[test]
     fn bytes_are_counted_over_all_requests() {
         let admission = admission(|config| config.max_in_flight_bytes = 10);
-        let first = admission.acquire_bytes(6).unwrap();
-        assert!(admission.acquire_bytes(5).is_err());
+        let [a, b] = ["a", "b"].map(Caller::named);
+        let first = admission.acquire_bytes(&a, 6).unwrap();
+        assert!(admission.acquire_bytes(&b, 5).is_err());
         drop(first);
-        assert!(admission.acquire_bytes(10).is_ok());
+        assert!(admission.acquire_bytes(&b, 10).is_ok());
     }
 
     #[test]

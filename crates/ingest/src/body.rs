@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use axum::body::{Body, Bytes, HttpBody as _};
 use axum::http::StatusCode;
-use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::Instant;
 use tollgate_service::http::Problem;
 
-use crate::admission::AdmissionControl;
+use crate::shares::SharePermit;
 
 /// How long the rest of a rejected body is read and discarded. A caller that is still writing when the connection is
 /// closed does not see the answer.
@@ -17,11 +17,52 @@ const DISCARD_TIME: Duration = Duration::from_millis(250);
 /// How many bytes of a rejected body are discarded at most.
 const DISCARD_BYTES: usize = 64 * 1024 * 1024;
 
+/// How long a body may keep arriving without its rate being looked at: connections start slowly.
+const GRACE: Duration = Duration::from_secs(2);
+
+/// How fast a body must arrive. A body that arrives slowly holds a permit that others need.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct BodyPace {
+    pub(crate) timeout: Duration,
+    /// On average, after [`GRACE`]; 0 is no limit.
+    pub(crate) min_bytes_per_second: u32,
+}
+
+impl BodyPace {
+    /// When the next byte must be there, `received` bytes having arrived since `begun`, and whether that is because of the
+    /// rate.
+    fn deadline(self, begun: Instant, received: usize) -> (Instant, bool) {
+        let whole = begun + self.timeout;
+        let rate = u64::from(self.min_bytes_per_second);
+        let received = received as u64;
+        let paid = received.saturating_mul(1_000).checked_div(rate);
+        let slowest = paid.map(|millis| begun + GRACE + Duration::from_millis(millis));
+        match slowest {
+            Some(slowest) if slowest < whole => (slowest, true),
+            _ => (whole, false),
+        }
+    }
+
+    fn late(self, is_slow: bool) -> Problem {
+        let detail = match is_slow {
+            true => format!(
+                "the body arrives at less than {} bytes a second",
+                self.min_bytes_per_second
+            ),
+            false => format!(
+                "the body did not arrive within {} ms",
+                self.timeout.as_millis()
+            ),
+        };
+        Problem::new(StatusCode::REQUEST_TIMEOUT, detail)
+    }
+}
+
 /// A complete body, and the permit for its bytes.
 #[derive(Debug, Default)]
 pub(crate) struct RequestBody {
     bytes: Vec<u8>,
-    permit: Option<OwnedSemaphorePermit>,
+    permit: Option<SharePermit>,
 }
 
 impl RequestBody {
@@ -29,49 +70,44 @@ impl RequestBody {
         &self.bytes
     }
 
-    fn push(&mut self, chunk: &[u8], admission: &AdmissionControl) -> Result<(), Problem> {
-        let more = admission.acquire_bytes(chunk.len())?;
+    fn push(&mut self, chunk: &[u8], more: SharePermit) {
         match &mut self.permit {
             Some(permit) => permit.merge(more),
             None => self.permit = Some(more),
         }
         self.bytes.extend_from_slice(chunk);
-        Ok(())
     }
 }
 
-/// Reads a body of at most `max_bytes` within `timeout`.
+/// Reads a body of at most `max_bytes` that arrives at `pace`. `acquire` gives the permits for its bytes.
 ///
 /// # Errors
-/// 413 if it is larger, 408 if it does not arrive in time, 503 if there is no room for it, 400 if the connection fails.
+/// 413 if it is larger, 408 if it does not arrive in time, 400 if the connection fails; the errors of `acquire`.
 pub(crate) async fn receive(
     body: &mut Body,
     max_bytes: usize,
-    timeout: Duration,
-    admission: &AdmissionControl,
+    pace: BodyPace,
+    acquire: impl Fn(usize) -> Result<SharePermit, Problem>,
 ) -> Result<RequestBody, Problem> {
     let declared = usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX);
     if declared > max_bytes {
         return Err(too_large(max_bytes));
     }
-    let reading = async {
-        let mut received = RequestBody::default();
-        while let Some(chunk) = next(body).await? {
-            if received.bytes.len() + chunk.len() > max_bytes {
-                return Err(too_large(max_bytes));
-            }
-            received.push(&chunk, admission)?;
+    let begun = Instant::now();
+    let mut received = RequestBody::default();
+    loop {
+        let (deadline, is_slow) = pace.deadline(begun, received.bytes.len());
+        let chunk = tokio::time::timeout_at(deadline, next(body))
+            .await
+            .map_err(|_| pace.late(is_slow))??;
+        let Some(chunk) = chunk else {
+            return Ok(received);
+        };
+        if received.bytes.len() + chunk.len() > max_bytes {
+            return Err(too_large(max_bytes));
         }
-        Ok(received)
-    };
-    tokio::time::timeout(timeout, reading)
-        .await
-        .unwrap_or_else(|_| {
-            Err(Problem::new(
-                StatusCode::REQUEST_TIMEOUT,
-                format!("the body did not arrive within {} ms", timeout.as_millis()),
-            ))
-        })
+        received.push(&chunk, acquire(chunk.len())?);
+    }
 }
 
 /// Reads and discards the rest of the body of a rejected request.
@@ -111,4 +147,26 @@ fn too_large(max_bytes: usize) -> Problem {
     let detail =
         format!("the body is larger than {max_bytes} bytes; send fewer transactions in a request");
     Problem::new(StatusCode::PAYLOAD_TOO_LARGE, detail)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_body_must_arrive_at_its_rate_and_within_its_time() {
+        let begun = Instant::now();
+        let deadline = |min_bytes_per_second, received| {
+            let pace = BodyPace {
+                timeout: Duration::from_secs(10),
+                min_bytes_per_second,
+            };
+            pace.deadline(begun, received).0.duration_since(begun)
+        };
+        assert_eq!(deadline(1_000, 0), GRACE);
+        assert_eq!(deadline(1_000, 500), GRACE + Duration::from_millis(500));
+        assert_eq!(deadline(1_000, 8_000), Duration::from_secs(10));
+        assert_eq!(deadline(1_000, 1 << 30), Duration::from_secs(10));
+        assert_eq!(deadline(0, 0), Duration::from_secs(10));
+    }
 }

@@ -10,9 +10,10 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use tollgate_log::KafkaConfig;
 use tollgate_service::config::ConfigError;
-use tollgate_service::http::{ApiKeyConfig, ApiKeys};
+use tollgate_service::http::{ApiKeyConfig, ApiKeys, HttpConfig};
 use tollgate_types::Tenant;
 
+use crate::body::BodyPace;
 use crate::imports::SourceConfig;
 
 /// The most that key, headers and framing add to a transaction on the log, in bytes.
@@ -28,6 +29,8 @@ pub struct IngestConfig {
     pub listen: SocketAddr,
     /// The address of probes and metrics.
     pub admin_listen: SocketAddr,
+    /// Bounds on connections.
+    pub http: HttpConfig,
     /// The largest body of a request, in bytes; beyond it 413.
     pub max_body_bytes: usize,
     /// The most transactions of a request; beyond it 413.
@@ -38,6 +41,11 @@ pub struct IngestConfig {
     pub max_in_flight: usize,
     /// The most bytes of bodies in memory, over all requests; beyond it 503.
     pub max_in_flight_bytes: usize,
+    /// With several API keys: the most that one may hold of what it holds and what is free, in percent, of the requests in
+    /// flight and of the bytes in memory; beyond it 429.
+    pub max_key_share_percent: u8,
+    /// The slowest that a body may arrive, in bytes a second, after two seconds; beyond it 408. 0 is no limit.
+    pub min_body_bytes_per_second: u32,
     /// How long a request's body may take to arrive, in milliseconds; beyond it 408.
     pub request_timeout_ms: u64,
     /// How long the log may take to acknowledge a request, in milliseconds; beyond it 503.
@@ -79,11 +87,14 @@ impl Default for IngestConfig {
         Self {
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 8080)),
             admin_listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 9101)),
+            http: HttpConfig::default(),
             max_body_bytes: 8 * 1024 * 1024,
             max_items: 10_000,
             max_transaction_bytes: 256 * 1024,
             max_in_flight: 512,
             max_in_flight_bytes: 256 * 1024 * 1024,
+            max_key_share_percent: 75,
+            min_body_bytes_per_second: 1_024,
             request_timeout_ms: 10_000,
             acknowledge_timeout_ms: 5_000,
             rate_limit: RateLimitConfig::default(),
@@ -124,18 +135,17 @@ impl IngestConfig {
                 return invalid(setting, "must lie between 1 and 600000");
             }
         }
+        if !(1..=100).contains(&self.max_key_share_percent) {
+            return invalid("max_key_share_percent", "must lie between 1 and 100");
+        }
         if self.functions_wait_ms > 30_000 {
             return invalid("functions_wait_ms", "must be at most 30000");
         }
+        self.http.validate("ingest")?;
         for (index, source) in self.sources.iter().enumerate() {
             source.open(&format!("ingest.sources[{index}]"))?;
         }
-        if self.max_in_flight > tokio::sync::Semaphore::MAX_PERMITS {
-            return invalid("max_in_flight", "is too large");
-        }
-        if !(self.max_body_bytes..=tokio::sync::Semaphore::MAX_PERMITS)
-            .contains(&self.max_in_flight_bytes)
-        {
+        if self.max_in_flight_bytes < self.max_body_bytes {
             return invalid("max_in_flight_bytes", "must be at least max_body_bytes");
         }
         self.validate_record_size(kafka)?;
@@ -195,7 +205,14 @@ impl IngestConfig {
         Ok(())
     }
 
-    pub(crate) const fn request_timeout(&self) -> Duration {
+    pub(crate) const fn body_pace(&self) -> BodyPace {
+        BodyPace {
+            timeout: self.request_timeout(),
+            min_bytes_per_second: self.min_body_bytes_per_second,
+        }
+    }
+
+    const fn request_timeout(&self) -> Duration {
         Duration::from_millis(self.request_timeout_ms)
     }
 
@@ -241,7 +258,7 @@ mod tests {
     #[test]
     fn an_invalid_setting_is_refused_with_its_name() {
         type Change = fn(&mut IngestConfig);
-        let cases: [(&str, Change); 14] = [
+        let cases: [(&str, Change); 15] = [
             ("ingest.max_items", |c| c.max_items = 0),
             ("ingest.max_in_flight", |c| c.max_in_flight = 0),
             ("ingest.max_in_flight_bytes", |c| c.max_in_flight_bytes = 1),
@@ -249,6 +266,9 @@ mod tests {
                 c.max_transaction_bytes = 1_000_000;
             }),
             ("ingest.max_transaction_bytes", |c| c.max_body_bytes = 1_000),
+            ("ingest.max_key_share_percent", |c| {
+                c.max_key_share_percent = 0;
+            }),
             ("ingest.request_timeout_ms", |c| c.request_timeout_ms = 0),
             ("ingest.acknowledge_timeout_ms", |c| {
                 c.acknowledge_timeout_ms = 0;

@@ -21,6 +21,7 @@ mod replies;
 mod report;
 mod request;
 mod service;
+mod shares;
 mod tenant_rates;
 mod transactions;
 

@@ -170,10 +170,10 @@ pub(crate) enum CommonProblems {
     /// No API key, or an unknown one.
     #[response(status = 401, content_type = "application/problem+json")]
     Unauthorized(Problem),
-    /// The key lacks the scope `transactions:write`.
+    /// The key lacks the scope `transactions:write`, or the request comes from a web page of another site.
     #[response(status = 403, content_type = "application/problem+json")]
     Forbidden(Problem),
-    /// The body did not arrive in time.
+    /// The body did not arrive in time, or too slowly.
     #[response(status = 408, content_type = "application/problem+json")]
     RequestTimeout(Problem),
     /// The body is too large, or has too many items.
@@ -182,7 +182,10 @@ pub(crate) enum CommonProblems {
     /// An unsupported content type or charset, or a content coding such as gzip.
     #[response(status = 415, content_type = "application/problem+json")]
     UnsupportedMediaType(Problem),
-    /// The rate limit of the key is exceeded. Nothing was accepted; send again after `Retry-After`.
+    /// The service does not answer under this host.
+    #[response(status = 421, content_type = "application/problem+json")]
+    MisdirectedRequest(Problem),
+    /// The rate limit of the key, or its share of what is in flight, is exceeded. Nothing was accepted; send again after `Retry-After`.
     #[response(status = 429, content_type = "application/problem+json", headers(("Retry-After" = u64, description = "Seconds.")))]
     TooManyRequests(Problem),
     /// An internal error.

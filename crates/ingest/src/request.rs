@@ -12,8 +12,7 @@ use axum::http::request::Parts;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::value::RawValue;
-use tokio::sync::OwnedSemaphorePermit;
-use tollgate_service::http::{Caller, Problem, RequestTrace, Scope};
+use tollgate_service::http::{self, Caller, Problem, RequestTrace, Scope};
 use tollgate_types::{JsonError, ReplyAddress, Status};
 
 use crate::api::App;
@@ -24,6 +23,7 @@ use crate::pending_replies::AwaitedDecisions;
 use crate::prefer::Wait;
 use crate::publish::{PublishRequest, publish};
 use crate::report::{ItemResult, ValidatedItems};
+use crate::shares::SharePermit;
 
 /// Answers a request by `handler`, which gets its head and its body.
 pub(crate) async fn respond(
@@ -71,22 +71,43 @@ pub(crate) fn refuse_content_coding(parts: &Parts) -> Result<(), Problem> {
     Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, detail))
 }
 
+/// Rejects a body that is not JSON by its type. What Oracle's Notifications sends is recognised by its headers, which a web
+/// page of another site may not send.
+///
+/// # Errors
+/// 415 for any other type.
+pub(crate) fn require_json(parts: &Parts) -> Result<(), Problem> {
+    let is_notification = ["x-oci-ns-messageid", "x-oci-ns-messagetype"]
+        .iter()
+        .any(|name| parts.headers.contains_key(*name));
+    if is_notification {
+        return Ok(());
+    }
+    http::require_json(&parts.headers)
+}
+
 /// An admitted request: its body, and its permit as a request in flight.
 pub(crate) struct AdmittedRequest {
     pub(crate) body: RequestBody,
-    _permit: OwnedSemaphorePermit,
+    _permit: SharePermit,
 }
 
-/// Admits a request if the log can be written to and there is capacity, and reads its body.
+/// Admits a request if the log can be written to, there is capacity, and its caller has no more than its share of it. Then
+/// its body is read.
 ///
 /// # Errors
-/// 503 if the log is unavailable or too much is in flight; the errors of [`body::receive`].
-pub(crate) async fn admit(app: &App, body: &mut Body) -> Result<AdmittedRequest, Problem> {
+/// 503 if the log is unavailable or too much is in flight, 429 beyond the share of the caller; the errors of [`body::receive`].
+pub(crate) async fn admit(
+    app: &App,
+    caller: &Caller,
+    body: &mut Body,
+) -> Result<AdmittedRequest, Problem> {
     require_log(&app.health)?;
-    let permit = app.admission.acquire_request()?;
-    let (max, timeout) = (app.config.max_body_bytes, app.config.request_timeout());
+    let permit = app.admission.acquire_request(caller)?;
+    let (max, pace) = (app.config.max_body_bytes, app.config.body_pace());
+    let acquire = |bytes| app.admission.acquire_bytes(caller, bytes);
     Ok(AdmittedRequest {
-        body: body::receive(body, max, timeout, &app.admission).await?,
+        body: body::receive(body, max, pace, acquire).await?,
         _permit: permit,
     })
 }

@@ -32,7 +32,9 @@ pub async fn start(
     shutdown: Shutdown,
 ) -> anyhow::Result<RunningService> {
     let keys = config.validate(kafka.config())?;
-    let public = bind("ingest.listen", config.listen).await?;
+    let public = bind("ingest.listen", config.listen)
+        .await?
+        .with(&config.http, keys.are_required());
     let admin = bind("ingest.admin_listen", config.admin_listen).await?;
     let health = Health::starting(&[availability::COMPONENT, replies::COMPONENT]);
     let mut supervisor = Supervisor::with_admin_routes(

@@ -71,7 +71,7 @@ async fn answer(app: &App, parts: &Parts, body: &mut Body) -> Result<Response, P
     let started = Instant::now();
     let caller = request::authenticate(app, parts)?;
     let format = format_of(parts)?;
-    let admitted = request::admit(app, body).await?;
+    let admitted = request::admit(app, &caller, body).await?;
     let items = items::split(format, admitted.body.bytes(), app.config.max_items);
     app.admission
         .charge(&caller, items.as_ref().map_or(1, Vec::len))?;

@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize, Serializer};
 use tollgate_log::KafkaConfig;
 use tollgate_service::config::{ConfigError, Settings};
-use tollgate_service::http::ApiKeyConfig;
+use tollgate_service::http::{ApiKeyConfig, HttpConfig};
 use tollgate_service::resilience::{BreakerConfig, DependencyConfig, RetryConfig};
 use tollgate_service::secret::redacted_url;
 use tollgate_service::telemetry::TelemetryConfig;
@@ -21,6 +21,8 @@ pub struct PersistenceConfig {
     pub listen: SocketAddr,
     /// Probes and metrics.
     pub admin_listen: SocketAddr,
+    /// Bounds on connections to the read API.
+    pub http: HttpConfig,
     /// `postgres://…` or `sqlite://…`
     pub database_url: DatabaseUrl,
     /// Connections of the read API. The writer has two of its own.
@@ -60,6 +62,7 @@ impl Default for PersistenceConfig {
         Self {
             listen: SocketAddr::from(([127, 0, 0, 1], 8082)),
             admin_listen: SocketAddr::from(([127, 0, 0, 1], 9103)),
+            http: HttpConfig::default(),
             database_url: DatabaseUrl::from("sqlite://tollgate.db"),
             connections: 8,
             batch_max: 1_000,
@@ -106,6 +109,7 @@ impl PersistenceConfig {
         if let Some((setting, _)) = at_least_one.iter().find(|(_, value)| *value == 0) {
             return invalid(setting, "must be at least 1");
         }
+        self.http.validate("persistence")?;
         self.retry.validate("persistence.retry")?;
         self.breaker.validate("persistence.breaker")?;
         if self.page_default > self.page_max {

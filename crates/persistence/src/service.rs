@@ -30,7 +30,9 @@ pub async fn start(
         config.listen,
         &[],
     )?;
-    let public = bind("persistence.listen", config.listen).await?;
+    let public = bind("persistence.listen", config.listen)
+        .await?
+        .with(&config.http, keys.are_required());
     let admin = bind("persistence.admin_listen", config.admin_listen).await?;
     let health = Health::starting(&["log", store::COMPONENT, "topics"]);
     let store = Store::open(&config, health.clone()).await?;

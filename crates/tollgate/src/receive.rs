@@ -15,7 +15,7 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 use standardwebhooks::{Webhook, WebhookError};
 use tollgate_service::Shutdown;
-use tollgate_service::http::{Problem, bind, escaped};
+use tollgate_service::http::{HttpConfig, Problem, bind, escaped, require_json};
 use tollgate_types::{Decision, Timestamp};
 
 use crate::commands::{ReceiveArgs, say};
@@ -69,7 +69,9 @@ pub(crate) async fn run(args: ReceiveArgs) -> anyhow::Result<()> {
             "--secret, TOLLGATE_RECEIVE_SECRET: expected whsec_ and the base64 of 24 to 64 random bytes, as in the sink's setting",
         )?),
     };
-    let bound = bind("receive.listen", args.listen).await?;
+    let bound = bind("receive.listen", args.listen)
+        .await?
+        .with(&HttpConfig::default(), signed_with.is_some());
     say(format_args!(
         "alerts: http://{}/ (to be sent to /alerts; signatures are {}checked)\n",
         bound.address(),
@@ -102,6 +104,7 @@ async fn take(
     headers: HeaderMap,
     body: Bytes,
 ) -> Result<StatusCode, Problem> {
+    require_json(&headers)?;
     if let Some(signature) = &receiver.signed_with {
         signature.verify(&body, &headers).map_err(|error| {
             let why = match error {
@@ -212,6 +215,7 @@ mod tests {
             .sign("m1", at, body.as_bytes())
             .unwrap();
         Request::post("/alerts")
+            .header("content-type", "application/json")
             .header("webhook-id", "m1")
             .header("webhook-timestamp", at)
             .header("webhook-signature", signature)
@@ -257,7 +261,10 @@ mod tests {
         for (request, status) in [
             (signed(ALERT, other), StatusCode::FORBIDDEN),
             (
-                Request::post("/alerts").body(Body::from(ALERT)).unwrap(),
+                Request::post("/alerts")
+                    .header("content-type", "application/json")
+                    .body(Body::from(ALERT))
+                    .unwrap(),
                 StatusCode::FORBIDDEN,
             ),
             (signed("{}", SECRET), StatusCode::BAD_REQUEST),

@@ -72,7 +72,8 @@ pub(crate) async fn submit(State(app): State<Arc<App>>, request: Request) -> Res
 async fn answer(app: &App, parts: &Parts, body: &mut Body) -> Result<Response, Problem> {
     let caller = request::authenticate(app, parts)?;
     request::refuse_content_coding(parts)?;
-    let admitted = request::admit(app, body).await?;
+    request::require_json(parts)?;
+    let admitted = request::admit(app, &caller, body).await?;
     let body = admitted.body.bytes();
     if let Some(url) = confirmation::confirmation_url(&parts.headers, body) {
         app.admission.charge(&caller, 1)?;

@@ -80,7 +80,8 @@ async fn answer(app: &App, parts: &Parts, body: &mut Body) -> Result<Response, P
     let started = Instant::now();
     let caller = request::authenticate(app, parts)?;
     request::refuse_content_coding(parts)?;
-    let admitted = request::admit(app, body).await?;
+    request::require_json(parts)?;
+    let admitted = request::admit(app, &caller, body).await?;
     let messages = messages::split(admitted.body.bytes(), app.config.max_items);
     app.admission
         .charge(&caller, messages.as_ref().map_or(1, Vec::len))?;

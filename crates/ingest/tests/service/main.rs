@@ -4,12 +4,15 @@
 
 mod answers;
 mod bad_input;
+mod browsers;
+mod connections;
 mod document;
 mod events;
 mod functions;
 mod imports;
 mod keys_and_limits;
 mod lifecycle;
+mod shares;
 mod stress;
 mod support;
 mod tenants;

@@ -163,6 +163,9 @@ impl Service {
         body: impl Into<reqwest::Body>,
     ) -> Answer {
         let mut request = self.client.post(format!("{}{path}", self.url)).body(body);
+        if !headers.iter().any(|(name, _)| *name == "content-type") {
+            request = request.header("content-type", JSON);
+        }
         for (name, value) in headers {
             request = request.header(*name, *value);
         }

@@ -1,5 +1,7 @@
 //! The admin port of a service: `/livez`, `/readyz`, `/metrics`, and the log filter at `/log`.
 
+use std::time::Duration;
+
 use axum::Router;
 use axum::body::Bytes;
 use axum::extract::rejection::BytesRejection;
@@ -8,6 +10,7 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, put};
 use serde_json::json;
+use tower_http::timeout::TimeoutLayer;
 
 use super::{Bound, Problem};
 use crate::Shutdown;
@@ -16,6 +19,8 @@ use crate::telemetry::{LogLevels, log_levels, metrics_text};
 
 /// Longest log filter, in bytes. Each directive is evaluated for each line.
 const MAX_FILTER: usize = 2_048;
+/// The time of a request: a body that is sent slowly must not hold a connection.
+const TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Answers health checks, scrapes and the service's `own` routes until `shutdown`, which is given after the service has
 /// drained: until then it is alive and not ready.
@@ -40,7 +45,11 @@ pub(crate) async fn serve_admin(
                 .delete(reset_levels),
         )
         .with_state(health)
-        .merge(own);
+        .merge(own)
+        .layer(TimeoutLayer::with_status_code(
+            StatusCode::REQUEST_TIMEOUT,
+            TIMEOUT,
+        ));
     bound.serve(app, shutdown).await
 }
 

@@ -1,8 +1,16 @@
 //! What the HTTP listeners of the services share: listening, probes, problems, API keys, and parts of the OpenAPI documents.
 
+mod activity;
 mod admin;
+mod answer_headers;
 mod api;
 mod api_keys;
+mod config;
+mod connections;
+mod guarded;
+mod hosts;
+mod media_type;
+mod network;
 mod observe;
 pub mod openapi;
 mod problem;
@@ -13,6 +21,9 @@ use url::{Host, Url};
 pub(crate) use admin::serve_admin;
 pub use api::api;
 pub use api_keys::{ApiKeyConfig, ApiKeys, Caller, Scope};
+pub use config::HttpConfig;
+pub use media_type::require_json;
+pub use network::Network;
 pub use observe::{RequestTrace, observed};
 pub use problem::Problem;
 pub use server::{Bound, bind};

@@ -1,33 +1,48 @@
-//! Listens for connections, and stops without cutting requests off.
+//! Listens for connections within their bounds, and stops without cutting requests off.
 
 use std::net::SocketAddr;
+use std::pin::pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::body::Body;
-use axum::http::Request;
-use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
-use hyper_util::server::graceful::GracefulShutdown;
-use hyper_util::service::TowerToHyperService;
-use tokio::net::TcpListener;
-use tower::{Service as _, ServiceExt as _};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, TcpStream};
+use tokio_util::task::TaskTracker;
 
-use crate::Shutdown;
+use super::HttpConfig;
+use super::activity::Close;
+use super::config::ConnectionLimits;
+use super::connections::{Admitted, Connections};
+use super::guarded::{ConnectionService, GuardedStream};
+use super::hosts::Hosts;
+use crate::{Shutdown, files};
 
-/// Timeout for the head of a request, and for an idle connection: connections that send nothing must not use up the file
-/// descriptors of others.
-const HEAD: Duration = Duration::from_secs(30);
+/// The longest head of a request, in bytes; beyond it 431. Also the buffer of a connection.
+const MAX_HEAD: usize = 32 * 1024;
+/// Requests at the same time on one HTTP/2 connection.
+const MAX_STREAMS: u32 = 128;
+/// Streams that a caller has reset before they were answered; beyond it the connection is closed (CVE-2023-44487).
+const MAX_RESET_STREAMS: usize = 20;
+/// Streams that are reset because of errors of the caller; beyond it the connection is closed (CVE-2025-8671).
+const MAX_ERROR_STREAMS: usize = 128;
+/// How long an idle connection may take to close after the announcement (HTTP/2: GOAWAY).
+const GOODBYE: Duration = Duration::from_secs(1);
 
 /// A bound port on which nothing is answered yet.
 #[derive(Debug)]
 pub struct Bound {
+    setting: Arc<str>,
     listener: TcpListener,
     address: SocketAddr,
+    limits: ConnectionLimits,
+    hosts: Hosts,
 }
 
-/// Binds the address of a setting. Port 0 is any free one.
+/// Binds the address of a setting. Port 0 is any free one. Connections are bounded as on an admin port, unless
+/// [`Bound::with`] sets other bounds.
 ///
 /// # Errors
 /// Names the setting, and what to do.
@@ -37,7 +52,13 @@ pub async fn bind(setting: &str, address: SocketAddr) -> anyhow::Result<Bound> {
         anyhow::anyhow!("{setting}: cannot listen on {address}: {error}. Choose another address with {variable}, or port 0 for any free one")
     })?;
     let address = listener.local_addr()?;
-    Ok(Bound { listener, address })
+    Ok(Bound {
+        setting: setting.into(),
+        listener,
+        address,
+        limits: ConnectionLimits::default(),
+        hosts: Hosts::of_open(address),
+    })
 }
 
 impl Bound {
@@ -47,23 +68,35 @@ impl Bound {
         self.address
     }
 
+    /// Applies the settings of a public listener, which may have API keys.
+    #[must_use]
+    pub fn with(mut self, config: &HttpConfig, has_keys: bool) -> Self {
+        self.hosts = self.hosts.with(&config.hosts, has_keys);
+        self.limits = config.limits(files::limit());
+        if self.limits.max < config.max_connections {
+            tracing::info!(
+                listener = &*self.setting,
+                max_connections = self.limits.max,
+                "the limit of open files (ulimit -n) allows fewer connections than the setting"
+            );
+        }
+        self
+    }
+
     /// Answers until the shutdown; then requests in flight end within the grace period.
     ///
     /// # Errors
     /// The listener failed.
     pub async fn serve(self, app: Router, shutdown: Shutdown) -> anyhow::Result<()> {
-        let mut builder = Builder::new(TokioExecutor::new());
-        builder
-            .http1()
-            .timer(TokioTimer::new())
-            .header_read_timeout(HEAD);
-        builder
-            .http2()
-            .timer(TokioTimer::new())
-            .keep_alive_interval(HEAD)
-            .keep_alive_timeout(HEAD);
-        let mut services = app.into_make_service_with_connect_info::<SocketAddr>();
-        let connections = GracefulShutdown::new();
+        let connections = Connections::new(Arc::clone(&self.setting), self.limits);
+        let server = Server {
+            builder: Arc::new(builder()),
+            app,
+            hosts: Arc::new(self.hosts),
+            listener: self.setting,
+            shutdown: shutdown.clone(),
+        };
+        let tasks = TaskTracker::new();
         loop {
             let accepted = tokio::select! {
                 accepted = self.listener.accept() => accepted,
@@ -78,23 +111,22 @@ impl Bound {
                     continue;
                 }
             };
-            // Answers are small and must not wait for more data.
-            if let Err(error) = stream.set_nodelay(true) {
-                tracing::debug!(%error, "TCP_NODELAY");
+            // The stream is closed where it is not admitted.
+            if let Some(admitted) = connections.admit(peer.ip(), tokio::time::Instant::now()) {
+                let (server, connections) = (server.clone(), Arc::clone(&connections));
+                tasks.spawn(async move {
+                    if let Some(why) = server
+                        .connection(stream, peer, &admitted, &connections)
+                        .await
+                    {
+                        connections.closed(why);
+                    }
+                });
             }
-            let Ok(service) = services.call(peer).await;
-            let service = service.map_request(|request: Request<Incoming>| request.map(Body::new));
-            let connection = builder
-                .serve_connection(TokioIo::new(stream), TowerToHyperService::new(service))
-                .into_owned();
-            let connection = connections.watch(connection);
-            tokio::spawn(async move {
-                // A caller that disconnects or is too slow is not an error of the service.
-                let _ = connection.await;
-            });
         }
         drop(self.listener);
-        if tokio::time::timeout(shutdown.grace(), connections.shutdown())
+        tasks.close();
+        if tokio::time::timeout(shutdown.grace(), tasks.wait())
             .await
             .is_err()
         {
@@ -104,39 +136,105 @@ impl Bound {
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-    use tokio::net::TcpStream;
+fn builder() -> Builder<TokioExecutor> {
+    let mut builder = Builder::new(TokioExecutor::new());
+    // The deadlines of heads are those of `Activity`, which begin with the connection and hold for HTTP/2 and TLS too.
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(None)
+        .max_buf_size(MAX_HEAD);
+    let max_head = u32::try_from(MAX_HEAD).unwrap_or(u32::MAX);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .keep_alive_interval(Duration::from_secs(30))
+        .keep_alive_timeout(Duration::from_secs(30))
+        .max_header_list_size(max_head)
+        .max_concurrent_streams(MAX_STREAMS)
+        .max_pending_accept_reset_streams(MAX_RESET_STREAMS)
+        .max_local_error_reset_streams(MAX_ERROR_STREAMS);
+    builder
+}
 
-    use super::*;
+/// What all connections of a listener share.
+#[derive(Clone)]
+struct Server {
+    builder: Arc<Builder<TokioExecutor>>,
+    app: Router,
+    hosts: Arc<Hosts>,
+    listener: Arc<str>,
+    shutdown: Shutdown,
+}
 
-    #[tokio::test(start_paused = true)]
-    async fn a_caller_that_does_not_finish_its_head_is_disconnected_and_others_are_answered() {
-        let bound = bind("test.listen", SocketAddr::from(([127, 0, 0, 1], 0)))
-            .await
-            .unwrap();
-        let address = bound.address();
-        let shutdown = Shutdown::new(Duration::from_secs(1));
-        let app = Router::new().route("/", axum::routing::get(async || "here"));
-        let serving = tokio::spawn(bound.serve(app, shutdown.clone()));
+impl Server {
+    /// Serves a connection to its end. Returns the reason if the service closed it.
+    async fn connection(
+        &self,
+        stream: TcpStream,
+        peer: SocketAddr,
+        admitted: &Admitted,
+        connections: &Connections,
+    ) -> Option<Close> {
+        // Answers are small and must not wait for more data.
+        if let Err(error) = stream.set_nodelay(true) {
+            tracing::debug!(%error, "TCP_NODELAY");
+        }
+        self.requests(stream, peer, admitted, connections).await
+    }
 
-        let mut slow = TcpStream::connect(address).await.unwrap();
-        slow.write_all(b"GET / HTTP/1.1\r\nhost:").await.unwrap();
-        let mut quick = TcpStream::connect(address).await.unwrap();
-        quick
-            .write_all(b"GET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
-            .await
-            .unwrap();
-        let mut answer = String::new();
-        quick.read_to_string(&mut answer).await.unwrap();
-        assert!(answer.ends_with("here"), "{answer}");
-
-        // The paused clock advances while every task waits.
-        let mut rest = Vec::new();
-        let cut_off = tokio::time::timeout(2 * HEAD, slow.read_to_end(&mut rest));
-        assert!(cut_off.await.is_ok(), "the connection is still open");
-        shutdown.begin();
-        serving.await.unwrap().unwrap();
+    async fn requests(
+        &self,
+        stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        peer: SocketAddr,
+        admitted: &Admitted,
+        connections: &Connections,
+    ) -> Option<Close> {
+        let activity = &admitted.activity;
+        let service = ConnectionService {
+            app: self.app.clone(),
+            hosts: Arc::clone(&self.hosts),
+            listener: Arc::clone(&self.listener),
+            peer,
+            activity: Arc::clone(activity),
+            over_tls: false,
+        };
+        let stream = GuardedStream::new(stream, Arc::clone(activity));
+        let connection = self.builder.serve_connection(TokioIo::new(stream), service);
+        let mut connection = pin!(connection);
+        let why = tokio::select! {
+            // A caller that disconnects is not an error of the service.
+            _ = connection.as_mut() => return None,
+            why = activity.expired(connections.limits()) => Some(why),
+            () = self.shutdown.begun() => None,
+        };
+        match why {
+            Some(Close::Head | Close::Write | Close::Evicted) => {}
+            Some(Close::Idle) => {
+                connection.as_mut().graceful_shutdown();
+                let _ = tokio::time::timeout(GOODBYE, connection).await;
+            }
+            None => {
+                connection.as_mut().graceful_shutdown();
+                let limits = ConnectionLimits {
+                    head: GOODBYE,
+                    idle: GOODBYE,
+                    ..connections.limits().clone()
+                };
+                let quiet = async {
+                    tokio::time::sleep(GOODBYE).await;
+                    activity.expired(&limits).await
+                };
+                // Requests in flight end within the grace period.
+                tokio::select! {
+                    _ = connection.as_mut() => {}
+                    _ = quiet => {}
+                }
+            }
+        }
+        why
     }
 }
+
+#[cfg(test)]
+mod tests;
