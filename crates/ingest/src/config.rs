@@ -10,7 +10,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use tollgate_log::KafkaConfig;
 use tollgate_service::config::ConfigError;
-use tollgate_service::http::{ApiKeyConfig, ApiKeys, HttpConfig};
+use tollgate_service::http::{ApiKeyConfig, ApiKeys, HttpConfig, TlsConfig};
 use tollgate_types::Tenant;
 
 use crate::body::BodyPace;
@@ -31,6 +31,9 @@ pub struct IngestConfig {
     pub admin_listen: SocketAddr,
     /// Bounds on connections.
     pub http: HttpConfig,
+    /// Section `tls`, which all services of the process share.
+    #[serde(skip)]
+    pub tls: TlsConfig,
     /// The largest body of a request, in bytes; beyond it 413.
     pub max_body_bytes: usize,
     /// The most transactions of a request; beyond it 413.
@@ -88,6 +91,7 @@ impl Default for IngestConfig {
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 8080)),
             admin_listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 9101)),
             http: HttpConfig::default(),
+            tls: TlsConfig::default(),
             max_body_bytes: 8 * 1024 * 1024,
             max_items: 10_000,
             max_transaction_bytes: 256 * 1024,

@@ -7,6 +7,7 @@ use tollgate_service::Shutdown;
 use tollgate_service::cli::{ServiceArgs, run_service};
 #[cfg(not(feature = "oci"))]
 use tollgate_service::cloud::NoCloud as Cloud;
+use tollgate_service::http::TlsConfig;
 use tollgate_service::telemetry::TelemetryConfig;
 
 use crate::IngestConfig;
@@ -17,6 +18,7 @@ struct Config {
     kafka: KafkaConfig,
     ingest: IngestConfig,
     telemetry: TelemetryConfig,
+    tls: TlsConfig,
 }
 
 /// Runs the service until SIGTERM, or prints its settings.
@@ -29,13 +31,18 @@ pub fn run_process(args: &ServiceArgs) -> anyhow::Result<()> {
         args,
         |settings| {
             let kafka: KafkaConfig = settings.section("kafka")?;
-            let ingest: IngestConfig = settings.section("ingest")?;
+            let tls = TlsConfig::read(settings)?;
+            let ingest = IngestConfig {
+                tls: tls.clone(),
+                ..settings.section("ingest")?
+            };
             kafka.validate_for_service()?;
             ingest.validate(&kafka)?;
             Ok(Config {
                 kafka,
                 ingest,
                 telemetry: settings.section("telemetry")?,
+                tls,
             })
         },
         |config, _: Cloud| async {

@@ -53,8 +53,11 @@ pub(crate) fn trace(parts: &Parts) -> Arc<RequestTrace> {
 /// # Errors
 /// 401 without a known key, 403 if the key lacks the scope.
 pub(crate) fn authenticate(app: &App, parts: &Parts) -> Result<Caller, Problem> {
-    app.keys
-        .authorize(&parts.headers, &Scope::TRANSACTIONS_WRITE)
+    app.keys.authorize(
+        &parts.headers,
+        parts.extensions.get(),
+        &Scope::TRANSACTIONS_WRITE,
+    )
 }
 
 /// Rejects a compressed body, which would otherwise be reported as malformed.

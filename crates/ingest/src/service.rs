@@ -34,8 +34,13 @@ pub async fn start(
     let keys = config.validate(kafka.config())?;
     let public = bind("ingest.listen", config.listen)
         .await?
-        .with(&config.http, keys.are_required());
-    let admin = bind("ingest.admin_listen", config.admin_listen).await?;
+        .with(&config.http, keys.are_required())
+        .with_tls(&config.tls)
+        .await?;
+    let admin = bind("ingest.admin_listen", config.admin_listen)
+        .await?
+        .with_tls(&config.tls.of_admin())
+        .await?;
     let health = Health::starting(&[availability::COMPONENT, replies::COMPONENT]);
     let mut supervisor = Supervisor::with_admin_routes(
         "ingest",

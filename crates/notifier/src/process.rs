@@ -4,6 +4,7 @@ use serde::Serialize;
 use tollgate_log::{KafkaConfig, Log};
 use tollgate_service::Shutdown;
 use tollgate_service::cli::{ServiceArgs, run_service};
+use tollgate_service::http::TlsConfig;
 use tollgate_service::telemetry::TelemetryConfig;
 
 use crate::{Cloud, ConsoleOut, NotifierConfig};
@@ -14,6 +15,7 @@ struct ProcessConfig {
     kafka: KafkaConfig,
     notifier: NotifierConfig,
     telemetry: TelemetryConfig,
+    tls: TlsConfig,
 }
 
 /// Runs the service until SIGTERM, or prints its settings.
@@ -29,7 +31,11 @@ pub fn run_process(args: &ServiceArgs) -> anyhow::Result<()> {
         "notifier",
         args,
         |settings| {
-            let notifier: NotifierConfig = settings.section("notifier")?;
+            let tls = TlsConfig::read(settings)?;
+            let notifier = NotifierConfig {
+                tls: tls.clone(),
+                ..settings.section("notifier")?
+            };
             notifier.validate()?;
             let kafka: KafkaConfig = settings.section("kafka")?;
             kafka.validate_for_service()?;
@@ -37,6 +43,7 @@ pub fn run_process(args: &ServiceArgs) -> anyhow::Result<()> {
                 kafka,
                 telemetry: settings.section("telemetry")?,
                 notifier,
+                tls,
             })
         },
         |config, cloud: Cloud| async move {
@@ -50,7 +57,7 @@ pub fn run_process(args: &ServiceArgs) -> anyhow::Result<()> {
             )
             .await?;
             // Before the service is ready: the admin port answers why it is not.
-            println!("notifier admin: http://{}", notifier.admin_address);
+            println!("notifier admin: {}", notifier.admin_url());
             notifier.join().await
         },
     )

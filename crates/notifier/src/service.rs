@@ -49,7 +49,10 @@ pub async fn start(
     metrics_handle();
     let specs = config.validate()?;
     config.check_retention(kafka.config().retention_hours)?;
-    let admin = bind("notifier.admin_listen", config.admin_listen).await?;
+    let admin = bind("notifier.admin_listen", config.admin_listen)
+        .await?
+        .with_tls(&config.tls.of_admin())
+        .await?;
     let health = Health::starting(&["log", delivery_log::COMPONENT]);
     let mut supervisor = Supervisor::new("notifier", health.clone(), &shutdown, admin);
     let stop = supervisor.shutdown().clone();

@@ -8,7 +8,8 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize, Serializer};
 use tollgate_log::KafkaConfig;
 use tollgate_service::config::{ConfigError, Settings};
-use tollgate_service::http::{ApiKeyConfig, HttpConfig};
+use tollgate_service::database_tls::require_verified;
+use tollgate_service::http::{ApiKeyConfig, HttpConfig, TlsConfig};
 use tollgate_service::resilience::{BreakerConfig, DependencyConfig, RetryConfig};
 use tollgate_service::secret::redacted_url;
 use tollgate_service::telemetry::TelemetryConfig;
@@ -23,8 +24,13 @@ pub struct PersistenceConfig {
     pub admin_listen: SocketAddr,
     /// Bounds on connections to the read API.
     pub http: HttpConfig,
+    /// Section `tls`, which all services of the process share.
+    #[serde(skip)]
+    pub tls: TlsConfig,
     /// `postgres://…` or `sqlite://…`
     pub database_url: DatabaseUrl,
+    /// Whether a PostgreSQL beyond loopback may be used without `sslmode=verify-full`.
+    pub allow_unverified_database: bool,
     /// Connections of the read API. The writer has two of its own.
     pub connections: u32,
     /// Most decisions written in one database transaction.
@@ -63,7 +69,9 @@ impl Default for PersistenceConfig {
             listen: SocketAddr::from(([127, 0, 0, 1], 8082)),
             admin_listen: SocketAddr::from(([127, 0, 0, 1], 9103)),
             http: HttpConfig::default(),
+            tls: TlsConfig::default(),
             database_url: DatabaseUrl::from("sqlite://tollgate.db"),
+            allow_unverified_database: false,
             connections: 8,
             batch_max: 1_000,
             batch_max_bytes: 8 * 1024 * 1024,
@@ -110,6 +118,12 @@ impl PersistenceConfig {
             return invalid(setting, "must be at least 1");
         }
         self.http.validate("persistence")?;
+        require_verified(
+            "persistence",
+            "database_url",
+            self.database_url.expose(),
+            self.allow_unverified_database,
+        )?;
         self.retry.validate("persistence.retry")?;
         self.breaker.validate("persistence.breaker")?;
         if self.page_default > self.page_max {
@@ -198,6 +212,8 @@ pub struct ProcessConfig {
     pub persistence: PersistenceConfig,
     /// Section `telemetry`.
     pub telemetry: TelemetryConfig,
+    /// Section `tls`.
+    pub tls: TlsConfig,
 }
 
 impl ProcessConfig {
@@ -206,10 +222,15 @@ impl ProcessConfig {
     /// # Errors
     /// Names the setting at fault.
     pub fn read(settings: &Settings) -> anyhow::Result<Self> {
+        let tls = TlsConfig::read(settings)?;
         let config = Self {
             kafka: settings.section("kafka")?,
-            persistence: settings.section("persistence")?,
+            persistence: PersistenceConfig {
+                tls: tls.clone(),
+                ..settings.section("persistence")?
+            },
             telemetry: settings.section("telemetry")?,
+            tls,
         };
         config.kafka.validate_for_service()?;
         config.persistence.validate()?;
@@ -232,12 +253,12 @@ mod tests {
     fn printed_settings_hold_no_password() {
         let config = read(&[(
             "TOLLGATE_PERSISTENCE__DATABASE_URL",
-            "postgres://me:hunter2@db:5432/x",
+            "postgres://me:hunter2@127.0.0.1:5432/x",
         )])
         .unwrap();
         assert_eq!(
             config.persistence.database_url.expose(),
-            "postgres://me:hunter2@db:5432/x"
+            "postgres://me:hunter2@127.0.0.1:5432/x"
         );
         assert!(!serde_json::to_string(&config).unwrap().contains("hunter2"));
         assert!(!format!("{config:?}").contains("hunter2"));
@@ -249,6 +270,11 @@ mod tests {
             (
                 "TOLLGATE_PERSISTENCE__DATABASE_URL",
                 "sqlite::memory:",
+                "persistence.database_url",
+            ),
+            (
+                "TOLLGATE_PERSISTENCE__DATABASE_URL",
+                "postgres://me@db:5432/x",
                 "persistence.database_url",
             ),
             (

@@ -32,8 +32,13 @@ pub async fn start(
     )?;
     let public = bind("persistence.listen", config.listen)
         .await?
-        .with(&config.http, keys.are_required());
-    let admin = bind("persistence.admin_listen", config.admin_listen).await?;
+        .with(&config.http, keys.are_required())
+        .with_tls(&config.tls)
+        .await?;
+    let admin = bind("persistence.admin_listen", config.admin_listen)
+        .await?
+        .with_tls(&config.tls.of_admin())
+        .await?;
     let health = Health::starting(&["log", store::COMPONENT, "topics"]);
     let store = Store::open(&config, health.clone()).await?;
     let mut supervisor = Supervisor::new("persistence", health.clone(), &shutdown, admin);

@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use serde::{Deserialize, Serialize};
 use tollgate_log::{KafkaConfig, StartingPosition};
 use tollgate_service::config::{ConfigError, Settings};
+use tollgate_service::http::TlsConfig;
 use tollgate_service::objects::{self, StoreSettings};
 use tollgate_service::secret::Secret;
 use tollgate_service::telemetry::TelemetryConfig;
@@ -31,6 +32,9 @@ pub enum Mode {
 pub struct ScorerConfig {
     /// Probes and metrics.
     pub admin_listen: SocketAddr,
+    /// Section `tls`, which all services of the process share.
+    #[serde(skip)]
+    pub tls: TlsConfig,
     /// How records are consumed.
     pub mode: Mode,
     /// Workers that score in parallel.
@@ -88,6 +92,7 @@ impl Default for ScorerConfig {
     fn default() -> Self {
         Self {
             admin_listen: SocketAddr::from(([127, 0, 0, 1], 9102)),
+            tls: TlsConfig::default(),
             mode: Mode::Parallel,
             parallelism: 5,
             starting_position: StartingPosition::TrimHorizon,
@@ -166,6 +171,8 @@ pub struct ProcessConfig {
     pub scorer: ScorerConfig,
     /// Section `telemetry`.
     pub telemetry: TelemetryConfig,
+    /// Section `tls`.
+    pub tls: TlsConfig,
 }
 
 impl ProcessConfig {
@@ -174,10 +181,15 @@ impl ProcessConfig {
     /// # Errors
     /// Names the setting at fault.
     pub fn read(settings: &Settings) -> anyhow::Result<Self> {
+        let tls = TlsConfig::read(settings)?;
         let config = Self {
             kafka: settings.section("kafka")?,
-            scorer: settings.section("scorer")?,
+            scorer: ScorerConfig {
+                tls: tls.clone(),
+                ..settings.section("scorer")?
+            },
             telemetry: settings.section("telemetry")?,
+            tls,
         };
         config.kafka.validate_for_service()?;
         config.scorer.validate()?;

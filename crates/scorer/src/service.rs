@@ -35,7 +35,10 @@ pub async fn start(
     shutdown: Shutdown,
 ) -> anyhow::Result<RunningService> {
     config.validate()?;
-    let admin = bind("scorer.admin_listen", config.admin_listen).await?;
+    let admin = bind("scorer.admin_listen", config.admin_listen)
+        .await?
+        .with_tls(&config.tls.of_admin())
+        .await?;
     let health = Health::starting(&["topics", "log"]);
     let mut supervisor = Supervisor::new("scorer", health.clone(), &shutdown, admin);
     let shutdown = supervisor.shutdown().clone();

@@ -10,7 +10,7 @@ use std::path::Path;
 use serde::de::DeserializeOwned;
 use toml::{Table, Value};
 
-const SECTIONS: [&str; 7] = [
+const SECTIONS: [&str; 8] = [
     "ingest",
     "kafka",
     "notifier",
@@ -18,6 +18,7 @@ const SECTIONS: [&str; 7] = [
     "persistence",
     "scorer",
     "telemetry",
+    "tls",
 ];
 const PREFIX: &str = "TOLLGATE_";
 

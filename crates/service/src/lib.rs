@@ -7,6 +7,7 @@ pub mod cli;
 pub mod cloud;
 pub mod config;
 pub mod database;
+pub mod database_tls;
 mod files;
 pub mod health;
 pub mod http;

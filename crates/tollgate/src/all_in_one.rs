@@ -14,6 +14,7 @@ use tollgate_scorer::ScorerConfig;
 use tollgate_service::Shutdown;
 use tollgate_service::cloud::Cloud as _;
 use tollgate_service::config::Settings;
+use tollgate_service::http::TlsConfig;
 use tollgate_service::supervisor::RunningService;
 use tollgate_service::telemetry::TelemetryConfig;
 
@@ -36,6 +37,7 @@ pub(crate) struct Configs {
     pub(crate) persistence: PersistenceConfig,
     pub(crate) notifier: NotifierConfig,
     pub(crate) telemetry: TelemetryConfig,
+    pub(crate) tls: TlsConfig,
     pub(crate) oci: Cloud,
     /// The data directory: everything that was not configured is kept here.
     #[serde(skip)]
@@ -70,16 +72,21 @@ impl Configs {
 
     /// Reads and checks every section.
     pub(crate) fn read(settings: &Settings, directory: &str) -> anyhow::Result<Self> {
-        let configs = Self {
+        let mut configs = Self {
             kafka: settings.section("kafka")?,
             ingest: settings.section("ingest")?,
             scorer: settings.section("scorer")?,
             persistence: settings.section("persistence")?,
             notifier: settings.section("notifier")?,
             telemetry: settings.section("telemetry")?,
+            tls: TlsConfig::read(settings)?,
             oci: Cloud::read(settings)?,
             directory: PathBuf::from(directory),
         };
+        configs.ingest.tls = configs.tls.clone();
+        configs.scorer.tls = configs.tls.clone();
+        configs.persistence.tls = configs.tls.clone();
+        configs.notifier.tls = configs.tls.clone();
         configs.telemetry.validate()?;
         configs.kafka.validate_for_service()?;
         configs.ingest.validate(&configs.kafka)?;
@@ -180,15 +187,23 @@ impl AllInOne {
             let server = DlqServer::start(path, self.kafka.clone(), self.upstream.clone())?;
             self.dlq = Some(server);
         }
+        let admin =
+            |service: &RunningService| local_url(service.admin_scheme, service.admin_address);
+        let api = |service: &RunningService| {
+            let url = service
+                .address
+                .map(|address| local_url(service.scheme, address));
+            url.unwrap_or_default()
+        };
         self.directory.publish(&RunningUp {
             pid: std::process::id(),
-            ingest: self.ingest.address.map(local_url).unwrap_or_default(),
-            persistence: self.persistence.address.map(local_url).unwrap_or_default(),
+            ingest: api(&self.ingest),
+            persistence: api(&self.persistence),
             admin: AdminUrls {
-                ingest: local_url(self.ingest.admin_address),
-                scorer: local_url(self.scorer.admin_address),
-                persistence: local_url(self.persistence.admin_address),
-                notifier: local_url(self.notifier.admin_address),
+                ingest: admin(&self.ingest),
+                scorer: admin(&self.scorer),
+                persistence: admin(&self.persistence),
+                notifier: admin(&self.notifier),
             },
             // The embedded log cannot be reached by another process.
             brokers: (self.kafka.embedded().is_none()).then(|| self.kafka.brokers()),
@@ -223,16 +238,12 @@ impl AllInOne {
         let mut lines = String::new();
         // Writing to memory cannot fail.
         for service in self.services() {
-            if let Some(address) = service.address {
-                let _ = writeln!(lines, "{}: http://{address}", service.name);
+            if let Some(url) = service.url() {
+                let _ = writeln!(lines, "{}: {url}", service.name);
             }
         }
         for service in self.services() {
-            let _ = writeln!(
-                lines,
-                "{} admin: http://{}",
-                service.name, service.admin_address
-            );
+            let _ = writeln!(lines, "{} admin: {}", service.name, service.admin_url());
         }
         if self.kafka.embedded().is_none() {
             let _ = writeln!(lines, "log: {}", self.kafka.brokers());

@@ -427,6 +427,7 @@ pub(crate) fn key(args: &KeyArgs) -> anyhow::Result<()> {
         scopes: args.scopes.clone(),
         tenant: args.tenant.clone(),
         expires: args.expires.clone(),
+        certificate: None,
     };
     // What a service would refuse is refused here.
     let loopback = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));

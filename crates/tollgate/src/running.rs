@@ -95,13 +95,13 @@ pub(crate) fn no_log_here(directory: &Path) -> anyhow::Error {
 }
 
 /// The URL at which a listener is reached from this machine.
-pub(crate) fn local_url(listener: SocketAddr) -> String {
+pub(crate) fn local_url(scheme: &str, listener: SocketAddr) -> String {
     let ip = match listener.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => IpAddr::V4(Ipv4Addr::LOCALHOST),
         IpAddr::V6(ip) if ip.is_unspecified() => IpAddr::V6(Ipv6Addr::LOCALHOST),
         ip => ip,
     };
-    format!("http://{}", SocketAddr::new(ip, listener.port()))
+    format!("{scheme}://{}", SocketAddr::new(ip, listener.port()))
 }
 
 /// The data directory of this process. Dropping it removes `up.json` and releases the lock, in this order.
@@ -191,7 +191,7 @@ mod tests {
     use super::*;
 
     fn running() -> RunningUp {
-        let url = |port| local_url(SocketAddr::from((Ipv4Addr::UNSPECIFIED, port)));
+        let url = |port| local_url("http", SocketAddr::from((Ipv4Addr::UNSPECIFIED, port)));
         RunningUp {
             pid: 7,
             ingest: url(8080),

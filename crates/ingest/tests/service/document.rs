@@ -15,7 +15,7 @@ async fn the_document_is_openapi_3_1_and_lists_every_status_and_both_media_types
     let post = &answer.body["paths"]["/v1/transactions"]["post"];
     let statuses: Vec<&String> = post["responses"].as_object().unwrap().keys().collect();
     let expected = [
-        "200", "202", "400", "401", "403", "408", "413", "415", "422", "429", "500", "503",
+        "200", "202", "400", "401", "403", "408", "413", "415", "421", "422", "429", "500", "503",
     ];
     assert_eq!(statuses, expected);
     for (status, response) in post["responses"].as_object().unwrap() {

@@ -16,4 +16,5 @@ mod shares;
 mod stress;
 mod support;
 mod tenants;
+mod tls;
 mod waiting;

@@ -85,8 +85,8 @@ pub(crate) async fn start_with(kafka: Log, config: IngestConfig) -> Service {
     Service {
         kafka,
         shutdown,
-        url: format!("http://{}", ingest.address.unwrap()),
-        admin: format!("http://{}", ingest.admin_address),
+        url: ingest.url().unwrap(),
+        admin: ingest.admin_url(),
         client: Client::builder()
             .redirect(reqwest::redirect::Policy::none())
             .build()

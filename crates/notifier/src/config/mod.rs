@@ -12,6 +12,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize, Serializer};
 use tollgate_service::config::ConfigError;
+use tollgate_service::database_tls::require_verified;
+use tollgate_service::http::TlsConfig;
 use tollgate_service::resilience::{BreakerConfig, DependencyConfig, RetryConfig};
 use tollgate_service::secret::redacted_url;
 
@@ -32,9 +34,14 @@ const MAX_BUDGET: usize = 1 << 30;
 pub struct NotifierConfig {
     /// Probes and metrics.
     pub admin_listen: SocketAddr,
+    /// Section `tls`, which all services of the process share.
+    #[serde(skip)]
+    pub tls: TlsConfig,
     /// The database of the delivery log: `sqlite://…` or `postgres://…`.
     #[serde(serialize_with = "without_password")]
     pub delivery_log_url: String,
+    /// Whether a PostgreSQL beyond loopback may be used without `sslmode=verify-full`.
+    pub allow_unverified_database: bool,
     /// How long its rows are kept, in days: at least as long as the log keeps alerts.
     pub delivery_log_retention_days: u32,
     /// Most records in flight, over all sinks. Beyond it a sink that is down delays the others.
@@ -56,7 +63,9 @@ impl Default for NotifierConfig {
     fn default() -> Self {
         Self {
             admin_listen: SocketAddr::from(([127, 0, 0, 1], 9104)),
+            tls: TlsConfig::default(),
             delivery_log_url: "sqlite://tollgate-notifier.db".to_owned(),
+            allow_unverified_database: false,
             delivery_log_retention_days: 30,
             budget_records: 10_000,
             budget_bytes: 32 * 1024 * 1024,
@@ -78,6 +87,12 @@ impl NotifierConfig {
     /// # Errors
     /// Names the invalid setting.
     pub fn validate(&self) -> Result<Vec<SinkSpec>, ConfigError> {
+        require_verified(
+            "notifier",
+            "delivery_log_url",
+            &self.delivery_log_url,
+            self.allow_unverified_database,
+        )?;
         self.retry.validate("notifier.retry")?;
         self.breaker.validate("notifier.breaker")?;
         if self.poison_after == 0 {

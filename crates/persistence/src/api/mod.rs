@@ -71,7 +71,8 @@ async fn enter(
     next: Next,
 ) -> Result<Response, Problem> {
     let keys = &entrance.keys;
-    let caller = keys.authorize(request.headers(), &Scope::DECISIONS_READ)?;
+    let certificate = request.extensions().get();
+    let caller = keys.authorize(request.headers(), certificate, &Scope::DECISIONS_READ)?;
     let slot = entrance.in_flight.enter(caller.clone())?;
     request.extensions_mut().insert(caller);
     let response = next.run(request).await;

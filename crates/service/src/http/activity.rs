@@ -22,6 +22,8 @@ pub(super) enum Close {
     Write,
     /// It made room for another one.
     Evicted,
+    /// The TLS handshake failed.
+    Handshake,
 }
 
 impl Close {
@@ -31,6 +33,7 @@ impl Close {
             Self::Idle => "idle",
             Self::Write => "write_timeout",
             Self::Evicted => "evicted",
+            Self::Handshake => "tls_handshake",
         }
     }
 }

@@ -145,6 +145,7 @@ impl Default for ConnectionLimits {
 impl ConnectionLimits {
     /// Whether the connections of this peer are counted by themselves.
     pub(super) fn counts(&self, peer: IpAddr) -> bool {
+        let peer = peer.to_canonical();
         !peer.is_loopback() && !self.proxies.iter().any(|proxies| proxies.contains(peer))
     }
 }
@@ -172,6 +173,7 @@ mod tests {
         for (peer, counted) in [
             ("127.0.0.1", false),
             ("::1", false),
+            ("::ffff:127.0.0.1", false),
             ("10.1.2.3", false),
             ("192.0.2.1", true),
             ("2001:db8::1", true),

@@ -128,7 +128,7 @@ impl Connections {
     pub(super) fn closed(&self, why: Close) {
         match why {
             Close::Idle => {}
-            Close::Head | Close::Write | Close::Evicted => {
+            Close::Head | Close::Write | Close::Evicted | Close::Handshake => {
                 self.refused(why.reason(), &mut self.open());
             }
         }

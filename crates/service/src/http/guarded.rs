@@ -20,7 +20,7 @@ use tower::ServiceExt as _;
 
 use super::activity::Activity;
 use super::hosts::Hosts;
-use super::{Problem, answer_headers};
+use super::{ClientCertificate, Problem, answer_headers};
 
 /// Reports what is read, and whether the caller takes what is written.
 #[derive(Debug)]
@@ -101,6 +101,7 @@ pub(super) struct ConnectionService {
     pub(super) peer: SocketAddr,
     pub(super) activity: Arc<Activity>,
     pub(super) over_tls: bool,
+    pub(super) certificate: Option<ClientCertificate>,
 }
 
 impl hyper::service::Service<Request<Incoming>> for ConnectionService {
@@ -115,6 +116,9 @@ impl hyper::service::Service<Request<Incoming>> for ConnectionService {
             Ok(()) => {
                 let mut request = request.map(Body::new);
                 request.extensions_mut().insert(ConnectInfo(self.peer));
+                if let Some(certificate) = &self.certificate {
+                    request.extensions_mut().insert(certificate.clone());
+                }
                 Ok(self.app.clone().oneshot(request))
             }
             Err(refusal) => {

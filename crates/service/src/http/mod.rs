@@ -15,6 +15,7 @@ mod observe;
 pub mod openapi;
 mod problem;
 mod server;
+mod tls;
 
 use url::{Host, Url};
 
@@ -27,6 +28,7 @@ pub use network::Network;
 pub use observe::{RequestTrace, observed};
 pub use problem::Problem;
 pub use server::{Bound, bind};
+pub use tls::{ClientCertificate, TlsConfig};
 
 /// Whether the host of a URL is this machine, so that plain HTTP is acceptable.
 #[must_use]

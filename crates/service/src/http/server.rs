@@ -10,14 +10,16 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
-use tokio_util::task::TaskTracker;
+use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 
-use super::HttpConfig;
 use super::activity::Close;
 use super::config::ConnectionLimits;
 use super::connections::{Admitted, Connections};
 use super::guarded::{ConnectionService, GuardedStream};
 use super::hosts::Hosts;
+use super::tls::Tls;
+use super::{ClientCertificate, HttpConfig, TlsConfig};
+use crate::config::ConfigError;
 use crate::{Shutdown, files};
 
 /// The longest head of a request, in bytes; beyond it 431. Also the buffer of a connection.
@@ -39,6 +41,7 @@ pub struct Bound {
     address: SocketAddr,
     limits: ConnectionLimits,
     hosts: Hosts,
+    tls: Option<Arc<Tls>>,
 }
 
 /// Binds the address of a setting. Port 0 is any free one. Connections are bounded as on an admin port, unless
@@ -58,6 +61,7 @@ pub async fn bind(setting: &str, address: SocketAddr) -> anyhow::Result<Bound> {
         address,
         limits: ConnectionLimits::default(),
         hosts: Hosts::of_open(address),
+        tls: None,
     })
 }
 
@@ -66,6 +70,12 @@ impl Bound {
     #[must_use]
     pub const fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// `https` or `http`.
+    #[must_use]
+    pub const fn scheme(&self) -> &'static str {
+        if self.tls.is_some() { "https" } else { "http" }
     }
 
     /// Applies the settings of a public listener, which may have API keys.
@@ -83,6 +93,15 @@ impl Bound {
         self
     }
 
+    /// Applies the section `tls`, or its part for admin ports: [`TlsConfig::of_admin`].
+    ///
+    /// # Errors
+    /// Names the file that cannot be used.
+    pub async fn with_tls(mut self, config: &TlsConfig) -> Result<Self, ConfigError> {
+        self.tls = Tls::open(config, Arc::clone(&self.setting)).await?;
+        Ok(self)
+    }
+
     /// Answers until the shutdown; then requests in flight end within the grace period.
     ///
     /// # Errors
@@ -94,9 +113,14 @@ impl Bound {
             app,
             hosts: Arc::new(self.hosts),
             listener: self.setting,
+            tls: self.tls,
             shutdown: shutdown.clone(),
         };
         let tasks = TaskTracker::new();
+        let watching = server
+            .tls
+            .clone()
+            .map(|tls| AbortOnDropHandle::new(tokio::spawn(tls.watch())));
         loop {
             let accepted = tokio::select! {
                 accepted = self.listener.accept() => accepted,
@@ -124,7 +148,7 @@ impl Bound {
                 });
             }
         }
-        drop(self.listener);
+        drop((self.listener, watching));
         tasks.close();
         if tokio::time::timeout(shutdown.grace(), tasks.wait())
             .await
@@ -157,6 +181,12 @@ fn builder() -> Builder<TokioExecutor> {
     builder
 }
 
+/// Who is at the other end of a connection.
+struct Peer {
+    address: SocketAddr,
+    certificate: Option<ClientCertificate>,
+}
+
 /// What all connections of a listener share.
 #[derive(Clone)]
 struct Server {
@@ -164,6 +194,7 @@ struct Server {
     app: Router,
     hosts: Arc<Hosts>,
     listener: Arc<str>,
+    tls: Option<Arc<Tls>>,
     shutdown: Shutdown,
 }
 
@@ -180,13 +211,35 @@ impl Server {
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%error, "TCP_NODELAY");
         }
-        self.requests(stream, peer, admitted, connections).await
+        let caller = Peer {
+            address: peer,
+            certificate: None,
+        };
+        let Some(tls) = &self.tls else {
+            return self.requests(stream, caller, admitted, connections).await;
+        };
+        let (stream, certificate) = tokio::select! {
+            accepted = tls.accept(stream) => match accepted {
+                Ok(accepted) => accepted,
+                Err(error) => {
+                    tracing::debug!(listener = &*self.listener, %error, "a TLS handshake failed");
+                    return Some(Close::Handshake);
+                }
+            },
+            why = admitted.activity.expired(connections.limits()) => return Some(why),
+            () = self.shutdown.begun() => return None,
+        };
+        let caller = Peer {
+            certificate,
+            ..caller
+        };
+        self.requests(stream, caller, admitted, connections).await
     }
 
     async fn requests(
         &self,
         stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
-        peer: SocketAddr,
+        peer: Peer,
         admitted: &Admitted,
         connections: &Connections,
     ) -> Option<Close> {
@@ -195,9 +248,10 @@ impl Server {
             app: self.app.clone(),
             hosts: Arc::clone(&self.hosts),
             listener: Arc::clone(&self.listener),
-            peer,
+            peer: peer.address,
+            certificate: peer.certificate,
             activity: Arc::clone(activity),
-            over_tls: false,
+            over_tls: self.tls.is_some(),
         };
         let stream = GuardedStream::new(stream, Arc::clone(activity));
         let connection = self.builder.serve_connection(TokioIo::new(stream), service);
@@ -209,7 +263,7 @@ impl Server {
             () = self.shutdown.begun() => None,
         };
         match why {
-            Some(Close::Head | Close::Write | Close::Evicted) => {}
+            Some(Close::Head | Close::Write | Close::Evicted | Close::Handshake) => {}
             Some(Close::Idle) => {
                 connection.as_mut().graceful_shutdown();
                 let _ = tokio::time::timeout(GOODBYE, connection).await;

@@ -37,7 +37,9 @@ pub struct Supervisor {
     shutdown: Shutdown,
     drained: Shutdown,
     address: Option<SocketAddr>,
+    scheme: &'static str,
     admin_address: SocketAddr,
+    admin_scheme: &'static str,
     /// They stop at the shutdown.
     parts: Parts,
     /// They may run until the parts have ended.
@@ -70,7 +72,9 @@ impl Supervisor {
             shutdown: shutdown.child(),
             drained: Shutdown::new(SUPPORT_GRACE),
             address: None,
+            scheme: "http",
             admin_address: admin.address(),
+            admin_scheme: admin.scheme(),
             parts: Parts::default(),
             support: Parts::default(),
             drain_timeout: shutdown.grace() + ABORT_DELAY,
@@ -115,6 +119,7 @@ impl Supervisor {
     /// Starts the API of the service: a part that answers requests until the shutdown.
     pub fn serve(&mut self, bound: Bound, routes: Router) {
         self.address = Some(bound.address());
+        self.scheme = bound.scheme();
         let serving = bound.serve(routes, self.shutdown.clone());
         self.parts.spawn("the listener".to_owned(), serving);
     }
@@ -137,6 +142,7 @@ impl Supervisor {
         C: Future<Output = anyhow::Result<()>> + Send,
     {
         let (address, admin_address) = (self.address, self.admin_address);
+        let (scheme, admin_scheme) = (self.scheme, self.admin_scheme);
         let ended = CancellationToken::new();
         let (service, health, guard) = (
             self.service,
@@ -151,7 +157,9 @@ impl Supervisor {
         RunningService {
             name: service,
             address,
+            scheme,
             admin_address,
+            admin_scheme,
             health,
             ended,
             task,

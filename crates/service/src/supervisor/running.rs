@@ -15,8 +15,12 @@ pub struct RunningService {
     pub name: &'static str,
     /// Where its API is served, if it has one.
     pub address: Option<SocketAddr>,
+    /// `https` or `http`, at that address.
+    pub scheme: &'static str,
     /// Where probes and scrapes are answered.
     pub admin_address: SocketAddr,
+    /// `https` or `http`, at that address.
+    pub admin_scheme: &'static str,
     /// Whether it is ready, and if not, why.
     pub health: Health,
     pub(super) ended: CancellationToken,
@@ -24,6 +28,19 @@ pub struct RunningService {
 }
 
 impl RunningService {
+    /// The URL of its API, if it has one.
+    #[must_use]
+    pub fn url(&self) -> Option<String> {
+        let address = self.address?;
+        Some(format!("{}://{address}", self.scheme))
+    }
+
+    /// The URL of its admin port.
+    #[must_use]
+    pub fn admin_url(&self) -> String {
+        format!("{}://{}", self.admin_scheme, self.admin_address)
+    }
+
     /// Whether it has ended. Before the shutdown that means an error.
     #[must_use]
     pub fn is_finished(&self) -> bool {
@@ -59,11 +76,11 @@ impl RunningService {
     )]
     pub async fn announce_and_join(self) -> anyhow::Result<()> {
         // Before the service is ready: the admin port reports what it waits for.
-        println!("{} admin: http://{}", self.name, self.admin_address);
-        if let Some(address) = self.address
+        println!("{} admin: {}", self.name, self.admin_url());
+        if let Some(url) = self.url()
             && self.ready().await
         {
-            println!("{}: http://{address}", self.name);
+            println!("{}: {url}", self.name);
         }
         self.join().await
     }

@@ -9,6 +9,8 @@ use tollgate_types::Timestamp;
 use super::caller::{Caller, owner};
 use super::scope::Scope;
 use crate::config::ConfigError;
+use crate::http::ClientCertificate;
+use crate::http::tls::is_certificate_name;
 
 /// One key. During a rotation, the old and the new key are two entries of the same name.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -16,8 +18,12 @@ use crate::config::ConfigError;
 pub struct ApiKeyConfig {
     /// The caller, in logs and metrics.
     pub name: String,
-    /// `sha256:` and 64 hexadecimal digits, as `tollgate key` prints it.
+    /// `sha256:` and 64 hexadecimal digits, as `tollgate key` prints it. Not needed with a `certificate`.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub hash: String,
+    /// The name in a client certificate: `CN=…`, `DNS:…`, `URI:…` or `EMAIL:…`. With a `hash`, both are needed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub certificate: Option<String>,
     /// What the key allows.
     pub scopes: Vec<Scope>,
     /// The tenant whose transactions the key sends and reads: the default tenant unless given; `*` reads all tenants.
@@ -32,12 +38,21 @@ pub struct ApiKeyConfig {
 #[derive(Debug)]
 pub(super) struct Key {
     pub(super) caller: Caller,
-    pub(super) hash: [u8; 32],
+    /// Without it the certificate is enough.
+    pub(super) hash: Option<[u8; 32]>,
+    pub(super) certificate: Option<String>,
     pub(super) scopes: Vec<Scope>,
     pub(super) expires: Option<Timestamp>,
 }
 
 impl Key {
+    /// Whether the caller's certificate is the one of this key, if it needs one.
+    pub(super) fn accepts(&self, certificate: Option<&ClientCertificate>) -> bool {
+        self.certificate
+            .as_deref()
+            .is_none_or(|name| certificate.is_some_and(|own| own.has(name)))
+    }
+
     pub(super) fn has_expired(&self, now: Timestamp) -> bool {
         self.expires.is_some_and(|expires| expires <= now)
     }
@@ -66,11 +81,21 @@ fn key(setting: &str, entry: &ApiKeyConfig, known: &[&Scope]) -> Result<Key, Con
         let reason = format!("unknown scope {scope:?}; known are {names}");
         return Err(invalid("scopes", reason));
     }
-    let hash = parse_hash(&entry.hash).ok_or_else(|| {
-        let expected =
-            "expected sha256: and 64 hexadecimal digits; `tollgate key NAME` makes one".to_owned();
-        invalid("hash", expected)
-    })?;
+    if let Some(name) = &entry.certificate
+        && !is_certificate_name(name)
+    {
+        let expected = "expected CN=…, DNS:…, URI:… or EMAIL:…, as in the certificate".to_owned();
+        return Err(invalid("certificate", expected));
+    }
+    let hash = match entry.hash.as_str() {
+        "" if entry.certificate.is_some() => None,
+        text => Some(parse_hash(text).ok_or_else(|| {
+            let expected =
+                "expected sha256: and 64 hexadecimal digits; `tollgate key NAME` makes one"
+                    .to_owned();
+            invalid("hash", expected)
+        })?),
+    };
     let caller = owner(&entry.name, entry.tenant.as_deref())
         .map_err(|error| invalid("tenant", error.to_string()))?;
     let writes = |scope: &Scope| !scope.name().ends_with(":read");
@@ -87,6 +112,7 @@ fn key(setting: &str, entry: &ApiKeyConfig, known: &[&Scope]) -> Result<Key, Con
     Ok(Key {
         caller,
         hash,
+        certificate: entry.certificate.clone(),
         scopes: entry.scopes.clone(),
         expires: expires.map_err(|error| invalid("expires", error.to_string()))?,
     })
@@ -96,9 +122,13 @@ fn key(setting: &str, entry: &ApiKeyConfig, known: &[&Scope]) -> Result<Key, Con
 pub(super) fn check_together(setting: &str, keys: &[Key]) -> Result<(), ConfigError> {
     let mut callers: HashMap<&str, &Key> = HashMap::new();
     for (index, key) in keys.iter().enumerate() {
-        if keys[..index].iter().any(|other| other.hash == key.hash) {
+        let is_same = |other: &Key| match key.hash {
+            Some(_) => other.hash == key.hash,
+            None => other.hash.is_none() && other.certificate == key.certificate,
+        };
+        if keys[..index].iter().any(is_same) {
             let reason = format!(
-                "two entries have the hash of a key of {:?}",
+                "two entries have the hash, or without one the certificate, of a key of {:?}",
                 key.caller.name()
             );
             return Err(ConfigError::invalid(setting, reason));

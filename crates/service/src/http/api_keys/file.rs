@@ -159,7 +159,8 @@ mod tests {
     fn key(name: &str, expires: Option<&str>) -> Key {
         Key {
             caller: Caller::named(name),
-            hash: [0; 32],
+            hash: Some([0; 32]),
+            certificate: None,
             scopes: Vec::new(),
             expires: expires.map(|text| Timestamp::parse(text).unwrap()),
         }

@@ -21,7 +21,7 @@ use data_encoding::HEXLOWER;
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
-use super::Problem;
+use super::{ClientCertificate, Problem};
 use crate::config::ConfigError;
 pub use caller::Caller;
 pub use entry::ApiKeyConfig;
@@ -136,16 +136,22 @@ impl ApiKeys {
 
     /// The caller of a request with these headers, if its key has the scope. The key is sent as
     /// `Authorization: Bearer …`, as `X-API-Key: …`, or as the password of `Authorization: Basic …`, which is all that a
-    /// subscription of Oracle's Notifications can send.
+    /// subscription of Oracle's Notifications can send. Without a key, a client certificate may be the one of an entry that
+    /// has no hash.
     ///
     /// # Errors
     /// 401 without a known key or with one that has expired, 403 if the key lacks the scope.
-    pub fn authorize(&self, headers: &HeaderMap, scope: &Scope) -> Result<Caller, Problem> {
+    pub fn authorize(
+        &self,
+        headers: &HeaderMap,
+        certificate: Option<&ClientCertificate>,
+        scope: &Scope,
+    ) -> Result<Caller, Problem> {
         if !self.0.required {
             return Ok(Caller::anonymous());
         }
         let keys = self.current();
-        let Some(key) = find(&keys.keys, headers) else {
+        let Some(key) = find(&keys.keys, headers, certificate) else {
             return Err(Problem::new(
                 StatusCode::UNAUTHORIZED,
                 "send a known API key as `Authorization: Bearer …` or `X-API-Key: …`",
@@ -184,23 +190,30 @@ impl ApiKeys {
     }
 }
 
-fn find<'k>(keys: &'k [Key], headers: &HeaderMap) -> Option<&'k Key> {
+fn find<'k>(
+    keys: &'k [Key],
+    headers: &HeaderMap,
+    certificate: Option<&ClientCertificate>,
+) -> Option<&'k Key> {
     let given = headers
         .get(header::AUTHORIZATION)
         .and_then(|value| from_authorization(value.as_bytes()))
         .or_else(|| {
             let value = headers.get("x-api-key")?;
             Some(Cow::Borrowed(value.as_bytes()))
-        })?;
+        });
+    let Some(given) = given else {
+        let mut by_certificate = keys.iter().filter(|key| key.hash.is_none());
+        return by_certificate.find(|key| key.accepts(certificate));
+    };
     let hash: [u8; 32] = Sha256::digest(given.trim_ascii()).into();
     // Every key is compared, so that the time does not depend on which of them matches.
-    keys.iter().fold(None, |found, key| {
-        if key.hash.ct_eq(&hash).into() {
-            Some(key)
-        } else {
-            found
-        }
-    })
+    let found = keys.iter().fold(None, |found, key| match key.hash {
+        Some(own) if own.ct_eq(&hash).into() => Some(key),
+        _ => found,
+    });
+    // A key that is bound to a certificate is worth nothing without it.
+    found.filter(|key| key.accepts(certificate))
 }
 
 /// The key in an `Authorization` header. The scheme is case-insensitive: RFC 9110, section 11.1.

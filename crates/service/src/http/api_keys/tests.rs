@@ -30,7 +30,7 @@ fn with(name: &'static str, value: &'static str) -> HeaderMap {
 }
 
 fn status(keys: &ApiKeys, headers: &HeaderMap, scope: &Scope) -> u16 {
-    keys.authorize(headers, scope)
+    keys.authorize(headers, None, scope)
         .map_or_else(|problem| problem.status().as_u16(), |_| 200)
 }
 
@@ -44,7 +44,9 @@ fn a_key_allows_what_its_scopes_name_and_nothing_else() {
         // me:k1
         with("authorization", "Basic bWU6azE="),
     ] {
-        let caller = keys.authorize(&headers, &Scope::DECISIONS_READ).unwrap();
+        let caller = keys
+            .authorize(&headers, None, &Scope::DECISIONS_READ)
+            .unwrap();
         assert_eq!(caller, Caller::named("shop"));
         assert_eq!(status(&keys, &headers, &Scope::TRANSACTIONS_WRITE), 403);
     }
@@ -117,7 +119,8 @@ fn the_tenant_of_a_caller_is_that_of_its_key() {
         let mut headers = with("x-api-key", key);
         // Nothing that the caller writes changes it.
         headers.insert("tollgate-tenant", "other".parse().unwrap());
-        keys.authorize(&headers, &Scope::DECISIONS_READ).unwrap()
+        keys.authorize(&headers, None, &Scope::DECISIONS_READ)
+            .unwrap()
     };
     assert_eq!(caller("plain").tenant().given(), None);
     assert_eq!(caller("plain").reads_only().unwrap().given(), None);
@@ -159,7 +162,7 @@ fn a_key_that_has_expired_is_refused_and_the_answer_says_since_when() {
     let mut other = entry("b", "k2");
     other.expires = Some("9999-01-01T00:00:00Z".into());
     let keys = ApiKeys::new("ingest", &[key.clone(), other], None, LISTEN, &[]).unwrap();
-    let refused = keys.authorize(&with("x-api-key", "k"), &Scope::DECISIONS_READ);
+    let refused = keys.authorize(&with("x-api-key", "k"), None, &Scope::DECISIONS_READ);
     let problem = refused.unwrap_err();
     assert_eq!(problem.status(), StatusCode::UNAUTHORIZED);
     assert!(format!("{problem:?}").contains("2020-01-01"), "{problem:?}");
@@ -208,7 +211,7 @@ fn a_changed_file_replaces_the_keys_and_a_broken_one_keeps_them() {
         assert!(keys.reload().is_err(), "{broken}");
         assert_eq!((status("one"), status("two")), (200, 200), "{broken}");
         assert_eq!(
-            keys.authorize(&HeaderMap::new(), &Scope::DECISIONS_READ)
+            keys.authorize(&HeaderMap::new(), None, &Scope::DECISIONS_READ)
                 .unwrap_err()
                 .status(),
             StatusCode::UNAUTHORIZED
@@ -228,4 +231,59 @@ fn a_file_without_usable_keys_is_refused_at_start_with_the_name_of_the_setting()
     let refused = ApiKeys::new("ingest", &[], Some(missing), LISTEN, &[]);
     let message = refused.unwrap_err().to_string();
     assert!(message.starts_with("ingest.api_keys_file: "), "{message}");
+}
+
+#[test]
+fn a_certificate_is_enough_for_an_entry_without_a_hash_and_needed_for_one_that_has_both() {
+    let entry = |name: &str, hash: Option<&str>, certificate: &str| ApiKeyConfig {
+        name: name.into(),
+        hash: hash.map(ApiKeys::hash_of).unwrap_or_default(),
+        certificate: Some(certificate.into()),
+        scopes: vec![Scope::DECISIONS_READ],
+        ..ApiKeyConfig::default()
+    };
+    let configs = [
+        entry("shop", None, "CN=shop"),
+        entry("bank", Some("k1"), "URI:spiffe://example/bank"),
+    ];
+    let listen = "0.0.0.0:1".parse().unwrap();
+    let keys = ApiKeys::new("ingest", &configs, None, listen, &[]).unwrap();
+    let certificate =
+        |names: &[&str]| ClientCertificate::with_names(names.iter().map(|name| (*name).to_owned()));
+    let shop = certificate(&["CN=shop", "DNS:shop.example"]);
+    let bank = certificate(&["CN=bank", "URI:spiffe://example/bank"]);
+    let other = certificate(&["CN=shopper"]);
+    let (none, key) = (HeaderMap::new(), with("x-api-key", "k1"));
+    for (headers, certificate, expected) in [
+        (&none, Some(&shop), Some("shop")),
+        (&none, Some(&bank), None),
+        (&none, Some(&other), None),
+        (&none, None, None),
+        (&key, Some(&bank), Some("bank")),
+        (&key, Some(&shop), None),
+        (&key, None, None),
+    ] {
+        let caller = keys.authorize(headers, certificate, &Scope::DECISIONS_READ);
+        let name = caller.ok().map(|caller| caller.name().to_owned());
+        assert_eq!(name.as_deref(), expected, "{headers:?} {certificate:?}");
+    }
+}
+
+#[test]
+fn an_entry_without_a_hash_needs_a_certificate_that_no_other_entry_has() {
+    let entry = |certificate: Option<&str>| ApiKeyConfig {
+        name: "shop".into(),
+        certificate: certificate.map(str::to_owned),
+        scopes: vec![Scope::DECISIONS_READ],
+        ..ApiKeyConfig::default()
+    };
+    let refusal = |configs: &[ApiKeyConfig]| {
+        let listen = "0.0.0.0:1".parse().unwrap();
+        let refused = ApiKeys::new("ingest", configs, None, listen, &[]);
+        refused.unwrap_err().to_string()
+    };
+    assert!(refusal(&[entry(None)]).starts_with("ingest.api_keys[0].hash: "));
+    assert!(refusal(&[entry(Some("shop"))]).starts_with("ingest.api_keys[0].certificate: "));
+    let twice = [entry(Some("CN=shop")), entry(Some("CN=shop"))];
+    assert!(refusal(&twice).starts_with("ingest.api_keys: "));
 }
