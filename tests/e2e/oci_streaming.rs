@@ -84,7 +84,7 @@ async fn comes_through(deployment: &Deployment, number: usize) -> anyhow::Result
         deployment.caught_up(stage, LIMIT).await?;
     }
     let records = deployment.log.read(&deployment.log.topics().transactions)?;
-    let expected = offline::score(&records, 3)?;
+    let expected = offline::score(&records, 3);
     offline::ensure_equal(
         "fraud_analysis",
         &deployment.store.analyses().await?,
@@ -232,7 +232,7 @@ async fn connections_that_are_closed_again_and_again_cost_no_record_no_order_and
     deployment.caught_up(Stage::Scorer, LIMIT).await?;
     // Every record of the log is decided in its order, and each user's transactions are in the order they were sent.
     let records = deployment.log.read(&deployment.log.topics().transactions)?;
-    let expected = offline::score(&records, 3)?;
+    let expected = offline::score(&records, 3);
     offline::ensure_equal(
         "decisions",
         &offline::every_decision(&deployment.log)?,

@@ -181,7 +181,7 @@ async fn each_service_works_with_its_own_user_and_is_refused_what_is_not_its_own
         deployment.caught_up(stage, LIMIT).await?;
     }
     let records = deployment.log.read(&deployment.log.topics().transactions)?;
-    let expected = offline::score(&records, 3)?;
+    let expected = offline::score(&records, 3);
     let stored = deployment.store.analyses().await?;
     offline::ensure_equal("fraud_analysis", &stored, &expected)?;
     for service in services {

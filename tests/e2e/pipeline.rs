@@ -65,7 +65,7 @@ async fn a_hundred_thousand_transactions_of_four_kinds_of_writers_are_each_store
     assert!(foreign > 25_000, "{foreign} records had to be routed");
     assert_eq!(records.len(), day.len() + foreign);
 
-    let expected = offline::score(&records, i32::from(PARTITIONS))?;
+    let expected = offline::score(&records, i32::from(PARTITIONS));
     ensure_worth_comparing(&expected);
     let sent = texts(&day);
     assert_eq!(expected.len(), sent.len());
@@ -136,7 +136,11 @@ fn texts(day: &[Generated]) -> HashMap<Key, String> {
 
 /// Every indicator and status occurs often enough for the comparison to say something.
 fn ensure_worth_comparing(decisions: &HashMap<Key, Scored>) {
-    for indicator in Indicator::BUILT_IN {
+    let conflict = Indicator::CONFLICTING_DUPLICATE;
+    for indicator in Indicator::BUILT_IN
+        .into_iter()
+        .filter(|each| *each != conflict)
+    {
         let with = decisions
             .values()
             .filter(|scored| scored.indicators.contains(indicator));

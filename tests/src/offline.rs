@@ -1,14 +1,13 @@
-//! The decisions of `tollgate score` over a log, which those of the services must equal.
+//! The decisions of the engine over a log, with the timestamps of its records, which those of the services must equal.
 
-use std::collections::{BTreeMap, HashMap};
-use std::io::{BufWriter, Write as _};
-use std::process::Command;
+use std::collections::HashMap;
+use std::sync::Arc;
 
 use anyhow::Context as _;
-use tollgate_types::{Decision, Indicator, Indicators, Partitioner, Status, Transaction};
+use tollgate_engine::{Engine, Origin, Rules, Sender};
+use tollgate_types::{Decision, Indicator, Indicators, Partitioner, Status, Transaction, headers};
 
 use crate::kafka::{LogRecord, TestLog};
-use crate::process;
 
 /// User and transaction: what is stored once.
 pub type Key = (String, String);
@@ -81,78 +80,51 @@ pub fn stands_right(record: &LogRecord, transaction: &Transaction<'_>, partition
 }
 
 /// The first decision on each key, of those of [`score_every`].
-///
-/// # Errors
-/// Where the program fails.
-pub fn score(log: &[LogRecord], partitions: i32) -> anyhow::Result<HashMap<Key, Scored>> {
-    let every = score_every(log, partitions)?;
-    Ok(every
+#[must_use]
+pub fn score(log: &[LogRecord], partitions: i32) -> HashMap<Key, Scored> {
+    let every = score_every(log, partitions);
+    every
         .into_iter()
         .filter_map(|(key, all)| Some((key, all.into_iter().next()?)))
-        .collect())
+        .collect()
 }
 
-/// Scores the topic `transactions`, a partition at a time, with `tollgate score`: the decisions on each key, in the
-/// order of the log. Records that stand elsewhere than they belong, and what is no transaction, are left out.
-///
-/// # Errors
-/// Where the program fails.
-pub fn score_every(
-    log: &[LogRecord],
-    partitions: i32,
-) -> anyhow::Result<HashMap<Key, Vec<Scored>>> {
-    let mut streams: BTreeMap<i32, Vec<String>> = BTreeMap::new();
-    for record in log {
-        match Transaction::parse(&record.payload) {
-            Ok(transaction) if stands_right(record, &transaction, partitions) => {
-                let line = transaction.one_line().into_owned();
-                streams.entry(record.partition).or_default().push(line);
-            }
-            Ok(_) | Err(_) => {}
-        }
-    }
-    let dir = tempfile::tempdir()?;
+/// Scores the topic `transactions`, a partition at a time, with the engine and each record's own timestamp: the decisions on
+/// each key, in the order of the log. Records that stand elsewhere than they belong, and what is no transaction, are left out.
+#[must_use]
+pub fn score_every(log: &[LogRecord], partitions: i32) -> HashMap<Key, Vec<Scored>> {
+    let rules = Arc::new(Rules::default());
+    let mut engines: HashMap<i32, Engine> = HashMap::new();
     let mut every: HashMap<Key, Vec<Scored>> = HashMap::new();
-    for (partition, lines) in streams {
-        let (input, output) = (
-            dir.path().join(format!("{partition}.in")),
-            dir.path().join(format!("{partition}.out")),
-        );
-        let mut file = BufWriter::new(std::fs::File::create(&input)?);
-        for line in &lines {
-            writeln!(file, "{line}")?;
+    for record in log {
+        let Ok(transaction) = Transaction::parse(&record.payload) else {
+            continue;
+        };
+        if !stands_right(record, &transaction, partitions) {
+            continue;
         }
-        file.flush()?;
-        drop(file);
-        let mut command = Command::new(process::binary("tollgate")?);
-        process::without_settings(&mut command);
-        let ended = command
-            .arg("score")
-            .arg("--input")
-            .arg(&input)
-            .arg("--output")
-            .arg(&output)
-            .output()?;
-        anyhow::ensure!(
-            ended.status.success(),
-            "tollgate score: {}: {}",
-            ended.status,
-            String::from_utf8_lossy(&ended.stderr)
+        let engine = engines
+            .entry(record.partition)
+            .or_insert_with(|| Engine::new(Arc::clone(&rules), [7; 16]));
+        let sender = record.header(headers::SENDER);
+        let origin = Origin {
+            timestamp_ms: Some(record.timestamp_ms).filter(|at| *at > 0),
+            backfill: record.header(headers::BACKFILL).as_deref() == Some("1"),
+            sender: sender.and_then(|sender| Sender::from_header(sender.as_bytes())),
+        };
+        let verdict = engine.score(&transaction, &origin);
+        let key = (
+            transaction.user_id.into_owned(),
+            transaction.transaction_id.into_owned(),
         );
-        let decisions = std::fs::read_to_string(&output)?;
-        anyhow::ensure!(
-            decisions.lines().count() == lines.len(),
-            "tollgate score answered with {} lines for {}",
-            decisions.lines().count(),
-            lines.len()
-        );
-        for line in decisions.lines() {
-            let decision = Decision::parse(line.as_bytes()).with_context(|| line.to_owned())?;
-            let all = every.entry(key_of(&decision)).or_default();
-            all.push(Scored::of(&decision));
-        }
+        every.entry(key).or_default().push(Scored {
+            score_bits: verdict.score.to_bits(),
+            indicators: verdict.indicators,
+            status: verdict.status,
+            late: verdict.late,
+        });
     }
-    Ok(every)
+    every
 }
 
 /// Compares two sets of decisions, and names some that differ.

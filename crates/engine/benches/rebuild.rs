@@ -11,7 +11,7 @@ use std::sync::Arc;
 use divan::Bencher;
 use divan::counter::ItemsCount;
 use stream::{Places, Random};
-use tollgate_engine::{Engine, Rules};
+use tollgate_engine::{Engine, Origin, Rules};
 use tollgate_types::Transaction;
 
 const RECORDS: u64 = 200_000;
@@ -40,7 +40,7 @@ fn transactions() -> Vec<Transaction<'static>> {
 fn full() -> Engine {
     let mut engine = engine();
     for transaction in transactions() {
-        engine.score(&transaction);
+        engine.score(&transaction, &Origin::default());
     }
     engine
 }
@@ -67,7 +67,10 @@ fn from_the_log_200k(bencher: Bencher<'_, '_>) {
         .with_inputs(engine)
         .bench_local_values(|mut engine| {
             for line in &lines {
-                divan::black_box(engine.score(&Transaction::parse(line.as_bytes()).unwrap()));
+                divan::black_box(engine.score(
+                    &Transaction::parse(line.as_bytes()).unwrap(),
+                    &Origin::default(),
+                ));
             }
             engine
         });

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use divan::Bencher;
 use divan::counter::ItemsCount;
 use stream::{Places, Random};
-use tollgate_engine::{Engine, Rules};
+use tollgate_engine::{Engine, Origin, Rules};
 use tollgate_types::{Amount, Tenant, Timestamp, Transaction};
 
 const DAY: i64 = 86_400;
@@ -69,7 +69,7 @@ fn score_20k_records(bencher: Bencher<'_, '_>) {
         .with_inputs(engine)
         .bench_local_values(|mut engine| {
             for transaction in &transactions {
-                divan::black_box(engine.score(transaction));
+                divan::black_box(engine.score(transaction, &Origin::default()));
             }
             engine
         });
@@ -88,14 +88,9 @@ fn parse_score_and_print_20k_records(bencher: Bencher<'_, '_>) {
             for line in &lines {
                 let transaction = Transaction::parse(line.as_bytes()).unwrap();
                 out.clear();
-                engine.score(&transaction).write_decision(
-                    Tenant::DEFAULT,
-                    &transaction,
-                    now,
-                    &version,
-                    None,
-                    &mut out,
-                );
+                engine
+                    .score(&transaction, &Origin::default())
+                    .write_decision(Tenant::DEFAULT, &transaction, now, &version, None, &mut out);
                 divan::black_box(&out);
             }
             engine
@@ -117,7 +112,7 @@ fn busy(amounts: impl Fn(&mut Random) -> Option<Amount>) -> (Engine, Vec<Transac
         transaction
     };
     for n in 0..1_000_000 {
-        engine.score(&next(n));
+        engine.score(&next(n), &Origin::default());
     }
     let following = (1_000_000..1_010_000).map(next).collect();
     (engine, following)
@@ -130,7 +125,7 @@ fn bench_busy(
 ) {
     let mut following = following.iter();
     assert_eq!(engine.transactions(), 1_000_000);
-    bencher.bench_local(|| engine.score(following.next().unwrap()));
+    bencher.bench_local(|| engine.score(following.next().unwrap(), &Origin::default()));
 }
 
 #[divan::bench(sample_count = 100, sample_size = 90)]
@@ -149,8 +144,8 @@ fn score_for_users_with_10k_transactions_of_one_amount(bencher: Bencher<'_, '_>)
 fn duplicate_for_users_with_10k_transactions(bencher: Bencher<'_, '_>) {
     let (mut engine, following) = busy(|_| None);
     for transaction in &following {
-        engine.score(transaction);
+        engine.score(transaction, &Origin::default());
     }
     let mut following = following.iter().cycle();
-    bencher.bench_local(|| engine.score(following.next().unwrap()));
+    bencher.bench_local(|| engine.score(following.next().unwrap(), &Origin::default()));
 }

@@ -5,15 +5,18 @@
 
 mod checks;
 mod engine;
+mod log_time;
+mod origin;
 mod rules;
 pub mod snapshot;
 mod state;
 mod verdict;
 
 pub use engine::Engine;
+pub use origin::{Origin, Sender};
 pub use rules::{
-    GeographicAnomaly, HighAmount, HighVelocity, Rules, RulesError, StatusThresholds,
-    SuspiciousPattern,
+    ConflictingDuplicate, GeographicAnomaly, HighAmount, HighVelocity, Rules, RulesError,
+    StatusThresholds, SuspiciousPattern,
 };
 pub use state::{UserHasher, UserKey};
 pub use verdict::Verdict;

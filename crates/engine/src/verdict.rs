@@ -24,14 +24,25 @@ pub struct Verdict {
     pub late: bool,
     /// The transaction was decided on before; score, indicators and status are those of the first decision.
     pub duplicate: bool,
+    /// It is a duplicate, and the first one came from another sender, who alone may be told the verdict.
+    pub foreign: bool,
+    /// The user has the transaction's id in history with another amount.
+    pub conflict: bool,
+    /// The user has so many transactions that windows were counted without the oldest ones.
+    pub approximate: bool,
 }
 
 impl Verdict {
-    pub(crate) fn duplicate_of(first: Remembered) -> Self {
+    /// That of `first`, sent again by `sender`.
+    pub(crate) fn duplicate_of(first: Remembered, sender: u16) -> Self {
         Self {
             score: first.score,
+            status: first.status(),
             indicators: first.indicators,
-            status: first.status,
+            // What nobody is known to have sent belongs to nobody.
+            foreign: first.sender != 0 && first.sender != sender,
+            conflict: false,
+            approximate: false,
             contributions: Contributions::default(),
             late: false,
             duplicate: true,
@@ -61,7 +72,7 @@ impl Verdict {
             ruleset_version: Cow::Borrowed(ruleset_version),
             late: self.late,
             duplicate: self.duplicate,
-            conflict: false,
+            conflict: self.conflict,
             tenant: tenant.given().map(Cow::Borrowed),
             traceparent: traceparent
                 .as_ref()

@@ -116,8 +116,8 @@ pub(crate) struct Decision {
     /// The sum of the contributions' points: 70 and more is blocked, 40 and more review, by default.
     #[schema(example = 12.505)]
     fraud_score: f64,
-    /// Names: `high_velocity`, `high_amount`, `geographic_anomaly`, `suspicious_pattern`, in this order, then those of
-    /// other rules. The set is open; a reader must accept names that it does not know.
+    /// Names: `high_velocity`, `high_amount`, `geographic_anomaly`, `suspicious_pattern`, `conflicting_duplicate`, in this
+    /// order, then those of other rules. The set is open; a reader must accept names that it does not know.
     #[schema(example = json!(["high_velocity", "high_amount"]))]
     fraud_indicators: Vec<String>,
     status: Status,

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use metrics::{Counter, Gauge, Histogram, counter, gauge, histogram};
 use tollgate_types::{Indicator, Status, Timestamp};
 
-use tollgate_engine::{Engine, Verdict};
+use tollgate_engine::{Engine, Origin, Verdict};
 
 /// Time between two measurements of the size of the histories.
 const SIZES_EVERY: Duration = Duration::from_secs(1);
@@ -21,6 +21,10 @@ pub(crate) struct Measures {
     by_indicator: Vec<IndicatorCount>,
     duplicates: u64,
     late: u64,
+    conflicts: u64,
+    foreign: u64,
+    approximate: u64,
+    backfill: u64,
     zero_scores: usize,
     scores: Vec<(Status, f64)>,
     records: u32,
@@ -55,6 +59,10 @@ struct Handles {
     by_status: [Counter; 3],
     duplicates: Counter,
     late: Counter,
+    conflicts: Counter,
+    foreign: Counter,
+    approximate: Counter,
+    backfill: Counter,
     score: [Histogram; 3],
     from_record: Histogram,
     from_event: Histogram,
@@ -75,6 +83,10 @@ impl Measures {
             by_indicator: Indicator::BUILT_IN.map(IndicatorCount::new).into(),
             duplicates: 0,
             late: 0,
+            conflicts: 0,
+            foreign: 0,
+            approximate: 0,
+            backfill: 0,
             zero_scores: 0,
             scores: Vec::new(),
             records: 0,
@@ -91,6 +103,10 @@ impl Measures {
                 ),
                 duplicates: counter!("tollgate_scorer_duplicates_total"),
                 late: counter!("tollgate_scorer_late_total"),
+                conflicts: counter!("tollgate_scorer_conflicts_total"),
+                foreign: counter!("tollgate_scorer_foreign_duplicates_total"),
+                approximate: counter!("tollgate_scorer_approximate_total"),
+                backfill: counter!("tollgate_scorer_backfill_total"),
                 score: Status::ALL.map(
                     |status| histogram!("tollgate_scorer_fraud_score", "status" => status.name()),
                 ),
@@ -115,12 +131,12 @@ impl Measures {
         self.timed.extend(begun.map(|begun| begun.elapsed()));
     }
 
-    /// Counts a decision, made now, on an event and in a record of these times.
+    /// Counts a decision, made now, on an event of this time in a record of this origin.
     pub(crate) fn count(
         &mut self,
         verdict: &Verdict,
         event: Timestamp,
-        record_ms: Option<i64>,
+        origin: &Origin,
         now: Timestamp,
     ) {
         self.records += 1;
@@ -130,6 +146,10 @@ impl Measures {
         }
         self.duplicates += u64::from(verdict.duplicate);
         self.late += u64::from(verdict.late);
+        self.conflicts += u64::from(verdict.conflict);
+        self.foreign += u64::from(verdict.foreign);
+        self.approximate += u64::from(verdict.approximate);
+        self.backfill += u64::from(origin.backfill);
         // Most scores are zero: they are recorded together.
         if verdict.score > 0.0 || verdict.status != Status::Approved {
             self.scores.push((verdict.status, verdict.score));
@@ -137,7 +157,7 @@ impl Measures {
             self.zero_scores += 1;
         }
         let now_ms = now.micros() / 1_000;
-        if let Some(record_ms) = record_ms {
+        if let Some(record_ms) = origin.timestamp_ms {
             note(&mut self.from_record, now_ms - record_ms);
         }
         note(&mut self.from_event, now_ms - event.micros() / 1_000);
@@ -171,6 +191,10 @@ impl Measures {
         publish(&handles.routed, &mut self.routed);
         publish(&handles.duplicates, &mut self.duplicates);
         publish(&handles.late, &mut self.late);
+        publish(&handles.conflicts, &mut self.conflicts);
+        publish(&handles.foreign, &mut self.foreign);
+        publish(&handles.approximate, &mut self.approximate);
+        publish(&handles.backfill, &mut self.backfill);
         handles
             .by_status
             .iter()

@@ -1,5 +1,7 @@
-//! Which partition a record belongs to. All transactions of a user are scored in one partition, whoever wrote them.
+//! What a record tells beside its transaction: its origin, and which partition it belongs to. All transactions of a user are
+//! scored in one partition, whoever wrote them.
 
+use tollgate_engine::{Origin, Sender};
 use tollgate_log::Record;
 use tollgate_types::{Partitioner, ReplyAddress, Transaction, headers};
 
@@ -42,6 +44,23 @@ pub(crate) fn hops(record: &Record<'_>) -> usize {
         headers::REDRIVEN_FROM => 0,
         _ => hops,
     })
+}
+
+/// What the record tells of its transaction's origin. A record without a timestamp is not counted by its arrival.
+pub(crate) fn origin(record: &Record<'_>) -> Origin {
+    let timestamp_ms = record.timestamp_ms.filter(|at| *at > 0);
+    if record.headers.is_empty() {
+        return Origin {
+            timestamp_ms,
+            ..Origin::default()
+        };
+    }
+    let sender = record.headers.last(headers::SENDER);
+    Origin {
+        timestamp_ms,
+        backfill: record.headers.last(headers::BACKFILL) == Some(b"1"),
+        sender: sender.and_then(Sender::from_header),
+    }
 }
 
 /// Where a caller waits for the decision.

@@ -284,14 +284,15 @@ impl Worker {
             )));
         };
         let began = self.measures.begin_scoring();
-        let verdict = engine.score_in(tenant, &transaction);
+        let origin = route::origin(record);
+        let verdict = engine.score_in(tenant, &transaction, &origin);
         self.measures.end_scoring(began);
         if record.replayed {
             self.measures.replayed += 1;
             return Ok(());
         }
         self.measures
-            .count(&verdict, transaction.timestamp, record.timestamp_ms, now);
+            .count(&verdict, transaction.timestamp, &origin, now);
         let in_header = record.trace();
         let parent = in_header.or_else(|| transaction.trace());
         let kept = match verdict.status.is_alert() {
@@ -310,7 +311,11 @@ impl Worker {
             &mut self.out,
         );
         let began = kept.map(|_| SystemTime::now());
-        self.emit(record, &transaction, verdict.status.is_alert(), under, acks)?;
+        let alert = verdict.status.is_alert() && !origin.backfill;
+        self.emit(record, &transaction, alert, under, acks)?;
+        if !origin.backfill {
+            self.reply(record, &transaction, tenant, verdict.foreign, under, acks)?;
+        }
         if let Some((context, began)) = kept.zip(began) {
             let span = self.settings.reads.process(record, context, parent);
             verdict_of(span.since(began), &transaction, &verdict).end();
@@ -319,7 +324,7 @@ impl Worker {
         Ok(())
     }
 
-    /// Writes the decision to each of its topics.
+    /// Writes the decision to its topics.
     fn emit(
         &self,
         record: &Record<'_>,
@@ -329,33 +334,77 @@ impl Worker {
         acks: &Arc<Acks>,
     ) -> Result<(), SendError> {
         let topics = self.settings.kafka.topics();
+        self.send_decision(record, transaction, &topics.decisions, None, under, acks)?;
+        if alert {
+            self.send_decision(record, transaction, &topics.alerts, None, under, acks)?;
+        }
+        Ok(())
+    }
+
+    /// Answers the caller that waits for the decision, if one does.
+    fn reply(
+        &self,
+        record: &Record<'_>,
+        transaction: &Transaction<'_>,
+        tenant: Tenant<'_>,
+        foreign: bool,
+        under: Option<TraceContext>,
+        acks: &Arc<Acks>,
+    ) -> Result<(), SendError> {
+        let Some(address) = self.reply_to else {
+            return Ok(());
+        };
+        if foreign {
+            // Whoever can only write must not learn the verdict on another caller's transaction.
+            let error = ErrorReply {
+                transaction_id: (&*transaction.transaction_id).into(),
+                user_id: (&*transaction.user_id).into(),
+                tenant: tenant.given().map(Into::into),
+                status: ErrorStatus::Error,
+                kind: "id_taken".into(),
+                field: Some("transaction_id".into()),
+                reason: "another sender has used this id for a transaction of this user".into(),
+            };
+            return self.reply_error(record, &error, acks);
+        }
+        let topic = &self.settings.kafka.topics().replies;
+        self.send_decision(record, transaction, topic, Some(address), under, acks)
+    }
+
+    /// Writes the decision in `out` to a topic, for the caller at an address if one is given.
+    fn send_decision(
+        &self,
+        record: &Record<'_>,
+        transaction: &Transaction<'_>,
+        topic: &str,
+        address: Option<ReplyAddress>,
+        under: Option<TraceContext>,
+        acks: &Arc<Acks>,
+    ) -> Result<(), SendError> {
         let state = record.headers.last(headers::TRACESTATE);
         let state = state
             .filter(|_| under.is_some())
             .map(|state| (headers::TRACESTATE, Some(state)));
-        let to = |topic, partition| ProducerRecord {
-            partition,
-            headers: state.as_slice(),
+        let repeated = address.map(|address| address.to_string());
+        let reply_to = repeated
+            .as_ref()
+            .map(|text| (headers::REPLY_TO, Some(text.as_bytes())));
+        let both;
+        let headers = match (state, reply_to) {
+            (Some(state), Some(reply_to)) => {
+                both = [state, reply_to];
+                &both[..]
+            }
+            (Some(_), None) => state.as_slice(),
+            (None, _) => reply_to.as_slice(),
+        };
+        let decision = ProducerRecord {
+            partition: address.map(|address| address.partition),
+            headers,
             under,
             ..ProducerRecord::signed(topic, transaction.user_id.as_bytes(), &self.out)
         };
-        self.send(&to(&topics.decisions, None), acks)?;
-        if alert {
-            self.send(&to(&topics.alerts, None), acks)?;
-        }
-        match self.reply_to {
-            Some(address) => {
-                let repeated = address.to_string();
-                let mut all: Vec<_> = state.into_iter().collect();
-                all.push((headers::REPLY_TO, Some(repeated.as_bytes())));
-                let reply = ProducerRecord {
-                    headers: &all,
-                    ..to(&topics.replies, Some(address.partition))
-                };
-                self.send(&reply, acks)
-            }
-            None => Ok(()),
-        }
+        self.send(&decision, acks)
     }
 
     /// Tells the caller that waits, if one does, that there is no decision, and why.
@@ -512,4 +561,5 @@ fn verdict_of(span: Span, transaction: &Transaction<'_>, verdict: &Verdict) -> S
     )
     .with("tollgate.decision.duplicate", verdict.duplicate)
     .with("tollgate.decision.late", verdict.late)
+    .with("tollgate.decision.conflict", verdict.conflict)
 }

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tollgate_engine::{Engine, Rules};
+use tollgate_engine::{Engine, Origin, Rules};
 use tollgate_log::{
     Acks, AuthenticationConfig, KafkaConfig, Log, LogRecord, Producer, ProducerRecord, Provenance,
     TopicReader,
@@ -113,7 +113,7 @@ fn expected(transactions: &[String]) -> HashMap<(String, String), (f64, bool)> {
     let mut all = HashMap::new();
     for json in transactions {
         let transaction = Transaction::parse(json.as_bytes()).unwrap();
-        let verdict = engine.score(&transaction);
+        let verdict = engine.score(&transaction, &Origin::default());
         let key = (
             transaction.user_id.into_owned(),
             transaction.transaction_id.into_owned(),

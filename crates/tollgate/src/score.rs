@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use anyhow::Context as _;
 use serde_json::json;
-use tollgate_engine::Engine;
+use tollgate_engine::{Engine, Origin};
 use tollgate_scorer::ScorerConfig;
 use tollgate_service::random_key;
 use tollgate_types::{Rejection, Tenant, Transaction};
@@ -116,14 +116,9 @@ fn score(config: &ScorerConfig, files: &mut Files) -> anyhow::Result<u64> {
         match parsed {
             Ok(transaction) => {
                 out.clear();
-                engine.score(&transaction).write_decision(
-                    Tenant::DEFAULT,
-                    &transaction,
-                    now,
-                    &version,
-                    None,
-                    &mut out,
-                );
+                engine
+                    .score(&transaction, &Origin::default())
+                    .write_decision(Tenant::DEFAULT, &transaction, now, &version, None, &mut out);
                 out.push(b'\n');
                 files
                     .output

@@ -9,8 +9,8 @@ use serde_json::value::RawValue;
 
 use crate::{Contributions, Indicators, Timestamp, TraceContext};
 
-/// What is done with a transaction.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+/// What is done with a transaction; the mildest is the least.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Status {
     /// Let through.

@@ -1,6 +1,6 @@
 //! Indicators: the names of the signs of fraud that a decision reports.
 //!
-//! The set is open. Four indicators are built in; a rule, or a newer version of Tollgate, adds others by name. A name
+//! The set is open. Five indicators are built in; a rule, or a newer version of Tollgate, adds others by name. A name
 //! is kept once in a process-wide table, so that an [`Indicator`] is two bytes and is compared as a number.
 //!
 //! Invariant: the number of an indicator has a meaning in this process only. What leaves the process is the name.
@@ -20,11 +20,12 @@ pub const MAX_INDICATOR_BYTES: usize = 64;
 pub const MAX_INDICATORS: usize = 1024;
 
 /// Names of the built-in indicators by number, in the order of the table "Scoring" of the README.
-const BUILT_IN_NAMES: [&str; 4] = [
+const BUILT_IN_NAMES: [&str; 5] = [
     "high_velocity",
     "high_amount",
     "geographic_anomaly",
     "suspicious_pattern",
+    "conflicting_duplicate",
 ];
 
 /// A sign of fraud, by its name.
@@ -52,12 +53,16 @@ impl Indicator {
     /// A round or a repeated amount.
     pub const SUSPICIOUS_PATTERN: Self = Self(3);
 
+    /// The transaction id has been used for another amount.
+    pub const CONFLICTING_DUPLICATE: Self = Self(4);
+
     /// The built-in indicators, in the order in which they are reported.
-    pub const BUILT_IN: [Self; 4] = [
+    pub const BUILT_IN: [Self; 5] = [
         Self::HIGH_VELOCITY,
         Self::HIGH_AMOUNT,
         Self::GEOGRAPHIC_ANOMALY,
         Self::SUSPICIOUS_PATTERN,
+        Self::CONFLICTING_DUPLICATE,
     ];
 
     /// The indicator of that name, which is kept if it is new.
@@ -364,7 +369,7 @@ mod tests {
         );
         assert_eq!(set.beyond_built_in(), others);
         assert_eq!(set.built_in_bits(), 0b1001);
-        for bits in 0..16 {
+        for bits in 0..32 {
             let set = Indicators::from_built_in_bits(bits);
             assert_eq!(set.built_in_bits(), bits);
             assert!(set.beyond_built_in().is_empty());

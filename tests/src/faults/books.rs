@@ -20,7 +20,7 @@ pub struct Books {
     pub accepted: HashSet<Key>,
     /// Records that are no transactions, and that the broker has acknowledged. Each is unlike every other.
     pub poison: HashSet<Vec<u8>>,
-    /// What `tollgate score` decides on the log, for every record of a key, in log order.
+    /// What the engine decides on the log, for every record of a key, in log order.
     pub expected: HashMap<Key, Vec<Scored>>,
     /// Every decision on the log.
     pub decided: Vec<(Key, Scored)>,

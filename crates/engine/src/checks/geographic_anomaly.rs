@@ -1,19 +1,30 @@
-//! `geographic_anomaly`: farther from the user's latest place in (t − window, t) than one travels in the time between.
+//! `geographic_anomaly`: farther from the user's latest place in (t − window, t], or from the earliest in (t, t + window), than
+//! one travels in the time between.
 
 use tollgate_types::{Contribution, Indicator};
 
 use super::Input;
 use super::distance::{distance_km, hours};
 
+/// Two places at the same time are this far apart, in microseconds, or speeds would be infinite.
+const SHORTEST: i64 = 1_000_000;
+
 pub(super) fn check(input: &Input<'_>) -> Option<Contribution> {
     let rule = &input.rules.geographic_anomaly;
-    let here = input.transaction.location?;
-    let time = input.time;
-    let (last_time, last) = input
-        .history
-        .latest_place(time - input.windows.geographic, time)?;
-    let distance = distance_km(last, here);
-    let speed = distance / hours(time - last_time);
+    let here = input.location?;
+    let (time, window) = (input.time, input.windows.geographic);
+    let neighbours = [
+        input.history.latest_place(time - window, time),
+        input.history.earliest_place(time, time + window),
+    ];
+    let travels = neighbours.into_iter().flatten().map(|(then, there)| {
+        let distance = distance_km(there, here);
+        let between = (time - then).abs().max(SHORTEST);
+        (distance / hours(between), distance)
+    });
+    let (speed, distance) = travels
+        .filter(|(_, distance)| *distance >= rule.minimum_km)
+        .max_by(|one, other| one.0.total_cmp(&other.0))?;
     (speed > rule.threshold_kmh).then(|| Contribution {
         speed_kmh: Some(speed),
         distance_km: Some(distance),

@@ -4,6 +4,7 @@
 //! to the bit wherever it is computed with the same C library. Points are added in the order of the contributions: first
 //! the built-in indicators in the order of the README's table, then further ones.
 
+mod conflicting_duplicate;
 mod distance;
 mod geographic_anomaly;
 mod high_amount;
@@ -12,10 +13,11 @@ mod suspicious_pattern;
 
 use std::sync::Arc;
 
-use tollgate_types::{Contributions, Status, Transaction};
+use tollgate_types::{Contributions, Location, Status, Transaction};
 
+use crate::origin::Origin;
 use crate::rules::{MAX_LOOKBACK_SECONDS, Rules, StatusThresholds};
-use crate::state::History;
+use crate::state::{Bounds, History};
 
 /// The rules, and the windows in them as times are kept.
 pub(crate) struct Checks {
@@ -23,14 +25,29 @@ pub(crate) struct Checks {
     windows: Windows,
 }
 
-/// Lengths of time in microseconds.
+/// Lengths of time in microseconds, except that of arrivals.
 #[derive(Debug, Clone, Copy)]
 struct Windows {
     velocity: i64,
+    /// That of the velocity, in milliseconds.
+    arrival: i64,
+    /// By how much a record may be later than its transaction and still be counted by its arrival.
+    arrival_within: i64,
     geographic: i64,
     repeat: i64,
     /// How far back the history reaches from its newest entry.
     lookback: i64,
+}
+
+/// The transaction that is being scored.
+pub(crate) struct Scored<'a> {
+    pub(crate) transaction: &'a Transaction<'a>,
+    /// Its place, if it is to be taken for one.
+    pub(crate) location: Option<Location>,
+    /// The timestamp of its record in milliseconds since 1970, if it is counted by its arrival.
+    pub(crate) arrival: Option<i64>,
+    /// The user has its id in history with another amount.
+    pub(crate) conflict: bool,
 }
 
 /// What a check looks at.
@@ -39,6 +56,9 @@ struct Input<'a> {
     windows: Windows,
     history: &'a History,
     transaction: &'a Transaction<'a>,
+    location: Option<Location>,
+    arrival: Option<i64>,
+    conflict: bool,
     /// Event time in microseconds since 1970.
     time: i64,
 }
@@ -49,6 +69,8 @@ impl Checks {
         let micros = |seconds: u64| seconds.min(MAX_LOOKBACK_SECONDS).cast_signed() * 1_000_000;
         let windows = Windows {
             velocity: micros(rules.high_velocity.window_seconds),
+            arrival: micros(rules.high_velocity.window_seconds) / 1_000,
+            arrival_within: micros(u64::from(rules.high_velocity.arrival_within_hours) * 3_600),
             geographic: micros(rules.geographic_anomaly.window_seconds),
             repeat: micros(rules.suspicious_pattern.repeat_window_seconds),
             lookback: micros(rules.lookback_seconds()),
@@ -65,24 +87,55 @@ impl Checks {
         self.windows.lookback
     }
 
+    /// What bounds a history.
+    pub(crate) fn bounds(&self) -> Bounds {
+        Bounds {
+            lookback: self.windows.lookback,
+            rows: self.rules.max_user_transactions as usize,
+        }
+    }
+
+    /// The place of a transaction, unless it is one that programs write for an unknown one.
+    pub(crate) fn place(&self, transaction: &Transaction<'_>) -> Option<Location> {
+        let unknown = |at: &Location| at.latitude == 0.0 && at.longitude == 0.0;
+        transaction
+            .location
+            .filter(|at| !(self.rules.geographic_anomaly.null_island && unknown(at)))
+    }
+
+    /// The arrival by which a transaction is counted: that of its record, unless it is backfill or came too late to be part
+    /// of a burst.
+    pub(crate) fn arrival(&self, transaction: &Transaction<'_>, origin: &Origin) -> Option<i64> {
+        let arrival = origin.timestamp_ms.filter(|_| !origin.backfill)?;
+        let after = arrival
+            .saturating_mul(1_000)
+            .saturating_sub(transaction.timestamp.micros());
+        (after <= self.windows.arrival_within).then_some(arrival)
+    }
+
+    /// The window in which arrivals are counted, in milliseconds.
+    pub(crate) const fn arrival_window(&self) -> i64 {
+        self.windows.arrival
+    }
+
     /// What each indicator that fires adds to the score.
-    pub(crate) fn contributions(
-        &self,
-        history: &History,
-        transaction: &Transaction<'_>,
-    ) -> Contributions {
+    pub(crate) fn contributions(&self, history: &History, scored: &Scored<'_>) -> Contributions {
         let input = Input {
             rules: &self.rules,
             windows: self.windows,
             history,
-            transaction,
-            time: transaction.timestamp.micros(),
+            transaction: scored.transaction,
+            location: scored.location,
+            arrival: scored.arrival,
+            conflict: scored.conflict,
+            time: scored.transaction.timestamp.micros(),
         };
         let fired = [
             high_velocity::check(&input),
             high_amount::check(&input),
             geographic_anomaly::check(&input),
             suspicious_pattern::check(&input),
+            conflicting_duplicate::check(&input),
         ];
         let mut contributions = Contributions::default();
         for contribution in fired.into_iter().flatten() {

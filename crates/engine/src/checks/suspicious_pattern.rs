@@ -1,4 +1,4 @@
-//! `suspicious_pattern`: a round amount; else an amount that the user repeats in (t − window, t].
+//! `suspicious_pattern`: a round amount; else an amount that the user repeats in (t − window, t + window).
 
 use tollgate_types::{Contribution, Indicator};
 
@@ -19,9 +19,10 @@ pub(super) fn check(input: &Input<'_>) -> Option<Contribution> {
     let enough = usize::try_from(rule.repeat_minimum_count)
         .unwrap_or(usize::MAX)
         .saturating_sub(1);
-    let (after, until) = (input.time - input.windows.repeat, input.time);
-    let before = input.history.count_amount(amount, after, until, enough)?;
-    let count = with_this_one(before);
+    let window = input.windows.repeat;
+    let (after, before) = (input.time - window, input.time + window);
+    let others = input.history.count_amount(amount, after, before, enough)?;
+    let count = with_this_one(others);
     Some(Contribution {
         count: Some(count),
         amount: Some(amount),

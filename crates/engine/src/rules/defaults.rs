@@ -1,9 +1,10 @@
 //! The defaults of the rules, as the section "Scoring" of the README lists them.
 
-use tollgate_types::Amount;
+use tollgate_types::{Amount, Status};
 
 use super::{
-    GeographicAnomaly, HighAmount, HighVelocity, Rules, StatusThresholds, SuspiciousPattern,
+    ConflictingDuplicate, GeographicAnomaly, HighAmount, HighVelocity, Rules, StatusThresholds,
+    SuspiciousPattern,
 };
 
 impl Default for Rules {
@@ -13,8 +14,11 @@ impl Default for Rules {
             high_amount: HighAmount::default(),
             geographic_anomaly: GeographicAnomaly::default(),
             suspicious_pattern: SuspiciousPattern::default(),
+            conflicting_duplicate: ConflictingDuplicate::default(),
             status: StatusThresholds::default(),
+            late_status: Status::Review,
             lateness_seconds: 3_600,
+            max_user_transactions: 200_000,
         }
     }
 }
@@ -26,6 +30,7 @@ impl Default for HighVelocity {
             minimum_count: 5,
             points_per_transaction: 5.0,
             cap: 30.0,
+            arrival_within_hours: 72,
         }
     }
 }
@@ -44,6 +49,8 @@ impl Default for GeographicAnomaly {
     fn default() -> Self {
         Self {
             window_seconds: 7_200,
+            minimum_km: 1.0,
+            null_island: true,
             threshold_kmh: 100.0,
             kmh_per_point: 10.0,
             cap: 40.0,
@@ -62,6 +69,12 @@ impl Default for SuspiciousPattern {
             points_per_repeat: 5.0,
             repeat_cap: 25.0,
         }
+    }
+}
+
+impl Default for ConflictingDuplicate {
+    fn default() -> Self {
+        Self { points: 40.0 }
     }
 }
 

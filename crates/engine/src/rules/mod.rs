@@ -11,10 +11,13 @@ use std::hash::Hasher as _;
 use serde::de::{self, Deserializer, Visitor};
 use serde::{Deserialize, Serialize};
 use siphasher::sip::SipHasher13;
-use tollgate_types::Amount;
+use tollgate_types::{Amount, Status};
 pub use validate::RulesError;
 
 pub(crate) use crate::state::layout::MAX_LOOKBACK_SECONDS;
+
+/// Least value of [`Rules::max_user_transactions`]: more than a block of a history has.
+const LEAST_MAX_USER_TRANSACTIONS: u32 = 1_000;
 
 /// The rules of scoring. Windows are in event time.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -28,17 +31,25 @@ pub struct Rules {
     pub geographic_anomaly: GeographicAnomaly,
     /// A round or a repeated amount.
     pub suspicious_pattern: SuspiciousPattern,
+    /// A transaction id that is used for another amount.
+    pub conflicting_duplicate: ConflictingDuplicate,
     /// From which score on a transaction is reviewed or blocked.
     pub status: StatusThresholds,
+    /// The mildest status of a transaction that is older than the history, unless it is backfill.
+    pub late_status: Status,
     /// How far beyond the longest window a transaction may be late and still be scored exactly.
     pub lateness_seconds: u64,
+    /// Most transactions that are remembered of a user. Beyond it the oldest are dropped, windows that reach back to them
+    /// are counted without them, and the status is at least `review`.
+    pub max_user_transactions: u32,
 }
 
-/// `min(points_per_transaction · n, cap)` for n ≥ `minimum_count` transactions in (t − window, t].
+/// `min(points_per_transaction · n, cap)` for n ≥ `minimum_count` transactions in (t − window, t + window), or records in
+/// (r − window, r], whichever are more; r is the timestamp of the record.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct HighVelocity {
-    /// Length of the window.
+    /// Length of the window; by the transactions' own timestamps it is as long on each side.
     pub window_seconds: u64,
     /// Fewest transactions that count as many, the scored one included.
     pub minimum_count: u32,
@@ -46,6 +57,8 @@ pub struct HighVelocity {
     pub points_per_transaction: f64,
     /// Most points.
     pub cap: f64,
+    /// A record that is more hours later than its transaction's own timestamp is not counted by its arrival.
+    pub arrival_within_hours: u32,
 }
 
 /// `min(amount / threshold · points_per_threshold, cap)` for an amount above `threshold`.
@@ -61,12 +74,17 @@ pub struct HighAmount {
     pub cap: f64,
 }
 
-/// `min(speed / kmh_per_point, cap)` for a speed above `threshold_kmh` from the latest place in (t − window, t).
+/// `min(speed / kmh_per_point, cap)` for a speed above `threshold_kmh` from the latest place in (t − window, t] or to the
+/// earliest in (t, t + window), whichever is faster.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct GeographicAnomaly {
-    /// Length of the window.
+    /// Length of the window on each side.
     pub window_seconds: u64,
+    /// Shorter distances are no travel, in km.
+    pub minimum_km: f64,
+    /// Whether a location of exactly 0/0 is taken for none.
+    pub null_island: bool,
     /// Speeds above this one are anomalous, in km/h.
     pub threshold_kmh: f64,
     /// Speed that is worth one point, in km/h.
@@ -76,7 +94,7 @@ pub struct GeographicAnomaly {
 }
 
 /// `round_points` for a round amount; else `min(points_per_repeat · n, repeat_cap)` for n ≥ `repeat_minimum_count`
-/// transactions of exactly this amount in (t − window, t].
+/// transactions of exactly this amount in (t − window, t + window).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct SuspiciousPattern {
@@ -88,7 +106,7 @@ pub struct SuspiciousPattern {
     pub round_minimum: Amount,
     /// Points for a round amount.
     pub round_points: f64,
-    /// Length of the window in which repeated amounts are counted.
+    /// Length of the window in which repeated amounts are counted, on each side.
     pub repeat_window_seconds: u64,
     /// Fewest transactions that count as a repetition, the scored one included.
     pub repeat_minimum_count: u32,
@@ -96,6 +114,14 @@ pub struct SuspiciousPattern {
     pub points_per_repeat: f64,
     /// Most points for a repeated amount.
     pub repeat_cap: f64,
+}
+
+/// `points` for a transaction whose id the user has in history with another amount. Its status is at least `review`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ConflictingDuplicate {
+    /// Points.
+    pub points: f64,
 }
 
 /// A score at or above a threshold has its status.

@@ -1,3 +1,5 @@
+use serde_json::Value;
+
 use super::*;
 
 #[test]
@@ -50,25 +52,30 @@ fn the_version_changes_with_any_setting_and_with_nothing_else() {
         };
         for setting in settings {
             let mut changed = text.clone();
-            *changed.pointer_mut(&setting).unwrap() = 7.into();
+            let value = changed.pointer_mut(&setting).unwrap();
+            *value = match value {
+                Value::Bool(value) => (!*value).into(),
+                Value::String(text) if text == "review" => "blocked".into(),
+                _ => 7.into(),
+            };
             versions.push(serde_json::from_value::<Rules>(changed).unwrap().version());
         }
     }
-    assert_eq!(versions.len(), 22);
+    assert_eq!(versions.len(), 28);
     assert!(versions.iter().all(|version| version.len() == 12));
     assert_eq!(
-        versions[0], "1757d3cdb5c6",
+        versions[0], "a01ac42c659e",
         "unchanged rules have a new version"
     );
     versions.sort_unstable();
     versions.dedup();
-    assert_eq!(versions.len(), 22);
+    assert_eq!(versions.len(), 28);
 }
 
 #[test]
 fn what_cannot_be_used_is_refused_by_name() {
     type Change = fn(&mut Rules);
-    let cases: [(&str, Change); 9] = [
+    let cases: [(&str, Change); 12] = [
         ("high_velocity.window_seconds", |r| {
             r.high_velocity.window_seconds = 0
         }),
@@ -85,6 +92,13 @@ fn what_cannot_be_used_is_refused_by_name() {
         ("geographic_anomaly.kmh_per_point", |r| {
             r.geographic_anomaly.kmh_per_point = 0.0
         }),
+        ("geographic_anomaly.minimum_km", |r| {
+            r.geographic_anomaly.minimum_km = -1.0
+        }),
+        ("conflicting_duplicate.points", |r| {
+            r.conflicting_duplicate.points = f64::NAN
+        }),
+        ("max_user_transactions", |r| r.max_user_transactions = 999),
         ("status.blocked", |r| r.status.blocked = f64::INFINITY),
         ("status.review", |r| r.status.review = 70.5),
         ("lateness_seconds", |r| r.lateness_seconds = u64::MAX),

@@ -2,7 +2,7 @@
 
 use tollgate_types::Amount;
 
-use super::{MAX_LOOKBACK_SECONDS, Rules};
+use super::{LEAST_MAX_USER_TRANSACTIONS, MAX_LOOKBACK_SECONDS, Rules};
 
 /// A setting that cannot be used, and why.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -54,6 +54,7 @@ impl Rules {
                 amount.points_per_threshold,
             ),
             ("high_amount.cap", amount.cap),
+            ("geographic_anomaly.minimum_km", geographic.minimum_km),
             ("geographic_anomaly.threshold_kmh", geographic.threshold_kmh),
             ("geographic_anomaly.kmh_per_point", geographic.kmh_per_point),
             ("geographic_anomaly.cap", geographic.cap),
@@ -63,6 +64,10 @@ impl Rules {
                 pattern.points_per_repeat,
             ),
             ("suspicious_pattern.repeat_cap", pattern.repeat_cap),
+            (
+                "conflicting_duplicate.points",
+                self.conflicting_duplicate.points,
+            ),
             ("status.review", self.status.review),
             ("status.blocked", self.status.blocked),
         ] {
@@ -87,6 +92,9 @@ impl Rules {
         }
         if self.status.review > self.status.blocked {
             return fail("status.review", "must be at most status.blocked");
+        }
+        if self.max_user_transactions < LEAST_MAX_USER_TRANSACTIONS {
+            return fail("max_user_transactions", "must be at least 1000");
         }
         if self.lookback_seconds() >= MAX_LOOKBACK_SECONDS {
             return fail(

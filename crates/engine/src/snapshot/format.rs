@@ -4,13 +4,9 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use tollgate_types::Timestamp;
 
-/// The format of histories in which only built-in indicators fired: the only one of the first release.
-pub(super) const FORMAT_BUILT_IN: u32 = 1;
-/// The format with further indicators.
-pub(super) const FORMAT_FURTHER: u32 = 2;
-/// The newest format that this version reads. A snapshot is written in the lowest one that can hold it, so that the
-/// previous version can read it wherever possible.
-pub const FORMAT: u32 = FORMAT_FURTHER;
+/// The format that this version writes and reads. Formats 1 and 2 lack when records arrived and who sent them, and their
+/// scores are those of rules that looked back only: such a snapshot is not used, and the log is read instead.
+pub const FORMAT: u32 = 3;
 
 const CHECKSUM_BYTES: usize = 32;
 /// Fast to write and to read; histories are mostly hashes and compress little.
@@ -50,8 +46,8 @@ pub enum UnreadableSnapshot {
     /// The first line is not a [`Header`].
     #[error("its first line cannot be parsed: {0}")]
     Header(#[from] serde_json::Error),
-    /// It was written by a newer version.
-    #[error("it has format {0}, and this version reads up to {FORMAT}")]
+    /// It was written by another version.
+    #[error("it has format {0}, and this version reads format {FORMAT}")]
     Format(u32),
     /// The histories are not compressed data.
     #[error("it cannot be decompressed: {0}")]
@@ -91,7 +87,7 @@ pub fn read(bytes: &[u8]) -> Result<(Header, Vec<u8>), UnreadableSnapshot> {
     }
     let end = memchr::memchr(b'\n', text).ok_or(UnreadableSnapshot::Truncated)?;
     let header: Header = serde_json::from_slice(&text[..end])?;
-    if !(FORMAT_BUILT_IN..=FORMAT).contains(&header.format) {
+    if header.format != FORMAT {
         return Err(UnreadableSnapshot::Format(header.format));
     }
     let histories = zstd::decode_all(&text[end + 1..]).map_err(UnreadableSnapshot::Compression)?;
@@ -148,20 +144,24 @@ mod tests {
     }
 
     #[test]
-    fn a_newer_format_is_distinguished_from_damage() {
-        let newer = Header {
-            format: FORMAT + 1,
-            ..header(0)
-        };
-        let bytes = write(&newer, &[]).unwrap();
-        assert!(matches!(read(&bytes), Err(UnreadableSnapshot::Format(3))));
+    fn another_format_is_distinguished_from_damage() {
+        for format in [1, 2, FORMAT + 1] {
+            let other = Header {
+                format,
+                ..header(0)
+            };
+            let bytes = write(&other, &[]).unwrap();
+            assert!(
+                matches!(read(&bytes), Err(UnreadableSnapshot::Format(found)) if found == format)
+            );
+        }
     }
 
     #[test]
     fn a_header_of_the_first_release_is_read() {
         let line = r#"{"format":1,"partition":3,"partitions":12,"log":"00000000000000f3","offset":1234,"horizon_seconds":7,"written_at":"1970-01-01T00:00:00Z","bytes":0}"#;
         let expected = Header {
-            format: FORMAT_BUILT_IN,
+            format: 1,
             ..header(0)
         };
         assert_eq!(serde_json::from_str::<Header>(line).unwrap(), expected);

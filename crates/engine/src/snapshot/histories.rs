@@ -3,22 +3,21 @@
 //! For each user, in little-endian numbers:
 //!
 //! ```text
-//!  key     rows  scores  base  kind of place and flags  times  records  ids  places  scores  further indicators
-//!  16      4     4       8     1                        8·n    8·n      8·n  p·n     8·s     only with FURTHER
+//!  key  rows scores arrivals  hour  dropped until  flags  times records ids  senders places scores arrivals further
+//!  16   4    4      4         4     8              1      8·n   8·n     8·n  2·n     p      8·s    12·a     only with FURTHER
 //! ```
 //!
-//! Columns compress best in this order. Further indicators are a length of 4 bytes, and for each row whose record has that
-//! bit a number of names (2 bytes), each with its length (1 byte): names, since the numbers of indicators differ between
-//! processes. Bytes of any other form are an error and never a panic.
+//! Columns compress best in this order. Times are microseconds since 1970, arrivals a time in milliseconds (8 bytes) and how
+//! often it occurred (4). A place has the bytes of its kind, which its record names. Further indicators are a length of 4
+//! bytes, and for each row whose record has that bit a number of names (2 bytes), each with its length (1 byte): names, since
+//! the numbers of indicators differ between processes. Bytes of any other form are an error and never a panic.
 
 use tollgate_types::{Indicator, Indicators};
 
-use super::{FORMAT_BUILT_IN, FORMAT_FURTHER};
+use super::FORMAT;
 use crate::Engine;
-use crate::state::layout::{MAX_PLACE_BYTES, TIME_LIMIT, slack};
-use crate::state::{
-    Columns, FurtherIndicators, History, PackedRecord, PlaceKind, Row, Scores, UserKey,
-};
+use crate::state::layout::{BLOCK_ROWS, MAX_PLACE_BYTES, TIME_LIMIT, slack};
+use crate::state::{Arrivals, Block, History, PackedRecord, PlaceKind, Row, UserKey};
 
 /// The bytes are not what an engine wrote.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -29,23 +28,28 @@ pub struct UnreadableHistory;
 const TIME_BYTES: usize = 8;
 const RECORD_BYTES: usize = 8;
 const ID_BYTES: usize = 8;
+const SENDER_BYTES: usize = 2;
 const SCORE_BYTES: usize = 8;
+const ARRIVAL_BYTES: usize = 12;
 
-/// A bit beside the kind of place: further indicators follow the scores.
-const FURTHER: u8 = 1 << 7;
+/// The flag that further indicators follow the arrivals.
+const FURTHER: u8 = 1;
+
+/// No row was dropped.
+const NOTHING_DROPPED: i64 = i64::MIN;
+
+/// Times beyond these are not those of transactions.
+const TIMES: std::ops::Range<i64> = -(1 << 60)..1 << 60;
 
 impl Engine {
-    /// Appends every user's history, and returns the lowest snapshot format that can hold them.
+    /// Appends every user's history, and returns the snapshot format that holds them.
     pub fn write_histories(&self, out: &mut Vec<u8>) -> u32 {
-        let mut format = FORMAT_BUILT_IN;
         for (UserKey(first, second), history) in self.histories() {
             out.extend_from_slice(&first.to_le_bytes());
             out.extend_from_slice(&second.to_le_bytes());
-            if write_history(history, out) {
-                format = FORMAT_FURTHER;
-            }
+            write_history(history, out);
         }
-        format
+        FORMAT
     }
 
     /// Takes over the histories of the users for which `keep` returns true. They must come from an engine with the same
@@ -58,58 +62,75 @@ impl Engine {
         mut bytes: &[u8],
         keep: impl Fn(UserKey) -> bool,
     ) -> Result<(), UnreadableHistory> {
+        let lookback = self.lookback();
         while !bytes.is_empty() {
             let key = UserKey(take_u64(&mut bytes)?, take_u64(&mut bytes)?);
-            let header = HistoryHeader::read(&mut bytes)?;
-            let columns = take(&mut bytes, header.bytes()?)?;
-            let further = if header.has_further {
-                let length = take_u32(&mut bytes)? as usize;
-                take(&mut bytes, length)?
-            } else {
-                &[]
-            };
+            let parts = Parts::read(&mut bytes)?;
             if keep(key) {
-                self.replace_history(key, header.history(columns, further)?);
+                self.replace_history(key, parts.history(lookback)?);
             }
         }
         Ok(())
     }
 }
 
-/// Appends one history; returns whether it has further indicators.
-fn write_history(history: &History, out: &mut Vec<u8>) -> bool {
-    let rows = history.rows();
-    let columns = &history.columns;
-    let scores = history.scores.as_deref();
-    let further = history.further.as_deref();
-    for count in [history.len(), scores.map_or(0, Scores::len)] {
+fn write_history(history: &History, out: &mut Vec<u8>) {
+    let scores = || {
+        let blocks = history.blocks();
+        blocks.filter_map(|block| block.scores.as_deref())
+    };
+    let further = || {
+        let blocks = history.blocks();
+        blocks.filter_map(|block| block.further.as_deref())
+    };
+    let (score_count, further_count): (usize, usize) = (
+        scores().map(|scores| scores.len()).sum(),
+        further().map(|further| further.len()).sum(),
+    );
+    let arrivals = &history.arrivals;
+    for count in [history.len(), score_count, arrivals.len()] {
         out.extend_from_slice(&length(count));
     }
-    out.extend_from_slice(&history.base.to_le_bytes());
-    out.push(columns.places() as u8 | further.map_or(0, |_| FURTHER));
-    for row in rows.clone() {
-        out.extend_from_slice(&columns.time(row).to_le_bytes());
+    out.extend_from_slice(&history.seen_hour.to_le_bytes());
+    let dropped = history.dropped_until().unwrap_or(NOTHING_DROPPED);
+    out.extend_from_slice(&dropped.to_le_bytes());
+    out.push(if further_count > 0 { FURTHER } else { 0 });
+    let rows = || {
+        let blocks = history.blocks();
+        blocks.flat_map(|block| block.rows().map(move |row| (block, row)))
+    };
+    for (block, row) in rows() {
+        out.extend_from_slice(&block.time(row).to_le_bytes());
     }
-    out.extend_from_slice(columns.records(rows.clone()).as_flattened());
-    for row in rows.clone() {
-        out.extend_from_slice(&columns.id(row).to_le_bytes());
+    for block in history.blocks() {
+        out.extend_from_slice(block.columns.records(block.rows()).as_flattened());
     }
-    for row in rows {
-        out.extend_from_slice(columns.place(row));
+    for (block, row) in rows() {
+        out.extend_from_slice(&block.columns.id(row).to_le_bytes());
     }
-    for score in scores.into_iter().flat_map(Scores::iter) {
+    for (block, row) in rows() {
+        out.extend_from_slice(&block.columns.sender(row).to_le_bytes());
+    }
+    for (block, row) in rows() {
+        let width = block.columns.record(row).place_kind().width();
+        out.extend_from_slice(&block.columns.place(row)[..width]);
+    }
+    for score in scores().flat_map(|scores| scores.iter()) {
         out.extend_from_slice(&score.to_le_bytes());
     }
-    if let Some(further) = further {
-        write_further(further, out);
+    for (time, count) in arrivals.iter() {
+        out.extend_from_slice(&time.to_le_bytes());
+        out.extend_from_slice(&count.to_le_bytes());
     }
-    further.is_some()
+    if further_count > 0 {
+        write_further(further().flat_map(|further| further.iter()), out);
+    }
 }
 
-fn write_further(further: &FurtherIndicators, out: &mut Vec<u8>) {
+fn write_further<'a>(further: impl Iterator<Item = &'a [Indicator]>, out: &mut Vec<u8>) {
     let at = out.len();
     out.extend_from_slice(&length(0));
-    for row in further.iter() {
+    for row in further {
         // Both fit: a process keeps fewer than 2^16 indicators, and their names are at most 64 bytes long.
         out.extend_from_slice(&u16::try_from(row.len()).unwrap_or_default().to_le_bytes());
         for indicator in row {
@@ -127,89 +148,179 @@ fn length(count: usize) -> [u8; 4] {
     u32::try_from(count).unwrap_or(u32::MAX).to_le_bytes()
 }
 
-/// What stands before a user's columns.
-struct HistoryHeader {
-    rows: usize,
-    scores: usize,
-    base: i64,
-    places: PlaceKind,
-    has_further: bool,
+/// The bytes of one history, by column.
+struct Parts<'a> {
+    seen_hour: u32,
+    dropped_until: i64,
+    times: &'a [[u8; TIME_BYTES]],
+    records: &'a [[u8; RECORD_BYTES]],
+    ids: &'a [[u8; ID_BYTES]],
+    senders: &'a [[u8; SENDER_BYTES]],
+    places: &'a [u8],
+    scores: &'a [[u8; SCORE_BYTES]],
+    arrivals: &'a [[u8; ARRIVAL_BYTES]],
+    further: &'a [u8],
 }
 
-impl HistoryHeader {
-    fn read(bytes: &mut &[u8]) -> Result<Self, UnreadableHistory> {
+impl<'a> Parts<'a> {
+    fn read(bytes: &mut &'a [u8]) -> Result<Self, UnreadableHistory> {
         let (rows, scores) = (take_u32(bytes)? as usize, take_u32(bytes)? as usize);
-        let base = i64::from_le_bytes(take_array(bytes)?);
-        let [places] = take_array(bytes)?;
-        if scores > rows {
+        let arrivals = take_u32(bytes)? as usize;
+        let seen_hour = take_u32(bytes)?;
+        let dropped_until = i64::from_le_bytes(take_array(bytes)?);
+        let [flags] = take_array(bytes)?;
+        if scores > rows || flags & !FURTHER != 0 {
             return Err(UnreadableHistory);
         }
+        let (times, records) = (take_cells(bytes, rows)?, take_cells(bytes, rows)?);
+        let width = |record: &[u8; RECORD_BYTES]| {
+            let kind = PackedRecord::from_bytes(*record).place_kind();
+            kind.width()
+        };
         Ok(Self {
-            rows,
-            scores,
-            base,
-            places: PlaceKind::from_number(places & !FURTHER).ok_or(UnreadableHistory)?,
-            has_further: places & FURTHER != 0,
+            seen_hour,
+            dropped_until,
+            times,
+            records,
+            ids: take_cells(bytes, rows)?,
+            senders: take_cells(bytes, rows)?,
+            places: take(bytes, records.iter().map(width).sum())?,
+            scores: take_cells(bytes, scores)?,
+            arrivals: take_cells(bytes, arrivals)?,
+            further: if flags & FURTHER == 0 {
+                &[]
+            } else {
+                let length = take_u32(bytes)? as usize;
+                take(bytes, length)?
+            },
         })
     }
 
-    /// How many bytes the columns and scores take.
-    fn bytes(&self) -> Result<usize, UnreadableHistory> {
-        let row = TIME_BYTES + RECORD_BYTES + ID_BYTES + self.places.width();
-        let rows = self.rows.checked_mul(row).ok_or(UnreadableHistory)?;
-        rows.checked_add(self.scores * SCORE_BYTES)
-            .ok_or(UnreadableHistory)
-    }
-
-    fn history(&self, mut bytes: &[u8], further: &[u8]) -> Result<History, UnreadableHistory> {
-        let width = self.places.width();
-        let times = take(&mut bytes, self.rows * TIME_BYTES)?;
-        let records = take(&mut bytes, self.rows * RECORD_BYTES)?;
-        let ids = take(&mut bytes, self.rows * ID_BYTES)?;
-        let mut places = take(&mut bytes, self.rows * width)?;
-        let mut columns = Columns::default();
-        columns.relocate(&(0..0), self.rows + slack(self.rows), self.places);
-        let cells = times
-            .as_chunks()
-            .0
-            .iter()
-            .zip(records.as_chunks().0)
-            .zip(ids.as_chunks().0);
-        let (mut latest, mut with_score, mut with_further) = (0, 0, 0);
-        for (at, ((time, record), id)) in cells.enumerate() {
-            let (time, record) = (i64::from_le_bytes(*time), PackedRecord::from_bytes(*record));
-            // In order, and such as a row can hold.
-            if !(latest..TIME_LIMIT).contains(&time) || record.place_kind() > self.places {
-                return Err(UnreadableHistory);
-            }
-            latest = time;
-            with_score += usize::from(record.has_score());
-            with_further += usize::from(record.has_further());
-            let mut place = [0; MAX_PLACE_BYTES];
-            place[..width].copy_from_slice(take(&mut places, width)?);
-            let row = Row {
-                amount_fingerprint: record.amount_fingerprint(),
-                time,
-                record,
-                id: u64::from_le_bytes(*id),
-                place,
-            };
-            columns.insert(at, at, &row);
+    fn history(mut self, lookback: i64) -> Result<History, UnreadableHistory> {
+        let dropped_until = Some(self.dropped_until).filter(|until| *until != NOTHING_DROPPED);
+        let further = read_further(self.further)?;
+        let mut further = further.iter().map(|row| &**row);
+        let mut scores = self.scores.iter().map(|score| f64::from_le_bytes(*score));
+        let mut blocks = Vec::new();
+        let (mut latest, rows) = (TIMES.start, self.times.len());
+        for first in (0..rows).step_by(BLOCK_ROWS) {
+            let end = rows.min(first + BLOCK_ROWS);
+            let block = self.block(first..end, rows, lookback, &mut latest)?;
+            blocks.push(with_side(block, &mut scores, &mut further)?);
         }
-        let mut scores = Scores::default();
-        for (rank, score) in bytes.as_chunks().0.iter().enumerate() {
-            scores.insert(rank, f64::from_le_bytes(*score));
-        }
-        let further = read_further(further)?;
-        if (with_score, with_further) != (self.scores, further.len()) {
+        if scores.next().is_some() || further.next().is_some() {
             return Err(UnreadableHistory);
         }
-        Ok(History::new(columns, self.rows, self.base, scores, further))
+        let mut history = History::new(blocks, dropped_until);
+        history.seen_hour = self.seen_hour;
+        history.arrivals = read_arrivals(self.arrivals)?;
+        // The rules may look back less far than those of the writer.
+        if rows > 0 {
+            history.evict(latest - lookback);
+        }
+        Ok(history)
+    }
+
+    /// The block of these rows, of so many; `latest` is the time of the row before it.
+    fn block(
+        &mut self,
+        rows: std::ops::Range<usize>,
+        all: usize,
+        lookback: i64,
+        latest: &mut i64,
+    ) -> Result<Block, UnreadableHistory> {
+        let records = self.records[rows.clone()].iter();
+        let kind = records
+            .map(|record| PackedRecord::from_bytes(*record).place_kind())
+            .max()
+            .unwrap_or(PlaceKind::Absent);
+        let room = if all > BLOCK_ROWS {
+            BLOCK_ROWS
+        } else {
+            all + slack(all)
+        };
+        let (first, newest) = (
+            i64::from_le_bytes(self.times[rows.start]),
+            i64::from_le_bytes(self.times[all - 1]),
+        );
+        if !TIMES.contains(&first) || !TIMES.contains(&newest) {
+            return Err(UnreadableHistory);
+        }
+        // No later than the oldest time that may still be inserted.
+        let base = first.min(newest - lookback);
+        let mut block = Block::with_room(room, kind, base);
+        for row in rows {
+            let time = i64::from_le_bytes(self.times[row]);
+            let record = PackedRecord::from_bytes(self.records[row]);
+            // In order, and such as a row can hold.
+            if time < *latest || !(0..TIME_LIMIT).contains(&(time.saturating_sub(base))) {
+                return Err(UnreadableHistory);
+            }
+            *latest = time;
+            let width = record.place_kind().width();
+            let mut place = [0; MAX_PLACE_BYTES];
+            place[..width].copy_from_slice(take(&mut self.places, width)?);
+            block.append(&Row {
+                amount_fingerprint: record.amount_fingerprint(),
+                time: time - base,
+                record,
+                id: u64::from_le_bytes(self.ids[row]),
+                sender: u16::from_le_bytes(self.senders[row]),
+                place,
+            });
+        }
+        Ok(block)
     }
 }
 
-fn read_further(mut bytes: &[u8]) -> Result<FurtherIndicators, UnreadableHistory> {
-    let mut further = FurtherIndicators::default();
+/// Adds to a block the scores and further indicators that its records say they have.
+fn with_side<'a>(
+    mut block: Block,
+    scores: &mut impl Iterator<Item = f64>,
+    further: &mut impl Iterator<Item = &'a [Indicator]>,
+) -> Result<Block, UnreadableHistory> {
+    for row in block.rows() {
+        let record = block.columns.record(row);
+        if record.has_score() {
+            let score = scores.next().ok_or(UnreadableHistory)?;
+            let queue = block.scores.get_or_insert_default();
+            queue.insert(queue.len(), score);
+        }
+        if record.has_further() {
+            let indicators = further.next().ok_or(UnreadableHistory)?;
+            let queue = block.further.get_or_insert_default();
+            queue.insert(queue.len(), indicators);
+        }
+    }
+    Ok(block)
+}
+
+fn read_arrivals(cells: &[[u8; ARRIVAL_BYTES]]) -> Result<Arrivals, UnreadableHistory> {
+    let arrivals: Vec<(i64, u32)> = cells
+        .iter()
+        .map(|cell| {
+            let [a, b, c, d, e, f, g, h, count @ ..] = *cell;
+            (
+                i64::from_le_bytes([a, b, c, d, e, f, g, h]),
+                u32::from_le_bytes(count),
+            )
+        })
+        .collect();
+    let in_order = arrivals.is_sorted_by(|one, next| one.0 < next.0);
+    let whole = arrivals
+        .iter()
+        .all(|(time, count)| TIMES.contains(time) && *count > 0);
+    let total = arrivals
+        .iter()
+        .try_fold(0, |sum: u32, (_, count)| sum.checked_add(*count));
+    if !in_order || !whole || total.is_none() {
+        return Err(UnreadableHistory);
+    }
+    Ok(Arrivals::restored(arrivals.into_iter()))
+}
+
+fn read_further(mut bytes: &[u8]) -> Result<Vec<Box<[Indicator]>>, UnreadableHistory> {
+    let mut further = Vec::new();
     while !bytes.is_empty() {
         let mut row = Indicators::default();
         for _ in 0..u16::from_le_bytes(take_array(&mut bytes)?) {
@@ -219,10 +330,17 @@ fn read_further(mut bytes: &[u8]) -> Result<FurtherIndicators, UnreadableHistory
             row.insert(Indicator::intern(name).map_err(|_| UnreadableHistory)?);
         }
         // A name that is built in here was none where it was written: it is kept in the place that it had.
-        let row: Vec<Indicator> = row.iter().collect();
-        further.insert(further.len(), &row);
+        further.push(row.iter().collect());
     }
     Ok(further)
+}
+
+fn take_cells<'a, const N: usize>(
+    bytes: &mut &'a [u8],
+    count: usize,
+) -> Result<&'a [[u8; N]], UnreadableHistory> {
+    let length = count.checked_mul(N).ok_or(UnreadableHistory)?;
+    Ok(take(bytes, length)?.as_chunks().0)
 }
 
 fn take<'a>(bytes: &mut &'a [u8], length: usize) -> Result<&'a [u8], UnreadableHistory> {
@@ -246,115 +364,4 @@ fn take_u32(bytes: &mut &[u8]) -> Result<u32, UnreadableHistory> {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::sync::Arc;
-
-    use tollgate_types::{Amount, Status};
-
-    use super::*;
-    use crate::Rules;
-    use crate::state::Entry;
-
-    const LOOKBACK: i64 = 1_000;
-
-    /// A history of `rows` entries, every third of which has indicators that are not built in.
-    fn history(rows: u64) -> History {
-        let mut history = History::default();
-        for id in 0..rows {
-            let mut indicators = Indicators::from_built_in_bits(u8::try_from(id % 16).unwrap());
-            if id % 3 == 0 {
-                for n in 0..=id % 4 {
-                    indicators.insert(Indicator::intern(&format!("written_rule_{n}")).unwrap());
-                }
-            }
-            let entry = Entry {
-                time: id.cast_signed(),
-                id,
-                amount: Amount::default(),
-                location: None,
-                indicators: &indicators,
-                status: Status::Review,
-                score: (id % 5) as f64 / 2.0,
-            };
-            history.remember(&entry, LOOKBACK);
-        }
-        history
-    }
-
-    fn engine(history: Option<History>) -> Engine {
-        let mut engine = Engine::new(Arc::new(Rules::default()), [0; 16]);
-        if let Some(history) = history {
-            engine.replace_history(UserKey(1, 2), history);
-        }
-        engine
-    }
-
-    #[test]
-    fn indicators_that_are_not_built_in_are_written_by_name_and_read_again() {
-        let mut written = Vec::new();
-        assert_eq!(
-            engine(Some(history(100))).write_histories(&mut written),
-            FORMAT_FURTHER
-        );
-        let mut read = engine(None);
-        read.read_histories(&written, |_| true).unwrap();
-        let (_, copy) = read.histories().next().unwrap();
-        let original = history(100);
-        for id in 0..100 {
-            let (ours, theirs) = (copy.find(id).unwrap(), original.find(id).unwrap());
-            assert_eq!(ours.indicators, theirs.indicators);
-            assert_eq!(ours.score.to_bits(), theirs.score.to_bits());
-        }
-        let mut again = Vec::new();
-        read.write_histories(&mut again);
-        assert_eq!(again, written);
-        let mut skipped = engine(None);
-        skipped.read_histories(&written, |_| false).unwrap();
-        assert_eq!(skipped.users(), 0);
-    }
-
-    #[test]
-    fn no_truncation_and_no_changed_byte_of_further_indicators_panics() {
-        let mut written = Vec::new();
-        engine(Some(history(20))).write_histories(&mut written);
-        for at in 0..written.len() {
-            assert!(
-                engine(None)
-                    .read_histories(&written[..at], |_| true)
-                    .is_err()
-                    || at == 0
-            );
-            let mut changed = written.clone();
-            changed[at] ^= 0x41;
-            let _ = engine(None).read_histories(&changed, |_| true);
-        }
-    }
-
-    #[test]
-    fn without_further_indicators_the_format_is_that_of_the_first_release() {
-        let mut written = Vec::new();
-        assert_eq!(
-            engine(Some(history(1))).write_histories(&mut written),
-            FORMAT_FURTHER
-        );
-        let mut few = History::default();
-        few.remember(
-            &Entry {
-                time: 0,
-                id: 1,
-                amount: Amount::default(),
-                location: None,
-                indicators: &Indicators::from_built_in_bits(3),
-                status: Status::Review,
-                score: 1.0,
-            },
-            LOOKBACK,
-        );
-        written.clear();
-        assert_eq!(
-            engine(Some(few)).write_histories(&mut written),
-            FORMAT_BUILT_IN
-        );
-        assert_eq!(written.len(), 16 + 4 + 4 + 8 + 1 + 24 + 8);
-    }
-}
+mod tests;

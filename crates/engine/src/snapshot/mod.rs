@@ -7,5 +7,4 @@ mod format;
 mod histories;
 
 pub use format::{FORMAT, Header, UnreadableSnapshot, read, write};
-use format::{FORMAT_BUILT_IN, FORMAT_FURTHER};
 pub use histories::UnreadableHistory;

@@ -7,7 +7,7 @@ use std::ops::Range;
 
 use super::layout::{
     AMOUNT_FINGERPRINTS, FINGERPRINT_BYTES, Fingerprint, ID_FINGERPRINTS, ID_REST_BYTES, ID_RESTS,
-    MAX_PLACE_BYTES, PLACES, RECORD_BYTES, RECORDS, TIME_BYTES, TIMES,
+    MAX_PLACE_BYTES, PLACES, RECORD_BYTES, RECORDS, SENDER_BYTES, SENDERS, TIME_BYTES, TIMES,
 };
 use super::packed_record::PackedRecord;
 use super::place::PlaceKind;
@@ -19,6 +19,7 @@ pub(crate) struct Row {
     pub(crate) time: i64,
     pub(crate) record: PackedRecord,
     pub(crate) id: u64,
+    pub(crate) sender: u16,
     /// Used up to the width of the record's kind of place.
     pub(crate) place: [u8; MAX_PLACE_BYTES],
 }
@@ -26,7 +27,7 @@ pub(crate) struct Row {
 /// Rows in columns.
 pub(crate) struct Columns {
     bytes: Box<[u8]>,
-    capacity: usize,
+    capacity: u32,
     places: PlaceKind,
 }
 
@@ -42,7 +43,7 @@ impl Default for Columns {
 
 impl Columns {
     pub(crate) const fn capacity(&self) -> usize {
-        self.capacity
+        self.capacity as usize
     }
 
     /// The longest kind of place that a row has room for.
@@ -85,30 +86,36 @@ impl Columns {
         unpack_time(&self.times(row..row + 1)[0])
     }
 
+    pub(crate) fn sender(&self, row: usize) -> u16 {
+        let senders: &[[u8; SENDER_BYTES]] = self.cells(SENDERS, row..row + 1);
+        u16::from_le_bytes(senders[0])
+    }
+
     pub(crate) fn record(&self, row: usize) -> PackedRecord {
         PackedRecord::from_bytes(self.records(row..row + 1)[0])
     }
 
     pub(crate) fn place(&self, row: usize) -> &[u8] {
         let width = self.places.width();
-        &self.bytes[self.capacity * PLACES + row * width..][..width]
+        &self.bytes[self.capacity() * PLACES + row * width..][..width]
     }
 
     fn cells<const WIDTH: usize>(&self, column: usize, rows: Range<usize>) -> &[[u8; WIDTH]] {
-        let start = self.capacity * column;
+        let start = self.capacity() * column;
         self.bytes[start + rows.start * WIDTH..start + rows.end * WIDTH]
             .as_chunks()
             .0
     }
 
     /// Where each column starts for each row of capacity, and how wide it is.
-    const fn layout(places: PlaceKind) -> [(usize, usize); 6] {
+    const fn layout(places: PlaceKind) -> [(usize, usize); 7] {
         [
             (ID_FINGERPRINTS, FINGERPRINT_BYTES),
             (AMOUNT_FINGERPRINTS, FINGERPRINT_BYTES),
             (TIMES, TIME_BYTES),
             (RECORDS, RECORD_BYTES),
             (ID_RESTS, ID_REST_BYTES),
+            (SENDERS, SENDER_BYTES),
             (PLACES, places.width()),
         ]
     }
@@ -118,17 +125,19 @@ impl Columns {
         let time = row.time.to_le_bytes();
         let record = row.record.to_bytes();
         let (id_fingerprint, id) = split_id(row.id);
+        let sender = row.sender.to_le_bytes();
         let place = &row.place[..self.places.width()];
-        let cells: [&[u8]; 6] = [
+        let cells: [&[u8]; 7] = [
             &id_fingerprint,
             &row.amount_fingerprint,
             &time[..TIME_BYTES],
             &record,
             &id,
+            &sender,
             place,
         ];
         for ((column, width), cell) in Self::layout(self.places).into_iter().zip(cells) {
-            let start = self.capacity * column;
+            let start = self.capacity() * column;
             let (from, to) = (start + at * width, start + length * width);
             if at < length {
                 self.bytes.copy_within(from..to, from + width);
@@ -140,7 +149,7 @@ impl Columns {
     /// Moves `rows` to the front.
     pub(crate) fn compact(&mut self, rows: &Range<usize>) {
         for (column, width) in Self::layout(self.places) {
-            let start = self.capacity * column;
+            let start = self.capacity() * column;
             self.bytes
                 .copy_within(start + rows.start * width..start + rows.end * width, start);
         }
@@ -154,7 +163,7 @@ impl Columns {
             .into_iter()
             .zip(Self::layout(places));
         for ((column, width), (_, new_width)) in columns {
-            let (start, new_start) = (self.capacity * column, capacity * column);
+            let (start, new_start) = (self.capacity() * column, capacity * column);
             let source = &self.bytes[start + rows.start * width..start + rows.end * width];
             let target = &mut bytes[new_start..new_start + rows.len() * new_width];
             if width == new_width {
@@ -171,20 +180,26 @@ impl Columns {
         }
         *self = Self {
             bytes,
-            capacity,
+            capacity: row_number(capacity),
             places,
         };
     }
 
     /// Takes `micros` from the times of `rows`, none of which may be less.
     pub(crate) fn rebase(&mut self, rows: &Range<usize>, micros: i64) {
-        let start = self.capacity * TIMES;
+        let start = self.capacity() * TIMES;
         let times = &mut self.bytes[start + rows.start * TIME_BYTES..start + rows.end * TIME_BYTES];
         for time in times.as_chunks_mut::<TIME_BYTES>().0 {
             let moved = (unpack_time(time) - micros).to_le_bytes();
             time.copy_from_slice(&moved[..TIME_BYTES]);
         }
     }
+}
+
+/// A row's number. 2^32 rows of one user do not fit in memory.
+#[expect(clippy::cast_possible_truncation, reason = "see above")]
+pub(crate) const fn row_number(row: usize) -> u32 {
+    row as u32
 }
 
 /// The time in a cell, in microseconds since the base.

@@ -38,6 +38,19 @@ impl FurtherIndicators {
         self.rows.insert(rank, indicators.into());
     }
 
+    /// The rows from this rank on, which are removed here.
+    pub(crate) fn split_off(&mut self, rank: usize) -> Self {
+        let rows = self.rows.split_off(rank);
+        let row_bytes = rows.iter().map(|row| bytes_of(row)).sum();
+        self.row_bytes -= row_bytes;
+        Self { rows, row_bytes }
+    }
+
+    pub(crate) fn append(&mut self, mut later: Self) {
+        self.rows.append(&mut later.rows);
+        self.row_bytes += later.row_bytes;
+    }
+
     pub(crate) fn pop_front(&mut self) {
         if let Some(row) = self.rows.pop_front() {
             self.row_bytes -= bytes_of(&row);

@@ -1,371 +1,197 @@
-//! What is remembered of one user: packed rows in the order of (time, log).
+//! What is remembered of one user: rows in the order of (time, log), and when the latest ones came.
 //!
 //! Invariant: after [`History::remember`] the visible rows are exactly those not older than the newest one's time less the
-//! lookback, however much later their memory is freed.
+//! lookback, and of these the newest where there are more than a user may have.
 
-use std::ops::Range;
+use tollgate_types::{Amount, Location};
 
-use tollgate_types::{Amount, Indicators, Location, Status};
-
-use super::columns::{self, Columns, Row, unpack_time};
-use super::further::FurtherIndicators;
-use super::layout::{ALLOCATION_OVERHEAD, RECORD_BYTES, TIME_LIMIT, slack, tolerance};
-use super::packed_record::{PackedRecord, amount_fingerprint};
-use super::place::{self, PlaceKind};
-use super::scores::Scores;
-
-/// A transaction and its verdict, to be remembered.
-pub(crate) struct Entry<'a> {
-    /// Microseconds since 1970.
-    pub(crate) time: i64,
-    /// Keyed hash of the transaction_id.
-    pub(crate) id: u64,
-    pub(crate) amount: Amount,
-    pub(crate) location: Option<Location>,
-    pub(crate) indicators: &'a Indicators,
-    pub(crate) status: Status,
-    pub(crate) score: f64,
-}
-
-/// The verdict of an entry.
-#[derive(Debug)]
-pub(crate) struct Remembered {
-    pub(crate) indicators: Indicators,
-    pub(crate) status: Status,
-    pub(crate) score: f64,
-}
+use super::arrivals::Arrivals;
+use super::block::{Block, Entry, Remembered};
+use super::blocks::Blocks;
+use super::layout::BLOCK_ROWS;
 
 /// One user's entries.
 #[derive(Default)]
 pub(crate) struct History {
-    pub(crate) columns: Columns,
-    /// Rows before this one are evicted, and their memory not yet freed.
-    start: u32,
-    end: u32,
-    /// What packed times count from, in microseconds since 1970. Never later than the oldest time that may be
-    /// remembered.
-    pub(crate) base: i64,
-    /// Scores other than zero; absent while no row has one.
-    pub(crate) scores: Option<Box<Scores>>,
-    /// Indicators that are not built in; absent while no row has one.
-    pub(crate) further: Option<Box<FurtherIndicators>>,
+    /// All rows, unless there are `many`.
+    few: Block,
+    many: Option<Box<Blocks>>,
+    pub(crate) arrivals: Arrivals,
+    /// The hour, since 1970, of the latest record of the user; 0 where no record had a timestamp.
+    pub(crate) seen_hour: u32,
+}
+
+/// What bounds a history.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Bounds {
+    /// How far it reaches back from its newest row, in microseconds.
+    pub(crate) lookback: i64,
+    /// Most rows; more than a block has.
+    pub(crate) rows: usize,
 }
 
 impl History {
-    /// A history of these columns, of which so many rows are in use.
-    pub(crate) fn new(
-        columns: Columns,
-        rows: usize,
-        base: i64,
-        scores: Scores,
-        further: FurtherIndicators,
-    ) -> Self {
+    /// A history of these blocks, which are in order.
+    pub(crate) fn new(mut blocks: Vec<Block>, dropped_until: Option<i64>) -> Self {
+        blocks.retain(|block| block.len() > 0);
+        let is_few = blocks.len() <= 1 && dropped_until.is_none();
+        let few = if is_few { blocks.pop() } else { None };
         Self {
-            columns,
-            start: 0,
-            end: row_number(rows),
-            base,
-            scores: (scores.len() > 0).then(|| Box::new(scores)),
-            further: (further.len() > 0).then(|| Box::new(further)),
+            few: few.unwrap_or_default(),
+            many: (!is_few).then(|| Box::new(Blocks::new(blocks, dropped_until))),
+            ..Self::default()
         }
     }
 
-    const fn start(&self) -> usize {
-        self.start as usize
-    }
-
-    const fn end(&self) -> usize {
-        self.end as usize
-    }
-
     /// Visible entries.
-    pub(crate) const fn len(&self) -> usize {
-        self.end() - self.start()
+    pub(crate) fn len(&self) -> usize {
+        match &self.many {
+            None => self.few.len(),
+            Some(many) => many.len(),
+        }
+    }
+
+    /// The rows in blocks, in order.
+    pub(crate) fn blocks(&self) -> impl Iterator<Item = &Block> {
+        let few = self.many.is_none().then_some(&self.few);
+        few.into_iter()
+            .chain(self.many.iter().flat_map(|many| many.in_order()))
     }
 
     /// Memory held beside the struct itself.
     pub(crate) fn heap_bytes(&self) -> usize {
-        let columns = self.columns.bytes();
-        let overhead = if columns == 0 { 0 } else { ALLOCATION_OVERHEAD };
-        columns
-            + overhead
-            + self.scores.as_ref().map_or(0, |scores| scores.bytes())
-            + self.further.as_ref().map_or(0, |further| further.bytes())
+        let many = self.many.as_ref().map_or(0, |many| many.bytes());
+        self.few.heap_bytes() + many + self.arrivals.heap_bytes()
     }
 
     /// The latest time remembered.
     pub(crate) fn newest(&self) -> Option<i64> {
-        (self.len() > 0).then(|| self.base + self.columns.time(self.end() - 1))
+        match &self.many {
+            None => self.few.last_time(),
+            Some(many) => many.last_time(),
+        }
     }
 
-    /// The verdict on the transaction of this id.
+    /// The latest time of a row that was dropped for want of room.
+    pub(crate) fn dropped_until(&self) -> Option<i64> {
+        self.many.as_ref()?.dropped_until()
+    }
+
+    /// Whether rows that should be visible to a transaction of this time were dropped.
+    pub(crate) fn is_shortened(&self, time: i64, bounds: Bounds) -> bool {
+        let newest = self.newest().map_or(time, |newest| newest.max(time));
+        self.dropped_until()
+            .is_some_and(|until| until >= newest - bounds.lookback)
+    }
+
+    /// What is remembered of the transaction of this id.
     pub(crate) fn find(&self, id: u64) -> Option<Remembered> {
-        let row = self.start() + self.columns.find_id(self.rows(), id)?;
-        let record = self.columns.record(row);
-        let mut remembered = Remembered {
-            indicators: record.indicators(),
-            status: record.status(),
-            score: 0.0,
-        };
-        if record.has_score() {
-            let scores = self.scores.as_ref()?;
-            remembered.score = scores.get(self.rank(row, PackedRecord::has_score, scores.len()))?;
+        match &self.many {
+            None => self.few.find(id),
+            Some(many) => many.find(id),
         }
-        if record.has_further() {
-            let further = self.further.as_ref()?;
-            let rank = self.rank(row, PackedRecord::has_further, further.len());
-            for indicator in further.get(rank) {
-                remembered.indicators.insert(*indicator);
-            }
-        }
-        Some(remembered)
     }
 
-    /// Entries in (after, until].
-    pub(crate) fn count(&self, after: i64, until: i64) -> usize {
-        self.between(after, until).len()
+    /// Entries in (after, before), both ends excluded.
+    pub(crate) fn count(&self, after: i64, before: i64) -> usize {
+        match &self.many {
+            None => self.few.between(after, before - 1).len(),
+            Some(many) => many.count(after, before),
+        }
     }
 
-    /// Entries of exactly this amount in (after, until], where there are at least `enough`.
+    /// Entries of exactly this amount in (after, before), both ends excluded, where there are at least `enough`.
     pub(crate) fn count_amount(
         &self,
         amount: Amount,
         after: i64,
-        until: i64,
+        before: i64,
         enough: usize,
     ) -> Option<usize> {
-        let rows = self.between(after, until);
-        let fingerprint = amount_fingerprint(amount);
-        let fingerprints = self.columns.amount_fingerprints(rows.clone());
-        let records = self.columns.records(rows);
-        let is_it = |record: &[u8; RECORD_BYTES]| PackedRecord::from_bytes(*record).is_of(amount);
-        // Fingerprints are counted first: mostly there are too few to go on. Where there are many, a pass over all records
-        // is faster.
-        let candidates = columns::count(fingerprints, fingerprint);
-        let count = if candidates < enough {
-            return None;
-        } else if candidates > records.len() / 16 {
-            records.iter().filter(|record| is_it(record)).count()
-        } else {
-            columns::matching(fingerprints, fingerprint)
-                .filter(|row| is_it(&records[*row]))
-                .count()
-        };
-        (count >= enough).then_some(count)
+        match &self.many {
+            None => {
+                let rows = self.few.between(after, before - 1);
+                self.few.count_amount(amount, rows, enough)
+            }
+            Some(many) => {
+                Some(many.count_amount(amount, after, before)).filter(|count| *count >= enough)
+            }
+        }
     }
 
-    /// Time and place of the latest located entry in (after, before), both ends excluded; among equal times the
-    /// later in the log.
-    pub(crate) fn latest_place(&self, after: i64, before: i64) -> Option<(i64, Location)> {
-        if self.columns.places() == PlaceKind::Absent {
+    /// Time and place of the latest located entry in (after, until]; among equal times the later in the log.
+    pub(crate) fn latest_place(&self, after: i64, until: i64) -> Option<(i64, Location)> {
+        match &self.many {
+            None => self.few.last_place(self.few.between(after, until)),
+            Some(many) => many.last_place(after, until),
+        }
+    }
+
+    /// Time and place of the earliest located entry in (after, before), both ends excluded; among equal times the later in
+    /// the log.
+    pub(crate) fn earliest_place(&self, after: i64, before: i64) -> Option<(i64, Location)> {
+        // Most transactions are the newest of their user.
+        if self.newest()? <= after {
             return None;
         }
-        let rows = self.between(after, before - 1);
-        let located = |record: &[u8; RECORD_BYTES]| {
-            PackedRecord::from_bytes(*record).place_kind() != PlaceKind::Absent
-        };
-        let row = rows.start + self.columns.records(rows).iter().rposition(located)?;
-        let kind = self.columns.record(row).place_kind();
-        let location = place::unpack(kind, self.columns.place(row))?;
-        Some((self.base + self.columns.time(row), location))
+        let earliest = match &self.many {
+            None => self
+                .few
+                .first_located_time(self.few.between(after, before - 1)),
+            Some(many) => many.first_located_time(after, before),
+        }?;
+        self.latest_place(after, earliest)
     }
 
     /// Puts an entry in its place and evicts what is older than the newest one less the lookback.
     ///
     /// The entry itself must not be older than that.
-    pub(crate) fn remember(&mut self, entry: &Entry<'_>, lookback: i64) {
-        match self.newest() {
-            None => self.base = entry.time - lookback,
-            Some(newest) if newest < entry.time => self.evict(entry.time - lookback),
-            Some(_) => {}
+    pub(crate) fn remember(&mut self, entry: &Entry<'_>, bounds: Bounds) {
+        let lookback = bounds.lookback;
+        if self.newest().is_some_and(|newest| newest < entry.time) {
+            self.evict(entry.time - lookback);
         }
-        if entry.time - self.base >= TIME_LIMIT {
-            let base = entry.time - lookback;
-            self.columns.rebase(&self.rows(), base - self.base);
-            self.base = base;
-        }
-        let (kind, place) = place::pack(entry.location);
-        self.make_room(kind);
-        let at = self.first_after(entry.time);
-        let has_score = entry.score != 0.0;
-        if has_score {
-            let total = self.scores.as_ref().map_or(0, |scores| scores.len());
-            let rank = self.rank(at, PackedRecord::has_score, total);
-            let scores = self.scores.get_or_insert_default();
-            scores.insert(rank, entry.score);
-        }
-        let new = entry.indicators.beyond_built_in();
-        if !new.is_empty() {
-            let total = self.further.as_ref().map_or(0, |further| further.len());
-            let rank = self.rank(at, PackedRecord::has_further, total);
-            let further = self.further.get_or_insert_default();
-            further.insert(rank, new);
-        }
-        let row = Row {
-            amount_fingerprint: amount_fingerprint(entry.amount),
-            time: entry.time - self.base,
-            record: PackedRecord::new(
-                entry.amount,
-                kind,
-                entry.indicators,
-                entry.status,
-                has_score,
-            ),
-            id: entry.id,
-            place,
-        };
-        self.columns.insert(at, self.end(), &row);
-        self.end += 1;
-    }
-
-    /// The visible rows.
-    pub(crate) const fn rows(&self) -> Range<usize> {
-        self.start()..self.end()
-    }
-
-    /// Rows of the times in (after, until].
-    fn between(&self, after: i64, until: i64) -> Range<usize> {
-        let end = self.first_after(until);
-        self.first_after(after).min(end)..end
-    }
-
-    /// The first visible row of a later time than this one.
-    fn first_after(&self, time: i64) -> usize {
-        let time = time.saturating_sub(self.base);
-        // Most transactions are the newest of their user.
-        if self.len() == 0 || self.columns.time(self.end() - 1) <= time {
-            return self.end();
-        }
-        let times = self.columns.times(self.rows());
-        self.start() + times.partition_point(|each| unpack_time(each) <= time)
-    }
-
-    /// The number of rows before this one that have a bit, of which there are `total`. Counted from the nearer end, since
-    /// most lookups are of recent rows.
-    fn rank(&self, row: usize, has: impl Fn(PackedRecord) -> bool, total: usize) -> usize {
-        let count = |rows: Range<usize>| {
-            let records = self.columns.records(rows);
-            records
-                .iter()
-                .filter(|record| has(PackedRecord::from_bytes(**record)))
-                .count()
-        };
-        if row - self.start() < self.end() - row {
-            count(self.start()..row)
-        } else {
-            total - count(row..self.end())
-        }
-    }
-
-    /// Makes all entries before this time invisible.
-    fn evict(&mut self, time: i64) {
-        while self.start() < self.end() && self.base + self.columns.time(self.start()) < time {
-            let record = self.columns.record(self.start());
-            if record.has_score()
-                && let Some(scores) = &mut self.scores
-            {
-                scores.pop_front();
+        match &mut self.many {
+            None if !self.few.is_full() => self.few.insert(entry, lookback, 0),
+            None => {
+                let few = std::mem::take(&mut self.few);
+                let mut many = Box::new(Blocks::new(vec![few], None));
+                many.insert(entry, lookback);
+                self.many = Some(many);
             }
-            if record.has_further()
-                && let Some(further) = &mut self.further
-            {
-                further.pop_front();
+            Some(many) => {
+                if many.len() >= bounds.rows.max(BLOCK_ROWS) {
+                    if many.first_time().is_some_and(|oldest| entry.time < oldest) {
+                        many.dropped(entry.time);
+                        return;
+                    }
+                    many.drop_oldest();
+                }
+                many.insert(entry, lookback);
             }
-            self.start += 1;
-        }
-        match &mut self.scores {
-            Some(scores) if scores.len() == 0 => self.scores = None,
-            Some(scores) => scores.trim(),
-            None => {}
-        }
-        match &mut self.further {
-            Some(further) if further.len() == 0 => self.further = None,
-            Some(further) => further.trim(),
-            None => {}
         }
     }
 
-    /// Makes room for one more row with this kind of place, and frees what is beyond the tolerance.
-    fn make_room(&mut self, kind: PlaceKind) {
-        let (live, capacity) = (self.len(), self.columns.capacity());
-        let wanted = live + slack(live);
-        let kind = kind.max(self.columns.places());
-        if kind != self.columns.places() || capacity > live + tolerance(live) {
-            self.columns.relocate(&self.rows(), wanted, kind);
-        } else if self.end() < capacity {
+    /// Takes note of a record of this hour.
+    pub(crate) fn see(&mut self, hour: u32) {
+        self.seen_hour = self.seen_hour.max(hour);
+    }
+
+    /// Removes all rows before this time.
+    pub(crate) fn evict(&mut self, time: i64) {
+        let Some(many) = &mut self.many else {
+            let end = self.few.first_after(time - 1);
+            self.few.evict_rows_before(end);
             return;
-        } else if wanted <= capacity {
-            self.columns.compact(&self.rows());
-        } else {
-            self.columns.relocate(&self.rows(), wanted, kind);
+        };
+        many.evict(time);
+        if many.are_few()
+            && let Some(many) = self.many.take()
+        {
+            self.few = many.into_block(time);
         }
-        self.start = 0;
-        self.end = row_number(live);
     }
-}
-
-/// A row's number. 2^32 rows of one user do not fit in memory.
-#[expect(clippy::cast_possible_truncation, reason = "see above")]
-const fn row_number(row: usize) -> u32 {
-    row as u32
 }
 
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-    use tollgate_types::Indicator;
-
-    use super::*;
-
-    fn indicators(numbers: &[u8]) -> Indicators {
-        let name = |n: &u8| match Indicator::BUILT_IN.get(usize::from(*n)) {
-            Some(built_in) => *built_in,
-            None => Indicator::intern(&format!("rule_{n}")).unwrap(),
-        };
-        numbers.iter().map(name).collect()
-    }
-
-    proptest! {
-        #[test]
-        fn the_verdict_of_each_entry_is_returned_with_all_its_indicators(
-            entries in prop::collection::vec(
-                (0..60_i64, prop::collection::vec(0..9_u8, 0..5), prop::option::of(0.5..300.0)),
-                1..150,
-            ),
-        ) {
-            const LOOKBACK: i64 = 40;
-            let (mut history, mut remembered) = (History::default(), Vec::new());
-            let mut newest = i64::MIN;
-            for (id, (ahead, fired, score)) in (0..).zip(&entries) {
-                // Some before the newest entry, some after, so that rows are inserted in between and evicted.
-                let time = id / 2 + ahead - 20;
-                if newest > i64::MIN && time < newest - LOOKBACK {
-                    continue;
-                }
-                newest = newest.max(time);
-                let fired = indicators(fired);
-                let score = score.unwrap_or_default();
-                let entry = Entry {
-                    time,
-                    id: id.unsigned_abs(),
-                    amount: Amount::default(),
-                    location: None,
-                    indicators: &fired,
-                    status: Status::Review,
-                    score,
-                };
-                history.remember(&entry, LOOKBACK);
-                remembered.push((time, id.unsigned_abs(), fired, score));
-                remembered.retain(|(time, ..)| *time >= newest - LOOKBACK);
-                for (_, id, fired, score) in &remembered {
-                    let found = history.find(*id).unwrap();
-                    prop_assert_eq!(&found.indicators, fired);
-                    prop_assert_eq!(found.score.to_bits(), score.to_bits());
-                }
-                prop_assert_eq!(history.len(), remembered.len());
-                let further = remembered.iter().filter(|(_, _, fired, _)| !fired.beyond_built_in().is_empty());
-                prop_assert_eq!(history.further.as_ref().map_or(0, |further| further.len()), further.count());
-            }
-        }
-    }
-}
+mod tests;

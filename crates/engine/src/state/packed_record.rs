@@ -9,6 +9,7 @@ use super::layout::{
 use super::place::PlaceKind;
 
 const HAS_SCORE: u64 = 1 << SCORE_SHIFT;
+const INDICATORS_MASK: u64 = (1 << INDICATORS_BITS) - 1;
 const HAS_FURTHER: u64 = 1 << FURTHER_SHIFT;
 
 /// Amount, kind of place, built-in indicators and status, and whether the row has an entry in the side queues.
@@ -26,7 +27,7 @@ impl PackedRecord {
         let flags = (u64::from(!indicators.beyond_built_in().is_empty()) * HAS_FURTHER)
             | (u64::from(has_score) * HAS_SCORE)
             | ((status as u64) << STATUS_SHIFT)
-            | u64::from(indicators.built_in_bits()) << INDICATORS_SHIFT
+            | (u64::from(indicators.built_in_bits()) & INDICATORS_MASK) << INDICATORS_SHIFT
             | (kind as u64) << PLACE_KIND_SHIFT;
         Self(amount_bits(amount) << AMOUNT_SHIFT | flags)
     }
@@ -47,13 +48,18 @@ impl PackedRecord {
         (self.0 >> shift & ((1 << bits) - 1)) as u8
     }
 
+    /// The amount in ten-thousandths.
+    pub(crate) const fn amount(self) -> u64 {
+        self.0 >> AMOUNT_SHIFT
+    }
+
     pub(crate) fn is_of(self, amount: Amount) -> bool {
-        self.0 >> AMOUNT_SHIFT == amount_bits(amount)
+        self.amount() == amount_bits(amount)
     }
 
     /// The fingerprint of the amount, as [`amount_fingerprint`] computes it.
     pub(crate) fn amount_fingerprint(self) -> Fingerprint {
-        fingerprint_of_bits(self.0 >> AMOUNT_SHIFT)
+        fingerprint_of_bits(self.amount())
     }
 
     pub(crate) const fn place_kind(self) -> PlaceKind {
@@ -99,7 +105,8 @@ fn fingerprint_of_bits(bits: u64) -> Fingerprint {
     [a, b]
 }
 
-fn amount_bits(amount: Amount) -> u64 {
+/// An amount in ten-thousandths, as it is stored.
+pub(crate) fn amount_bits(amount: Amount) -> u64 {
     amount.ten_thousandths().unsigned_abs()
 }
 

@@ -19,16 +19,6 @@ pub(crate) enum PlaceKind {
 }
 
 impl PlaceKind {
-    /// The kind of this number.
-    pub(crate) const fn from_number(number: u8) -> Option<Self> {
-        match number {
-            0 => Some(Self::Absent),
-            1 => Some(Self::Short),
-            2 => Some(Self::Full),
-            _ => None,
-        }
-    }
-
     /// Bytes that a place of this kind takes.
     pub(crate) const fn width(self) -> usize {
         match self {

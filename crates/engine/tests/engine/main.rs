@@ -1,5 +1,7 @@
-//! The engine from outside: golden vectors, a model that applies the rules literally, histories that move.
+//! The engine from outside: golden vectors, attacks, a model that applies the rules literally, histories that move.
 
+mod attacks;
+mod forgotten;
 mod golden;
 mod histories;
 mod model;

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use proptest::prelude::*;
 use proptest::sample::select;
-use tollgate_engine::{Engine, Rules, Verdict};
+use tollgate_engine::{Engine, Origin, Rules, Sender, Verdict};
 use tollgate_types::{
     Amount, Contribution, Indicator, Location, Members, Status, Timestamp, Transaction,
 };
@@ -26,11 +26,14 @@ struct Past {
     score: f64,
     indicators: Vec<Indicator>,
     status: Status,
+    sender: Option<Sender>,
 }
 
 struct Model {
     rules: Rules,
     remembered: Vec<Past>,
+    /// Users, and when the records arrived that take part in the count by arrival, in milliseconds.
+    arrivals: Vec<(String, i64)>,
 }
 
 struct Judged {
@@ -38,9 +41,44 @@ struct Judged {
     contributions: Vec<Contribution>,
     late: bool,
     duplicate: bool,
+    conflict: bool,
+    foreign: bool,
 }
 
 impl Model {
+    fn new(rules: Rules) -> Self {
+        Self {
+            rules,
+            remembered: Vec::new(),
+            arrivals: Vec::new(),
+        }
+    }
+
+    /// The number of arrivals of the user in the window that ends with this record, itself included.
+    fn arrived(&self, user: &str, record_ms: i64) -> usize {
+        let of_user = || self.arrivals.iter().filter(|(who, _)| who == user);
+        let latest = of_user().map(|(_, at)| *at).max();
+        let r = latest.unwrap_or(record_ms).max(record_ms);
+        let window = i64::try_from(self.rules.high_velocity.window_seconds).unwrap() * 1_000;
+        1 + of_user()
+            .filter(|(_, at)| r - window < *at && *at <= r)
+            .count()
+    }
+
+    /// The arrival of a transaction that takes part in the count by arrival.
+    fn takes_part(&self, transaction: &Transaction<'_>, origin: &Origin) -> Option<i64> {
+        let within = i64::from(self.rules.high_velocity.arrival_within_hours) * 3_600 * SECOND;
+        origin
+            .timestamp_ms
+            .filter(|at| !origin.backfill && at * 1_000 - transaction.timestamp.micros() <= within)
+    }
+
+    fn place(&self, transaction: &Transaction<'_>) -> Option<Location> {
+        let at = transaction.location?;
+        let null_island = at.latitude == 0.0 && at.longitude == 0.0;
+        (!(null_island && self.rules.geographic_anomaly.null_island)).then_some(at)
+    }
+
     fn lookback(&self) -> i64 {
         let windows = [
             self.rules.high_velocity.window_seconds,
@@ -69,12 +107,20 @@ impl Model {
             .collect()
     }
 
-    /// The rules as the README words them, over the remembered transactions of the user.
-    fn contributions(&self, transaction: &Transaction<'_>, visible: &[&Past]) -> Vec<Contribution> {
+    /// The rules as the specification words them, over the remembered transactions of the user.
+    fn contributions(
+        &self,
+        transaction: &Transaction<'_>,
+        origin: &Origin,
+        visible: &[&Past],
+        conflict: bool,
+    ) -> Vec<Contribution> {
         let time = transaction.timestamp.micros();
         let amount = transaction.amount.ten_thousandths();
-        let window =
-            |seconds: u64, t: i64| t > time - i64::try_from(seconds).unwrap() * SECOND && t <= time;
+        let window = |seconds: u64, t: i64| {
+            let micros = i64::try_from(seconds).unwrap() * SECOND;
+            time - micros < t && t < time + micros
+        };
         let mut contributions = Vec::new();
 
         let rule = &self.rules.high_velocity;
@@ -82,7 +128,10 @@ impl Model {
             .iter()
             .filter(|past| window(rule.window_seconds, past.time))
             .count();
-        let n = u32::try_from(n).unwrap();
+        let arrived = self
+            .takes_part(transaction, origin)
+            .map_or(0, |at| self.arrived(&transaction.user_id, at));
+        let n = u32::try_from(n.max(arrived)).unwrap();
         if n >= rule.minimum_count {
             let points = f64::min(rule.points_per_transaction * f64::from(n), rule.cap);
             contributions.push(Contribution {
@@ -102,25 +151,39 @@ impl Model {
         }
 
         let rule = &self.rules.geographic_anomaly;
-        let last = visible
-            .iter()
-            .filter(|past| window(rule.window_seconds, past.time) && past.time < time)
-            .filter(|past| past.location.is_some())
-            // The last of the greatest: the later in the log wins.
+        let near = || {
+            visible
+                .iter()
+                .filter(|past| window(rule.window_seconds, past.time))
+                .filter(|past| past.location.is_some())
+        };
+        // The last of the greatest: the later in the log wins.
+        let latest = near()
+            .filter(|past| past.time <= time)
             .max_by_key(|past| past.time);
-        if let (Some(last), Some(here)) = (last, transaction.location) {
-            let distance = haversine(last.location.unwrap(), here);
-            let speed = distance / ((time - last.time) as f64 / 3.6e9);
-            if speed > rule.threshold_kmh {
-                contributions.push(Contribution {
-                    speed_kmh: Some(speed),
-                    distance_km: Some(distance),
-                    ..Contribution::new(
-                        Indicator::GEOGRAPHIC_ANOMALY,
-                        f64::min(speed / rule.kmh_per_point, rule.cap),
-                    )
-                });
+        let after = || near().filter(|past| past.time > time);
+        let first = after().map(|past| past.time).min();
+        let earliest = after().rfind(|past| Some(past.time) == first);
+        let mut fastest: Option<(f64, f64)> = None;
+        if let Some(here) = self.place(transaction) {
+            for past in [latest, earliest].into_iter().flatten() {
+                let distance = haversine(past.location.unwrap(), here);
+                let between = (time - past.time).abs().max(SECOND);
+                let speed = distance / (between as f64 / 3.6e9);
+                if distance >= rule.minimum_km && fastest.is_none_or(|(most, _)| speed > most) {
+                    fastest = Some((speed, distance));
+                }
             }
+        }
+        if let Some((speed, distance)) = fastest.filter(|(speed, _)| *speed > rule.threshold_kmh) {
+            contributions.push(Contribution {
+                speed_kmh: Some(speed),
+                distance_km: Some(distance),
+                ..Contribution::new(
+                    Indicator::GEOGRAPHIC_ANOMALY,
+                    f64::min(speed / rule.kmh_per_point, rule.cap),
+                )
+            });
         }
 
         let rule = &self.rules.suspicious_pattern;
@@ -144,49 +207,71 @@ impl Model {
                 ..Contribution::new(Indicator::SUSPICIOUS_PATTERN, points)
             });
         }
+        if conflict {
+            let points = self.rules.conflicting_duplicate.points;
+            contributions.push(Contribution {
+                amount: Some(transaction.amount),
+                ..Contribution::new(Indicator::CONFLICTING_DUPLICATE, points)
+            });
+        }
         contributions
     }
 
-    fn score(&mut self, transaction: &Transaction<'_>) -> Judged {
+    fn score(&mut self, transaction: &Transaction<'_>, origin: &Origin) -> Judged {
         let (user, time) = (transaction.user_id.as_ref(), transaction.timestamp.micros());
         let amount = transaction.amount.ten_thousandths();
         let visible = self.visible(user);
-        if let Some(first) = visible
+        let first = visible
             .iter()
-            .find(|past| past.id == transaction.transaction_id)
+            .find(|past| past.id == transaction.transaction_id);
+        if let Some(first) = first
+            && first.amount == amount
         {
             let past = (*first).clone();
             return Judged {
+                foreign: past.sender.is_some() && past.sender != origin.sender,
                 past,
                 contributions: Vec::new(),
                 late: false,
                 duplicate: true,
+                conflict: false,
             };
         }
+        let conflict = first.is_some();
         let late = self
             .newest(user)
             .is_some_and(|newest| time < newest - self.lookback());
-        let contributions = self.contributions(transaction, &visible);
+        let contributions = self.contributions(transaction, origin, &visible, conflict);
         let mut score = 0.0;
         for contribution in &contributions {
             score += contribution.points;
         }
-        let status = match score {
+        let mut status = match score {
             score if score >= self.rules.status.blocked => Status::Blocked,
             score if score >= self.rules.status.review => Status::Review,
             _ => Status::Approved,
         };
+        if conflict && status == Status::Approved {
+            status = Status::Review;
+        }
+        if late && !origin.backfill && self.rules.late_status > status {
+            status = self.rules.late_status;
+        }
         let past = Past {
             user: user.to_owned(),
             id: transaction.transaction_id.to_string(),
             time,
             amount,
-            location: transaction.location,
+            location: self.place(transaction),
             score,
             indicators: contributions.iter().map(|each| each.indicator).collect(),
             status,
+            sender: origin.sender,
         };
-        if !late {
+        if !conflict && let Some(at) = self.takes_part(transaction, origin) {
+            self.arrivals.push((user.to_owned(), at));
+        }
+        if !late && !conflict {
             self.remembered.push(past.clone());
         }
         Judged {
@@ -194,6 +279,8 @@ impl Model {
             contributions,
             late,
             duplicate: false,
+            conflict,
+            foreign: false,
         }
     }
 }
@@ -217,6 +304,8 @@ fn close(a: Option<f64>, b: Option<f64>) -> bool {
 fn check(verdict: &Verdict, expected: &Judged, step: &str) -> Result<(), TestCaseError> {
     prop_assert_eq!(verdict.late, expected.late, "late, {}", step);
     prop_assert_eq!(verdict.duplicate, expected.duplicate, "duplicate, {}", step);
+    prop_assert_eq!(verdict.conflict, expected.conflict, "conflict, {}", step);
+    prop_assert_eq!(verdict.foreign, expected.foreign, "foreign, {}", step);
     let indicators: Vec<_> = verdict.indicators.iter().collect();
     prop_assert_eq!(&indicators, &expected.past.indicators, "{}", step);
     prop_assert_eq!(verdict.status, expected.past.status, "{}", step);
@@ -268,11 +357,23 @@ enum When {
 #[derive(Debug, Clone)]
 struct Step {
     user: u8,
-    /// The id of the n-th last step, else one never used.
-    repeat: Option<usize>,
+    /// The id of the n-th last step, and whether with its amount; else one never used.
+    repeat: Option<(usize, bool)>,
     when: When,
     amount: i64,
     location: Option<Location>,
+    arrival: Option<Arrival>,
+    backfill: bool,
+    sender: u8,
+}
+
+/// When a record arrived.
+#[derive(Debug, Clone, Copy)]
+enum Arrival {
+    /// So many milliseconds after the latest of all.
+    After(i64),
+    /// So many milliseconds after the transaction's own time.
+    Beside(i64),
 }
 
 fn when() -> impl Strategy<Value = When> {
@@ -300,6 +401,7 @@ fn location() -> impl Strategy<Value = Option<Location>> {
         4 => (six(90_000_000), six(180_000_000)).prop_map(move |(lat, lon)| place(lat, lon)),
         1 => (-90.0..=90.0, -180.0..=180.0).prop_map(move |(lat, lon)| place(lat, lon)),
         1 => select(vec![place(90.0, 0.0), place(-90.0, 0.0), place(-0.0, 180.0), place(0.0, -180.0)]),
+        1 => select(vec![place(0.0, 0.0), place(-0.0, 0.0), place(0.0, 1e-7), place(0.003, 0.0)]),
     ]
 }
 
@@ -309,14 +411,24 @@ fn step() -> impl Strategy<Value = Step> {
         1 => Just(Amount::MAX.ten_thousandths()),
         2 => 0..=Amount::MAX.ten_thousandths(),
     ];
-    let repeat = prop_oneof![4 => Just(None), 1 => (0..40_usize).prop_map(Some)];
-    (0..3_u8, repeat, when(), amount, location()).prop_map(
-        |(user, repeat, when, amount, location)| Step {
+    let repeat = prop_oneof![4 => Just(None), 1 => (0..40_usize, any::<bool>()).prop_map(Some)];
+    let arrival = prop_oneof![
+        1 => Just(None),
+        3 => (0..9_000_i64).prop_map(|ms| Some(Arrival::After(ms))),
+        1 => (-30_000..0_i64).prop_map(|ms| Some(Arrival::After(ms))),
+        2 => select(vec![0, 1, 3_600_000, 7_200_000, 7_200_001, -7]).prop_map(|ms| Some(Arrival::Beside(ms))),
+    ];
+    let beside = (arrival, prop::bool::weighted(0.1), 0..3_u8);
+    (0..3_u8, repeat, when(), amount, location(), beside).prop_map(
+        |(user, repeat, when, amount, location, (arrival, backfill, sender))| Step {
             user,
             repeat,
             when,
             amount,
             location,
+            arrival,
+            backfill,
+            sender,
         },
     )
 }
@@ -329,7 +441,8 @@ prop_compose! {
         amounts in (select(vec![1, 10_000, 4_999_999, 10_000_000]), select(vec![1, 5_000, 1_000_000])),
         weights in (0.0..10.0, 0.0..10.0, 0.1..1e4, 0.0..20.0, 0.0..10.0),
         threshold_kmh in 0.0..1e5,
-        statuses in (0.0..50.0, 0.0..50.0),
+        statuses in (0.0..50.0, 0.0..50.0, select(Status::ALL.to_vec())),
+        (arrival_within_hours, minimum_km, null_island, points) in (0..3_u32, 0.0..2.0, any::<bool>(), 0.0..60.0),
     ) -> Rules {
         let mut rules = Rules::default();
         rules.high_velocity.window_seconds = windows.0;
@@ -348,6 +461,11 @@ prop_compose! {
         rules.geographic_anomaly.threshold_kmh = threshold_kmh;
         rules.status.review = statuses.0;
         rules.status.blocked = statuses.0 + statuses.1;
+        rules.late_status = statuses.2;
+        rules.high_velocity.arrival_within_hours = arrival_within_hours;
+        rules.geographic_anomaly.minimum_km = minimum_km;
+        rules.geographic_anomaly.null_island = null_island;
+        rules.conflicting_duplicate.points = points;
         rules
     }
 }
@@ -389,31 +507,42 @@ fn time_of(model: &Model, user: &str, when: When) -> i64 {
 fn agrees_with_the_model(rules: Rules, steps: &[Step]) -> Result<(), TestCaseError> {
     prop_assert_eq!(rules.validate(), Ok(()));
     let mut engine = Engine::new(Arc::new(rules.clone()), [1; 16]);
-    let mut model = Model {
-        rules,
-        remembered: Vec::new(),
-    };
-    let mut ids: Vec<String> = Vec::new();
+    let mut model = Model::new(rules);
+    let mut ids: Vec<(String, i64)> = Vec::new();
     for (number, step) in steps.iter().enumerate() {
         let user = format!("user {}", step.user);
         let repeated = step
             .repeat
-            .and_then(|nth| ids.iter().rev().nth(nth).cloned());
-        let id = repeated.unwrap_or_else(|| format!("transaction {number}"));
-        ids.push(id.clone());
+            .and_then(|(nth, same)| Some((ids.iter().rev().nth(nth)?.clone(), same)));
+        let (id, amount) = match repeated {
+            Some(((id, amount), true)) => (id, amount),
+            Some(((id, _), false)) => (id, step.amount),
+            None => (format!("transaction {number}"), step.amount),
+        };
+        ids.push((id.clone(), amount));
         let transaction = Transaction {
             transaction_id: Cow::Owned(id),
             timestamp: Timestamp::from_micros(time_of(&model, &user, step.when)).unwrap(),
             user_id: Cow::Borrowed(&user),
-            amount: Amount::from_ten_thousandths(step.amount).unwrap(),
+            amount: Amount::from_ten_thousandths(amount).unwrap(),
             location: step.location,
             traceparent: None,
             members: Members::default(),
             json: "",
         };
-        let expected = model.score(&transaction);
+        let time_ms = transaction.timestamp.micros() / 1_000;
+        let latest = model.arrivals.iter().map(|(_, at)| *at).max();
+        let origin = Origin {
+            timestamp_ms: step.arrival.map(|arrival| match arrival {
+                Arrival::After(ms) => latest.unwrap_or(time_ms) + ms,
+                Arrival::Beside(ms) => time_ms + ms,
+            }),
+            backfill: step.backfill,
+            sender: Sender::from_header(&b"ab"[..usize::from(step.sender)]),
+        };
+        let expected = model.score(&transaction, &origin);
         check(
-            &engine.score(&transaction),
+            &engine.score(&transaction, &origin),
             &expected,
             &format!("step {number}: {step:?} {transaction:?}"),
         )?;
@@ -470,7 +599,7 @@ proptest! {
             }
         }
         // Times are packed in 48 bits and count from the first one less the lookback.
-        let model = Model { rules: rules.clone(), remembered: Vec::new() };
+        let model = Model::new(rules.clone());
         steps[1].when = When::After((1 << 48) - model.lookback() - 5 * SECOND);
         agrees_with_the_model(rules, &steps)?;
     }
@@ -492,9 +621,9 @@ fn transaction<'a>(id: &'a str, user: &'a str, seconds: i64, amount: i64) -> Tra
 #[test]
 fn a_b_a_is_one_duplicate_with_the_first_decision_and_no_trace_in_the_history() {
     let mut engine = Engine::new(Arc::new(Rules::default()), [1; 16]);
-    let first = engine.score(&transaction("a", "u", 0, 20_000_000));
-    engine.score(&transaction("b", "u", 1, 10_000));
-    let again = engine.score(&transaction("a", "u", 2, 10_000));
+    let first = engine.score(&transaction("a", "u", 0, 20_000_000), &Origin::default());
+    engine.score(&transaction("b", "u", 1, 10_000), &Origin::default());
+    let again = engine.score(&transaction("a", "u", 2, 20_000_000), &Origin::default());
     assert!(again.duplicate && !first.duplicate);
     assert_eq!((again.score, again.status), (35.0, Status::Approved));
     assert_eq!(
@@ -504,7 +633,9 @@ fn a_b_a_is_one_duplicate_with_the_first_decision_and_no_trace_in_the_history() 
     assert_eq!(again.contributions.iter().count(), 0);
     assert_eq!(engine.transactions(), 2);
     assert!(
-        !engine.score(&transaction("a", "v", 2, 10_000)).duplicate,
+        !engine
+            .score(&transaction("a", "v", 2, 10_000), &Origin::default())
+            .duplicate,
         "ids belong to their user"
     );
 }
@@ -514,11 +645,11 @@ fn an_entry_exactly_at_the_lookback_is_there_and_one_a_microsecond_older_is_not(
     let lookback = 7 * 86_400 + 3_600;
     for (beyond, duplicate) in [(0, true), (1, false)] {
         let mut engine = Engine::new(Arc::new(Rules::default()), [1; 16]);
-        engine.score(&transaction("a", "u", 0, 10_000));
+        engine.score(&transaction("a", "u", 0, 10_000), &Origin::default());
         let mut newest = transaction("b", "u", lookback, 10_000);
         newest.timestamp = Timestamp::from_micros(newest.timestamp.micros() + beyond).unwrap();
-        engine.score(&newest);
-        let again = engine.score(&transaction("a", "u", 0, 10_000));
+        engine.score(&newest, &Origin::default());
+        let again = engine.score(&transaction("a", "u", 0, 10_000), &Origin::default());
         assert_eq!((again.duplicate, again.late), (duplicate, !duplicate));
         assert_eq!(engine.transactions(), if duplicate { 2 } else { 1 });
     }
@@ -535,7 +666,7 @@ fn the_statuses_begin_at_their_thresholds() {
         ("d", 50_010_000, 50.0, Status::Review),
         ("e", 50_000_000, 90.0, Status::Blocked),
     ] {
-        let verdict = engine.score(&transaction(id, "u", 0, amount));
+        let verdict = engine.score(&transaction(id, "u", 0, amount), &Origin::default());
         assert_eq!((verdict.score, verdict.status), (score, status), "{id}");
     }
 }

@@ -24,8 +24,8 @@ pub(super) struct Decision {
     user_id: String,
     /// Sum of the contributions' points.
     fraud_score: f64,
-    /// Names: `high_velocity`, `high_amount`, `geographic_anomaly`, `suspicious_pattern`, in this order, then those of
-    /// other rules. The set is open; a reader must accept names that it does not know.
+    /// Names: `high_velocity`, `high_amount`, `geographic_anomaly`, `suspicious_pattern`, `conflicting_duplicate`, in this
+    /// order, then those of other rules. The set is open; a reader must accept names that it does not know.
     fraud_indicators: Vec<String>,
     /// `approved`, `review` or `blocked`.
     status: String,

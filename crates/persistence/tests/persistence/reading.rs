@@ -325,7 +325,7 @@ async fn a_user_is_summed_up_exactly(store: Arc<TestStore>) {
             "average_amount": "333333333333.4333",
             "max_amount": "999999999999.9999",
             "by_status": {"approved": 1, "review": 1, "blocked": 1},
-            "by_indicator": {"high_velocity": 1, "high_amount": 2, "geographic_anomaly": 0, "suspicious_pattern": 1},
+            "by_indicator": {"high_velocity": 1, "high_amount": 2, "geographic_anomaly": 0, "suspicious_pattern": 1, "conflicting_duplicate": 0},
             "highest_score": 90.25,
             "first_event_time": "2026-03-01T00:00:00Z",
             "last_event_time": "2026-03-04T00:00:00Z",
@@ -367,7 +367,7 @@ async fn statistics_count_what_is_there_also_after_deletions(store: Arc<TestStor
         stats["by_status"],
         serde_json::json!({"approved": 96, "review": 2, "blocked": 2})
     );
-    let indicators = serde_json::json!({"high_velocity": 2, "high_amount": 3, "geographic_anomaly": 0, "suspicious_pattern": 1, "card_testing": 1});
+    let indicators = serde_json::json!({"high_velocity": 2, "high_amount": 3, "geographic_anomaly": 0, "suspicious_pattern": 1, "conflicting_duplicate": 0, "card_testing": 1});
     assert_eq!(stats["by_indicator"], indicators);
     assert_eq!(stats["alert_share"], 0.04);
     let histogram = stats["score_histogram"].as_array().unwrap();

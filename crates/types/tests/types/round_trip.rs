@@ -120,7 +120,7 @@ fn spaced(json: &str, seed: u64) -> String {
 /// Built-in indicators, and others of a version or a rule that this one does not know.
 fn indicator() -> impl Strategy<Value = Indicator> {
     prop_oneof![
-        (0..4_usize).prop_map(|index| Indicator::BUILT_IN[index]),
+        (0..5_usize).prop_map(|index| Indicator::BUILT_IN[index]),
         (0..40_u32).prop_map(|n| Indicator::intern(&format!("rule_{n}")).unwrap()),
     ]
 }

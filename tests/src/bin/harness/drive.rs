@@ -276,7 +276,7 @@ fn read(args: &BooksArgs) -> anyhow::Result<Books> {
         books.accepted.insert(key_of_transaction(text)?);
     }
     let input = records(&file("transactions.log"))?;
-    books.expected = offline::score_every(&input, args.partitions)?;
+    books.expected = offline::score_every(&input, args.partitions);
     for record in records(&file("decisions.log"))? {
         let decision = Decision::parse(&record.payload)?;
         books
@@ -346,14 +346,19 @@ fn key_of_transaction(text: &str) -> anyhow::Result<Key> {
     }
 }
 
-/// What the console consumer prints: `Partition:3`, the key and the record, between tabs, in the order of each partition.
+/// What the console consumer prints: `CreateTime:1772000000000`, `Partition:3`, the key and the record, between tabs, in the
+/// order of each partition.
 fn records(path: &Path) -> anyhow::Result<Vec<LogRecord>> {
     let mut all = Vec::new();
     for line in lines(path)? {
-        let parts: Vec<&str> = line.splitn(3, '\t').collect();
-        let [partition, key, text] = parts.as_slice() else {
-            anyhow::bail!("{}: {line:?} has no three fields", path.display());
+        let parts: Vec<&str> = line.splitn(4, '\t').collect();
+        let [time, partition, key, text] = parts.as_slice() else {
+            anyhow::bail!("{}: {line:?} has no four fields", path.display());
         };
+        let timestamp_ms = time
+            .split_once(':')
+            .and_then(|(_, time)| time.parse().ok())
+            .with_context(|| format!("{}: {line:?} names no time", path.display()))?;
         let partition = partition
             .strip_prefix("Partition:")
             .and_then(|number| number.parse().ok())
@@ -361,7 +366,7 @@ fn records(path: &Path) -> anyhow::Result<Vec<LogRecord>> {
         all.push(LogRecord {
             partition,
             offset: i64::try_from(all.len())?,
-            timestamp_ms: 0,
+            timestamp_ms,
             key: (*key != "null").then(|| key.as_bytes().to_vec()),
             payload: text.as_bytes().to_vec(),
             headers: Vec::new(),
