@@ -10,6 +10,8 @@ mod body;
 mod config;
 mod events;
 mod functions;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 mod imports;
 mod items;
 mod openapi;

@@ -13,6 +13,8 @@ mod consumer;
 mod dead_letter;
 mod embedded;
 mod error;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 mod histories;
 mod in_flight;
 mod kafka;

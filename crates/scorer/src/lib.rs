@@ -2,6 +2,8 @@
 //! and replies.
 
 mod config;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 mod measure;
 mod process;
 mod route;

@@ -30,6 +30,22 @@ pub(crate) use confirmation::Confirmations;
 use content::{EventContent, ParsedEvent};
 use report::{EventReport, EventResult};
 
+/// For the fuzz targets: the texts of the transactions of the events of a request in structured mode.
+#[cfg(feature = "fuzzing")]
+pub(crate) fn texts(body: &[u8], limit: usize) -> Result<Vec<Vec<u8>>, String> {
+    let (parts, ()) = Request::new(()).into_parts();
+    let events = content::split(&parts, body, limit).map_err(|error| error.to_string())?;
+    let mut texts = Vec::new();
+    for event in events.iter().flatten() {
+        let _ = event.trace();
+        if let Ok(None) = object_event::import_request(event) {
+            let items = crate::items::split(crate::items::Format::Json, &event.data, limit);
+            texts.extend(items.unwrap_or_default().into_iter().map(<[u8]>::to_vec));
+        }
+    }
+    Ok(texts)
+}
+
 /// How many rejected events of a request are logged individually.
 const MAX_LOGGED_REJECTIONS: usize = 10;
 /// How many characters of a sender's text are copied into logs and headers.

@@ -30,6 +30,19 @@ use crate::report::ValidatedItems;
 use crate::request;
 use messages::Position;
 
+/// For the fuzz targets: the texts of the transactions in a batch of messages.
+#[cfg(feature = "fuzzing")]
+pub(crate) fn texts(body: &[u8], limit: usize) -> Result<Vec<Vec<u8>>, String> {
+    let messages = messages::split(body, limit).map_err(|error| error.to_string())?;
+    Ok(messages
+        .into_iter()
+        .map(|message| {
+            let _ = Position::of(message);
+            messages::item(message).into_owned()
+        })
+        .collect())
+}
+
 /// The result of a batch.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Processed)]

@@ -5,7 +5,7 @@
 mod feed;
 mod journal;
 mod object;
-mod rows;
+pub(crate) mod rows;
 mod source;
 mod status;
 mod worker;

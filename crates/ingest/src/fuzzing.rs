@@ -1,0 +1,74 @@
+//! For the fuzz targets in `tests/fuzz` only: the parsers of what callers, event senders and writers of objects send.
+//! They are private otherwise, because nothing but ingest should depend on them.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use tollgate_types::{Rejection, Transaction};
+
+use crate::imports::rows::{Columns, Format as RowFormat, Row, Rows};
+use crate::items::{self, Format, ItemLimits};
+use crate::{events, functions};
+
+/// The largest item, in bytes.
+pub const MAX_ITEM_BYTES: usize = 4096;
+/// The most items of a body.
+pub const MAX_ITEMS: usize = 64;
+
+const LIMITS: ItemLimits = ItemLimits {
+    max_bytes: MAX_ITEM_BYTES,
+    now_micros: i64::MAX,
+};
+
+/// The items of a body, or why it cannot be split into items.
+///
+/// # Errors
+/// As the caller gets it.
+pub fn body(ndjson: bool, body: &[u8]) -> Result<Vec<Result<Transaction<'_>, Rejection>>, String> {
+    let format = if ndjson { Format::Ndjson } else { Format::Json };
+    let items = items::split(format, body, MAX_ITEMS).map_err(|error| error.to_string())?;
+    Ok(items.into_iter().map(item).collect())
+}
+
+/// One item, as a request, an event or a row contains it.
+///
+/// # Errors
+/// The member at fault and the reason.
+pub fn item(text: &[u8]) -> Result<Transaction<'_>, Rejection> {
+    items::validate(text, LIMITS)
+}
+
+/// The rows of an object: for each the line, the text, and why it is malformed. Also, why reading stopped early.
+pub fn rows(csv: bool, object: &[u8]) -> (Vec<(u64, Vec<u8>, Option<String>)>, Option<String>) {
+    let format = if csv {
+        RowFormat::Csv(Arc::new(Columns::new(&BTreeMap::new(), b',')))
+    } else {
+        RowFormat::Ndjson
+    };
+    let mut rows = Vec::new();
+    let mut read = || {
+        let mut object = Rows::open(&format, object, MAX_ITEM_BYTES)?;
+        while let Some(Row { line, text, wrong }) = object.next()? {
+            rows.push((line, text, wrong));
+        }
+        Ok(())
+    };
+    let stopped: Result<(), crate::imports::rows::RowsError> = read();
+    (rows, stopped.err().map(|error| error.to_string()))
+}
+
+/// The texts of the transactions of the events of a request in structured mode.
+///
+/// # Errors
+/// As the caller gets it.
+pub fn events(body: &[u8]) -> Result<Vec<Vec<u8>>, String> {
+    events::texts(body, MAX_ITEMS)
+}
+
+/// The texts of the transactions in a batch of messages, as a function receives it.
+///
+/// # Errors
+/// As the caller gets it.
+pub fn messages(body: &[u8]) -> Result<Vec<Vec<u8>>, String> {
+    functions::texts(body, MAX_ITEMS)
+}
