@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use tollgate_types::{Rejection, Transaction};
 
-use crate::imports::rows::{Columns, Format as RowFormat, Row, Rows};
+use crate::imports::rows::{Columns, Format as RowFormat, Row, Rows, RowsError};
 use crate::items::{self, Format, ItemLimits};
 use crate::{events, functions};
 
@@ -38,8 +38,20 @@ pub fn item(text: &[u8]) -> Result<Transaction<'_>, Rejection> {
     items::validate(text, LIMITS)
 }
 
-/// The rows of an object: for each the line, the text, and why it is malformed. Also, why reading stopped early.
-pub fn rows(csv: bool, object: &[u8]) -> (Vec<(u64, Vec<u8>, Option<String>)>, Option<String>) {
+/// A row of an object.
+#[derive(Debug)]
+pub struct ObjectRow {
+    /// The line at which it begins, from 1.
+    pub line: u64,
+    /// The JSON text of the transaction.
+    pub text: Vec<u8>,
+    /// Whether it is malformed.
+    pub is_malformed: bool,
+}
+
+/// The rows of an object, up to where it cannot be read any further.
+#[must_use]
+pub fn rows(csv: bool, object: &[u8]) -> Vec<ObjectRow> {
     let format = if csv {
         RowFormat::Csv(Arc::new(Columns::new(&BTreeMap::new(), b',')))
     } else {
@@ -49,12 +61,16 @@ pub fn rows(csv: bool, object: &[u8]) -> (Vec<(u64, Vec<u8>, Option<String>)>, O
     let mut read = || {
         let mut object = Rows::open(&format, object, MAX_ITEM_BYTES)?;
         while let Some(Row { line, text, wrong }) = object.next()? {
-            rows.push((line, text, wrong));
+            rows.push(ObjectRow {
+                line,
+                text,
+                is_malformed: wrong.is_some(),
+            });
         }
         Ok(())
     };
-    let stopped: Result<(), crate::imports::rows::RowsError> = read();
-    (rows, stopped.err().map(|error| error.to_string()))
+    let _stopped: Result<(), RowsError> = read();
+    rows
 }
 
 /// The texts of the transactions of the events of a request in structured mode.

@@ -5,8 +5,8 @@ pub use tollgate_log::fuzzing::copied;
 
 use crate::route;
 
-/// How often the record was forwarded, and the partition on which a caller waits for the decision.
+/// How often the record was forwarded, and whether a caller waits for the decision.
 #[must_use]
-pub fn route_of(record: &Record<'_>) -> (usize, Option<i32>) {
-    (route::hops(record), route::reply_partition(record))
+pub fn route_of(record: &Record<'_>) -> (usize, bool) {
+    (route::hops(record), route::reply_address(record).is_some())
 }
