@@ -19,6 +19,8 @@
 mod config;
 #[path = "../src/cursor.rs"]
 mod cursor;
+#[path = "../src/retention.rs"]
+mod retention;
 #[path = "../src/rows.rs"]
 mod rows;
 #[path = "../src/store/mod.rs"]

@@ -57,6 +57,9 @@ pub struct PersistenceConfig {
     pub requests_per_key: usize,
     /// How long a caller may take for the next 64 KiB of an answer, in milliseconds.
     pub unread_timeout_ms: u64,
+    /// Decisions older than this, by event time, are deleted. Unset: they are kept.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub retention_days: Option<u32>,
     /// Keys of the read API. Without keys every caller may read, which only a loopback address allows.
     pub api_keys: Vec<ApiKeyConfig>,
     /// A TOML file with more keys, in tables `[[api_keys]]`. It is read again when it changes.
@@ -85,6 +88,7 @@ impl Default for PersistenceConfig {
             requests_max: 64,
             requests_per_key: 32,
             unread_timeout_ms: 10_000,
+            retention_days: None,
             api_keys: Vec::new(),
             api_keys_file: None,
         }
@@ -134,6 +138,12 @@ impl PersistenceConfig {
                 "requests_per_key",
                 "must be at most persistence.requests_max",
             );
+        }
+        if self
+            .retention_days
+            .is_some_and(|days| !(1..=36_500).contains(&days))
+        {
+            return invalid("retention_days", "must lie between 1 and 36500");
         }
         let url = self.database_url.expose();
         if url.starts_with("sqlite:") && (url.contains(":memory:") || url.contains("mode=memory")) {

@@ -8,12 +8,15 @@ mod config;
 mod cursor;
 mod dead_letters;
 mod process;
+mod retention;
 mod rows;
 mod service;
 mod store;
 mod traces;
+mod user_data;
 mod writer;
 
 pub use config::{DatabaseUrl, PersistenceConfig, ProcessConfig};
 pub use process::run_process;
 pub use service::{migrate, run, start};
+pub use user_data::{Erased, UserData};

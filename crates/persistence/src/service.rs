@@ -10,6 +10,7 @@ use tollgate_service::supervisor::{RunningService, Supervisor};
 
 use crate::api;
 use crate::config::PersistenceConfig;
+use crate::retention;
 use crate::store::{self, Store};
 use crate::writer::DecisionWriter;
 
@@ -50,6 +51,13 @@ pub async fn start(
         keys_watch.await;
         Ok(())
     });
+    if let Some(days) = config.retention_days {
+        let deleting = retention::run(store.clone(), days, supervisor.shutdown().clone());
+        supervisor.spawn_support("the deletion of expired decisions", async move {
+            deleting.await;
+            Ok(())
+        });
+    }
     supervisor.serve(public, api::router(store.clone(), &config, keys));
     Ok(supervisor.start(async move |_| {
         store.close().await;

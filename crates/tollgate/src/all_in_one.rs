@@ -18,7 +18,7 @@ use tollgate_service::http::TlsConfig;
 use tollgate_service::supervisor::RunningService;
 use tollgate_service::telemetry::TelemetryConfig;
 
-use crate::archive::DeadLetterArchive;
+use crate::archive::{DEAD_LETTERS, DeadLetterArchive};
 use crate::dlq::DlqServer;
 use crate::running::{AdminUrls, DataDirectory, RunningUp, local_url};
 
@@ -142,7 +142,7 @@ impl AllInOne {
         let upstream = shutdown.child();
         let downstream = Shutdown::new(shutdown.grace());
         let archive = if embedded {
-            let path = directory.join("dead-letters.ndjson");
+            let path = directory.join(DEAD_LETTERS);
             Some(DeadLetterArchive::start(&kafka, path, downstream.clone())?)
         } else {
             None

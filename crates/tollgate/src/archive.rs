@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
 use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -41,6 +42,9 @@ impl DeadLetterArchive {
             .context("the archive of dead letters has panicked")?
     }
 }
+
+/// The file in the data directory of `up`.
+pub(crate) const DEAD_LETTERS: &str = "dead-letters.ndjson";
 
 /// The consumer group under which the file's progress is committed.
 const GROUP: &str = "tollgate-dead-letter-archive";
@@ -78,6 +82,8 @@ fn write(
                 if let (Some(file), false) = (&file, written.is_empty()) {
                     file.sync_data().with_context(cannot_write)?;
                 }
+                // Unlocked, so that `tollgate user erase` can write it anew.
+                file = None;
                 for ((topic, partition), next) in std::mem::take(&mut written) {
                     log.commit_offset(GROUP, &topic, partition, next);
                 }
@@ -89,10 +95,19 @@ fn write(
     }
 }
 
-/// Opens for appending. A line that was cut off when the process was killed is ended.
+/// Opens for appending, and locks the file until it is closed. A line that was cut off when the process was killed is ended.
 fn open_whole(path: &Path) -> std::io::Result<File> {
     let mut options = OpenOptions::new();
-    let mut file = options.create(true).append(true).read(true).open(path)?;
+    options.create(true).append(true).read(true);
+    let mut file = loop {
+        let file = options.open(path)?;
+        file.lock()?;
+        // It may have been replaced while this waited for the lock.
+        let (here, there) = (file.metadata()?, std::fs::metadata(path));
+        if there.is_ok_and(|there| (here.dev(), here.ino()) == (there.dev(), there.ino())) {
+            break file;
+        }
+    };
     let mut last = [b'\n'];
     if file.metadata()?.len() > 0 {
         file.seek(SeekFrom::End(-1))?;
@@ -112,7 +127,7 @@ pub(crate) fn text_or_base64(bytes: &[u8]) -> (Value, bool) {
     }
 }
 
-fn entry(letter: &LogRecord) -> Value {
+pub(crate) fn entry(letter: &LogRecord) -> Value {
     let optional =
         |bytes: Option<&Vec<u8>>| bytes.map_or(Value::Null, |bytes| text_or_base64(bytes).0);
     let headers: Map<String, Value> = letter

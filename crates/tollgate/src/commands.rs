@@ -22,6 +22,7 @@ use tollgate_types::Role;
 use crate::all_in_one::{AllInOne, Configs, JOURNAL};
 use crate::dlq::DlqArgs;
 use crate::imports::ImportsArgs;
+use crate::user::UserArgs;
 
 /// Decides for every payment, within milliseconds, whether it is approved, reviewed or blocked.
 #[derive(Debug, Parser)]
@@ -58,6 +59,8 @@ pub(crate) enum Command {
     Migrate(MigrateArgs),
     /// List records that could not be processed, send them through again or drop them
     Dlq(DlqArgs),
+    /// Export or erase everything that is kept about a user
+    User(UserArgs),
     /// List imported objects: how far each is, and why it failed
     Imports(ImportsArgs),
     /// Receive the notifier's webhooks and show them, for trials

@@ -10,6 +10,7 @@ mod load;
 mod receive;
 mod running;
 mod score;
+mod user;
 
 use std::process::ExitCode;
 
@@ -61,6 +62,7 @@ impl Command {
             Self::Load(args) => commands::block_on(load::run(args))?,
             Self::Topics(args) => commands::block_on(commands::topics(args))?,
             Self::Dlq(args) => dlq::run(args)?,
+            Self::User(args) => return user::run(args),
             Self::Imports(args) => commands::block_on(imports::run(args))?,
             Self::Migrate(args) => commands::block_on(commands::migrate(args))?,
             Self::Receive(args) => commands::block_on(receive::run(args))?,

@@ -70,17 +70,32 @@ impl FileSink {
         let (path, open) = (self.path.clone(), Arc::clone(&self.open));
         blocking(move || {
             let mut open = open.lock().unwrap_or_else(PoisonError::into_inner);
+            // The lock keeps `tollgate user erase` from replacing the file between the look at its path and the write.
             // It is put back only after a whole line: whatever failed, the next opening mends the end.
             let mut opened = match open.take() {
-                Some(open) if is_still_at(&open.file, &path)? => open,
-                _ => open_whole(&path)?,
+                Some(open) => open,
+                None => open_whole(&path)?,
             };
+            lock(&opened.file)?;
+            while !is_still_at(&opened.file, &path)? {
+                opened = open_whole(&path)?;
+                lock(&opened.file)?;
+            }
             write(&mut opened)?;
+            opened.file.unlock()?;
             *open = Some(opened);
             Ok(())
         })
         .await
     }
+}
+
+/// Locks a file until it is unlocked or closed. A pipe or a terminal cannot be replaced, and is not locked.
+fn lock(file: &File) -> io::Result<()> {
+    if file.metadata()?.is_file() {
+        file.lock()?;
+    }
+    Ok(())
 }
 
 /// Whether the path still names this file.

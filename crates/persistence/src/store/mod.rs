@@ -3,6 +3,7 @@
 //! Invariant: a decision is in both tables or in neither, and an existing row is never changed. The writer has connections
 //! of its own, so that readers cannot delay it.
 
+mod erasure;
 mod postgres;
 mod query;
 mod sqlite;
@@ -22,12 +23,15 @@ use tracing::Instrument as _;
 
 use crate::config::PersistenceConfig;
 use crate::cursor::Cursor;
+use crate::retention::Expired;
 use crate::rows::{Row, StoredDecision};
 
 /// The component of the store in `/readyz`.
 pub(crate) const COMPONENT: &str = "store";
 /// Timeout of a probe.
 const PING: Duration = Duration::from_secs(5);
+/// Timeout of a step of the retention.
+const STEP_TIMEOUT: Duration = Duration::from_secs(30);
 /// Connections of the writer: one writes, the other replaces it when it breaks.
 const WRITER_CONNECTIONS: u32 = 2;
 
@@ -323,6 +327,21 @@ impl Store {
             Database::Sqlite(pool) => sqlite::counts(pool, tenant).await,
         };
         self.read("fraud_analysis", ask).await
+    }
+
+    /// Deletes some of the expired decisions, in one database transaction. Returns their number; 0 when none are left.
+    pub(crate) async fn delete_expired(&self, expired: Expired) -> Result<u64, DatabaseError> {
+        self.check_migrated()?;
+        let delete = async {
+            match &self.writing {
+                Database::Postgres(pool) => postgres::delete_expired(pool, expired).await,
+                Database::Sqlite(pool) => sqlite::delete_expired(pool, expired).await,
+            }
+        };
+        match tokio::time::timeout(STEP_TIMEOUT, delete).await {
+            Ok(deleted) => deleted,
+            Err(_) => Err(DatabaseError::timed_out(STEP_TIMEOUT)),
+        }
     }
 
     /// Closes every connection.

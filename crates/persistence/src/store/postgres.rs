@@ -11,6 +11,7 @@ use tollgate_types::{Amount, Status, Timestamp};
 use super::query::{self, Dialect};
 use super::{Count, Counts, Filter, Rows, UserGroup, unreadable};
 use crate::config::PersistenceConfig;
+use crate::retention::Expired;
 use crate::rows::{Columns, Row, StoredDecision, utc};
 
 pub(super) fn migrations() -> Migrator {
@@ -26,6 +27,10 @@ pub(super) fn migrations() -> Migrator {
         (
             "tenants and conflicts",
             include_str!("../../migrations/postgres/0003_tenants_and_conflicts.sql"),
+        ),
+        (
+            "erased users",
+            include_str!("../../migrations/postgres/0004_erased_users.sql"),
         ),
     ])
 }
@@ -48,11 +53,18 @@ pub(super) fn readers(writers: &PgPool, config: &PersistenceConfig) -> PgPool {
 
 /// One statement is one database transaction, also if the connection breaks during it.
 const WRITE: &str = r"
-WITH given AS (
+WITH every AS (
     SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::timestamptz[], $5::text[], $6::float8[], $7::text[],
                          $8::text[], $9::timestamptz[], $10::text[], $11::bool[], $12::text[], $13::text[], $14::text[])
-        AS given (user_id, transaction_id, amount, event_time, body, fraud_score, status, fraud_indicators,
+        AS every (user_id, transaction_id, amount, event_time, body, fraud_score, status, fraud_indicators,
                   processed_at, ruleset_version, late, contributions, tenant, conflict_amount)
+), given AS (
+    -- Users who were erased are left out: what they did before is still on the log.
+    SELECT * FROM every WHERE NOT EXISTS (
+        SELECT FROM erased_users e
+        WHERE e.user_hash = encode(sha256(convert_to(
+                  (SELECT key FROM erasure_key) || every.tenant || E'\x01' || every.user_id, 'UTF8')), 'hex')
+          AND least(every.processed_at, every.event_time) <= e.erased_at)
 ), written AS (
     INSERT INTO transactions (user_id, transaction_id, amount, event_time, body, tenant, conflict_amount)
     SELECT user_id, transaction_id, amount::numeric, event_time, body::json, tenant, conflict_amount FROM given
@@ -130,6 +142,34 @@ pub(super) async fn write(pool: &PgPool, rows: &[Row<'_>]) -> Result<u64, Databa
     Ok(result.await?.rows_affected())
 }
 
+/// Rows that a step of the retention deletes.
+const STEP: i64 = 5_000;
+
+const DELETE_EXPIRED: &str = r"
+WITH old AS (
+    (SELECT user_id, transaction_id, tenant, conflict_amount FROM fraud_analysis WHERE event_time < $1 LIMIT $3)
+    UNION
+    (SELECT user_id, transaction_id, tenant, conflict_amount FROM fraud_analysis
+     WHERE event_time > $2 AND created_at < $1 LIMIT $3)
+), gone AS (
+    DELETE FROM transactions t USING old
+    WHERE (t.user_id, t.transaction_id, t.tenant, t.conflict_amount)
+        = (old.user_id, old.transaction_id, old.tenant, old.conflict_amount)
+)
+DELETE FROM fraud_analysis a USING old
+WHERE (a.user_id, a.transaction_id, a.tenant, a.conflict_amount)
+    = (old.user_id, old.transaction_id, old.tenant, old.conflict_amount)";
+
+pub(super) async fn delete_expired(pool: &PgPool, expired: Expired) -> Result<u64, DatabaseError> {
+    let delete = sqlx::query(DELETE_EXPIRED)
+        .bind(expired.before)
+        .bind(expired.ahead)
+        .bind(STEP);
+    let lease = Lease::of(pool).await?;
+    let result = lease.run(async |connection| delete.execute(connection).await);
+    Ok(result.await?.rows_affected())
+}
+
 impl Dialect for Postgres {
     const SELECT: &'static str = "
 SELECT a.user_id, a.transaction_id, a.tenant, a.conflict_amount, a.fraud_score, a.status, a.fraud_indicators, a.event_time, a.processed_at,
@@ -199,6 +239,11 @@ async fn read(
             Ok((found, true))
         })
         .await
+}
+
+/// The decisions on a user, oldest first.
+pub(super) fn of_user(tenant: &str, user_id: &str) -> QueryBuilder<Postgres> {
+    query::of_user(tenant, user_id)
 }
 
 const USER: &str = "
@@ -280,7 +325,7 @@ pub(super) async fn counts(pool: &PgPool, tenant: Option<&str>) -> Result<Counts
     })
 }
 
-fn stored(row: &PgRow) -> Result<StoredDecision, DatabaseError> {
+pub(super) fn stored(row: &PgRow) -> Result<StoredDecision, DatabaseError> {
     StoredDecision::new(Columns {
         user_id: row.try_get("user_id")?,
         transaction_id: row.try_get("transaction_id")?,

@@ -82,6 +82,20 @@ where
     query
 }
 
+/// The decisions on a user, oldest first.
+pub(super) fn of_user<DB>(tenant: &str, user_id: &str) -> QueryBuilder<DB>
+where
+    DB: Dialect,
+    for<'q> &'q str: Encode<'q, DB> + Type<DB>,
+{
+    let mut query = QueryBuilder::new(DB::SELECT);
+    query.push(JOINED);
+    query.push(" WHERE a.user_id = ").push_bind(user_id);
+    query.push(" AND a.tenant = ").push_bind(tenant);
+    query.push(" ORDER BY a.event_time, a.transaction_id, a.conflict_amount");
+    query
+}
+
 /// Up to `limit` decisions, newest first.
 pub(super) fn page<DB>(filter: &Filter, limit: u32) -> QueryBuilder<DB>
 where

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::sync::LazyLock;
 
+use chrono::{DateTime, SecondsFormat, Utc};
 use futures_util::TryStreamExt as _;
 use sqlx::migrate::Migrator;
 use sqlx::sqlite::{SqlitePool, SqlitePoolOptions, SqliteRow};
@@ -14,9 +15,11 @@ use sqlx::{
 use tollgate_service::database::{self, DatabaseError};
 use tollgate_types::{Amount, Status, Timestamp};
 
+use super::erasure;
 use super::query::{self, Dialect};
 use super::{Count, Counts, Filter, Rows, UserGroup, unreadable};
 use crate::config::PersistenceConfig;
+use crate::retention::Expired;
 use crate::rows::{Columns, Row, StoredDecision, fixed_width};
 
 /// Rows that a reader's connection reads before they are asked for. A row may be as large as a record.
@@ -31,6 +34,10 @@ pub(super) fn migrations() -> Migrator {
         (
             "tenants and conflicts",
             include_str!("../../migrations/sqlite/0002_tenants_and_conflicts.sql"),
+        ),
+        (
+            "erased users",
+            include_str!("../../migrations/sqlite/0003_erased_users.sql"),
         ),
     ])
 }
@@ -114,7 +121,11 @@ async fn write_at_once(
 ) -> Result<u64, DatabaseError> {
     // Takes the write lock here: waiting for it at the first insert could deadlock.
     let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await?;
-    let (mut stored, mut rest) = (0, rows);
+    let kept = match erasure::without_erased(&mut transaction, rows).await? {
+        Some(kept) => kept,
+        None => rows.iter().collect(),
+    };
+    let (mut stored, mut rest) = (0, kept.as_slice());
     for inserts in INSERTS.iter() {
         while let Some((some, others)) = rest.split_at_checked(inserts.rows) {
             stored += insert(&mut transaction, inserts, some).await?;
@@ -131,7 +142,7 @@ async fn write_at_once(
 async fn insert(
     connection: &mut SqliteConnection,
     inserts: &Inserts,
-    rows: &[Row<'_>],
+    rows: &[&Row<'_>],
 ) -> Result<u64, sqlx::Error> {
     let mut query = sqlx::query(inserts.transactions.clone());
     for row in rows {
@@ -162,6 +173,38 @@ async fn insert(
             .bind(row.conflict_amount.as_str());
     }
     Ok(query.execute(&mut *connection).await?.rows_affected())
+}
+
+/// Rows that a step of the retention deletes, at most twice. The writer waits for a step.
+const STEP: i64 = 500;
+
+pub(super) async fn delete_expired(
+    pool: &SqlitePool,
+    expired: Expired,
+) -> Result<u64, DatabaseError> {
+    let text = |time: DateTime<Utc>| time.to_rfc3339_opts(SecondsFormat::Micros, true);
+    let mut connection = pool.acquire().await?;
+    let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await?;
+    let mut deleted = 0;
+    for condition in ["event_time < ?1", "event_time > ?2 AND created_at < ?1"] {
+        for table in ["transactions", "fraud_analysis"] {
+            let sql = format!(
+                "DELETE FROM {table} WHERE (user_id, transaction_id, tenant, conflict_amount) IN ( \
+                 SELECT user_id, transaction_id, tenant, conflict_amount FROM fraud_analysis WHERE {condition} AND ?2 = ?2 \
+                 ORDER BY event_time, user_id, transaction_id, conflict_amount, tenant LIMIT ?3)"
+            );
+            let done = sqlx::query(AssertSqlSafe(sql))
+                .bind(text(expired.before))
+                .bind(text(expired.ahead))
+                .bind(STEP)
+                .execute(&mut *transaction)
+                .await?;
+            // The rows of `transactions` are deleted first, and are as many.
+            deleted += u64::from(table == "fraud_analysis") * done.rows_affected();
+        }
+    }
+    transaction.commit().await?;
+    Ok(deleted)
 }
 
 impl Dialect for Sqlite {
@@ -230,6 +273,11 @@ async fn read(
     }
     drop(rows);
     Ok(found)
+}
+
+/// The decisions on a user, oldest first.
+pub(super) fn of_user(tenant: &str, user_id: &str) -> QueryBuilder<Sqlite> {
+    query::of_user(tenant, user_id)
 }
 
 const USER: &str = "
@@ -315,7 +363,7 @@ pub(super) async fn counts(
     })
 }
 
-fn stored(row: &SqliteRow) -> Result<StoredDecision, DatabaseError> {
+pub(super) fn stored(row: &SqliteRow) -> Result<StoredDecision, DatabaseError> {
     StoredDecision::new(Columns {
         user_id: row.try_get("user_id")?,
         transaction_id: row.try_get("transaction_id")?,

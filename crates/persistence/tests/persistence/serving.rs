@@ -213,7 +213,10 @@ async fn callers_that_never_read_hold_only_their_share_and_only_until_the_timeou
     let mut dropped = 0;
     for response in unread {
         match response.bytes().await {
-            Ok(page) => assert!(page.ends_with(b"null}"), "a part looks like the whole"),
+            Ok(page) => {
+                let whole = serde_json::from_slice::<serde_json::Value>(&page);
+                assert!(whole.is_ok(), "a part looks like the whole");
+            }
             Err(_) => dropped += 1,
         }
     }

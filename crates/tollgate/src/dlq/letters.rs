@@ -7,6 +7,9 @@ use std::collections::HashSet;
 use std::fmt;
 use std::str::FromStr;
 
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
+use serde_json::Value;
 use tollgate_log::{Log, LogRecord};
 use tollgate_types::{Stage, Timestamp, Transaction, headers};
 
@@ -105,12 +108,21 @@ impl Letter {
 
     /// The user, as far as the record still says: by its payload, or by its key.
     pub(super) fn user(&self) -> Option<String> {
-        let named = |value: &serde_json::Value| Some(value.get("user_id")?.as_str()?.to_owned());
         Transaction::parse(&self.record.payload)
             .map(|transaction| transaction.user_id.into_owned())
             .ok()
-            .or_else(|| named(&serde_json::from_slice(&self.record.payload).ok()?))
+            .or_else(|| user_in(&self.record.payload))
             .or_else(|| String::from_utf8(self.record.key.clone()?).ok())
+    }
+
+    /// The tenant, empty for the default tenant: by its header, or by its payload.
+    pub(super) fn tenant(&self) -> String {
+        let member = || {
+            let value: Value = serde_json::from_slice(&self.record.payload).ok()?;
+            Some(value.get("tenant")?.as_str()?.to_owned())
+        };
+        let header = self.record.header(headers::TENANT).map(str::to_owned);
+        header.or_else(member).unwrap_or_default()
     }
 
     /// Why it cannot be sent through again, if so.
@@ -124,6 +136,22 @@ impl Letter {
     }
 }
 
+/// The user that a payload names: itself, or in the message of a function, whose `value` is the payload as JSON, as text or
+/// in base64.
+pub(crate) fn user_in(payload: &[u8]) -> Option<String> {
+    let value: Value = serde_json::from_slice(payload).ok()?;
+    let named = |value: &Value| Some(value.get("user_id")?.as_str()?.to_owned());
+    let inner = || match value.get("value")? {
+        Value::String(text) => {
+            let decoded = BASE64_STANDARD.decode(text);
+            let bytes = decoded.unwrap_or_else(|_| text.as_bytes().to_vec());
+            named(&serde_json::from_slice(&bytes).ok()?)
+        }
+        inner => named(inner),
+    };
+    named(&value).or_else(inner)
+}
+
 /// Which letters are meant. What is not given does not matter.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Filter {
@@ -131,6 +159,8 @@ pub(super) struct Filter {
     pub(super) stages: Vec<Stage>,
     pub(super) kinds: Vec<String>,
     pub(super) users: Vec<String>,
+    /// Empty for the default tenant.
+    pub(super) tenant: Option<String>,
     pub(super) since: Option<Timestamp>,
     pub(super) until: Option<Timestamp>,
 }
@@ -150,6 +180,7 @@ impl Filter {
             && self.stages.is_empty()
             && self.kinds.is_empty()
             && self.users.is_empty()
+            && self.tenant.is_none()
             && self.since.is_none()
             && self.until.is_none()
     }
@@ -163,6 +194,7 @@ impl Filter {
         (self.ids.is_empty() || self.ids.contains(&letter.id))
             && (self.kinds.is_empty() || self.kinds.iter().any(|kind| kind == letter.kind()))
             && (in_time || letter.failed_at().is_some_and(within))
+            && (self.tenant.as_ref()).is_none_or(|tenant| letter.tenant() == *tenant)
             && (self.users.is_empty()
                 || letter.user().is_some_and(|user| self.users.contains(&user)))
     }
@@ -274,6 +306,13 @@ mod tests {
             letter(r#"{"user_id":"u""#, &[]).user().as_deref(),
             Some("by key")
         );
+        for message in [
+            r#"{"value":{"user_id":"u","amount":-1}}"#,
+            r#"{"value":"{\"user_id\":\"u\"}"}"#,
+            r#"{"value":"eyJ1c2VyX2lkIjoidSJ9"}"#,
+        ] {
+            assert_eq!(letter(message, &[]).user().as_deref(), Some("u"));
+        }
     }
 
     #[test]

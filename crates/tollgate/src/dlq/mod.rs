@@ -9,17 +9,18 @@ use std::io::{IsTerminal as _, Write};
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
-use clap::{Args, Subcommand};
+use clap::{Args, Parser as _, Subcommand};
 use tollgate_log::{Log, Profile};
 use tollgate_types::{Stage, Timestamp};
 
 use letters::{Filter, LetterId};
 use settle::Outcome;
 
+pub(crate) use letters::user_in;
 pub(crate) use remote::DlqServer;
 
 use crate::all_in_one::JOURNAL;
-use crate::commands::{DATA, kafka_config};
+use crate::commands::{Cli, Command, DATA, kafka_config};
 use crate::running::{DataDirectory, RunningUp, no_log_here};
 
 /// Letters stay on their topics until their retention ends; one that was redriven or dropped is marked there as
@@ -34,6 +35,8 @@ pub(crate) struct DlqArgs {
 enum DlqCommand {
     /// List open letters, oldest first in each partition
     List(ListArgs),
+    /// Write open letters whole, one JSON object a line
+    Export(ExportArgs),
     /// Show one letter whole: why and when it failed, headers, payload
     Show(ShowArgs),
     /// Write letters back to the topic that their stage reads
@@ -110,6 +113,9 @@ struct FilterArgs {
     /// Only letters of this user.
     #[arg(long = "user", value_name = "USER_ID")]
     users: Vec<String>,
+    /// Only letters of this tenant; empty for the default tenant.
+    #[arg(long, value_name = "NAME")]
+    tenant: Option<String>,
     /// Only letters that failed at this time or later.
     #[arg(long, value_name = "TIME", value_parser = parse_time)]
     since: Option<Timestamp>,
@@ -130,6 +136,14 @@ struct ListArgs {
     /// Show so many at most; 0 is all.
     #[arg(long, value_name = "N", default_value_t = 100)]
     limit: usize,
+}
+
+#[derive(Debug, Args)]
+struct ExportArgs {
+    #[command(flatten)]
+    log: LogArgs,
+    #[command(flatten)]
+    filter: FilterArgs,
 }
 
 #[derive(Debug, Args)]
@@ -195,6 +209,7 @@ impl FilterArgs {
             stages: self.stages,
             kinds: self.kinds,
             users: self.users,
+            tenant: self.tenant,
             since: self.since,
             until: self.until,
         }
@@ -206,6 +221,7 @@ impl DlqCommand {
         match self {
             Self::List(args) => &args.log,
             Self::Show(args) => &args.log,
+            Self::Export(args) => &args.log,
             Self::Redrive(args) => &args.settle.log,
             Self::Drop(args) => &args.settle.log,
         }
@@ -215,7 +231,10 @@ impl DlqCommand {
 /// `tollgate dlq …`
 pub(crate) fn run(args: DlqArgs) -> anyhow::Result<()> {
     match args.command.log().target()? {
-        Target::Running(socket) => remote::run(&socket),
+        Target::Running(socket) => {
+            let arguments = std::env::args().skip(1).collect();
+            remote::run(&socket, arguments, &mut std::io::stdout().lock())
+        }
         Target::Log(kafka, _directory) => {
             let mut out = std::io::stdout().lock();
             let output = Output {
@@ -228,11 +247,29 @@ pub(crate) fn run(args: DlqArgs) -> anyhow::Result<()> {
     }
 }
 
+/// Runs the command of these arguments, as [`run`] does that of this process, and writes its output to `out`.
+pub(crate) fn run_arguments(arguments: &[String], out: &mut dyn Write) -> anyhow::Result<()> {
+    let typed = std::iter::once("tollgate".to_owned()).chain(arguments.iter().cloned());
+    let Command::Dlq(args) = Cli::try_parse_from(typed)?.command else {
+        anyhow::bail!("not a dlq command");
+    };
+    match args.command.log().target()? {
+        Target::Running(socket) => remote::run(&socket, arguments.to_vec(), out),
+        Target::Log(kafka, _directory) => {
+            let progress = false;
+            execute(args, &kafka, Output { out, progress })
+        }
+    }
+}
+
 fn execute(args: DlqArgs, kafka: &Log, output: Output<'_>) -> anyhow::Result<()> {
     match args.command {
         DlqCommand::List(args) => {
             let filter = args.filter.filter(Vec::new());
             show::list(kafka, &filter, args.json, args.limit, output.out)
+        }
+        DlqCommand::Export(args) => {
+            show::export(kafka, &args.filter.filter(Vec::new()), output.out)
         }
         DlqCommand::Show(args) => show::one(kafka, args.id, args.raw, output.out),
         DlqCommand::Redrive(args) => {

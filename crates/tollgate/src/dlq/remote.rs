@@ -158,25 +158,26 @@ impl Write for Frames {
     }
 }
 
-/// Has the `up` behind this socket execute the command of this process, and shows its output.
+/// Has the `up` behind this socket execute the command of these arguments, and writes its output to `out`.
 ///
 /// # Errors
 /// Where it cannot be reached, or the command fails there.
-pub(super) fn run(socket: &Path) -> anyhow::Result<()> {
+pub(super) fn run(
+    socket: &Path,
+    arguments: Vec<String>,
+    out: &mut dyn Write,
+) -> anyhow::Result<()> {
     let mut stream = UnixStream::connect(socket).with_context(|| {
         format!(
             "cannot reach the running `tollgate up` at {}",
             socket.display()
         )
     })?;
-    let request = Request {
-        arguments: std::env::args().skip(1).collect(),
-    };
+    let request = Request { arguments };
     let mut line = serde_json::to_vec(&request)?;
     line.push(b'\n');
     let broken = "the connection to the running `tollgate up` has ended";
     stream.write_all(&line).context(broken)?;
-    let mut out = std::io::stdout().lock();
     loop {
         let mut head = [0; 5];
         stream.read_exact(&mut head).context(broken)?;

@@ -8,7 +8,7 @@ use serde_json::json;
 use tollgate_log::Log;
 
 use super::letters::{Filter, Letter, LetterId, for_each_open};
-use crate::archive::text_or_base64;
+use crate::archive::{entry, text_or_base64};
 
 /// `tollgate dlq list`
 pub(super) fn list(
@@ -85,6 +85,19 @@ fn summary(letter: &Letter) -> serde_json::Value {
         "user_id": letter.user(),
         "failures": failures,
         "bytes": letter.record.payload.len(),
+    })
+}
+
+/// `tollgate dlq export`: as in the archive of dead letters, with the name of the letter and its source.
+pub(super) fn export(kafka: &Log, filter: &Filter, out: &mut dyn Write) -> anyhow::Result<()> {
+    for_each_open(kafka, filter, |letter| {
+        let data = entry(&letter.record);
+        let source = format!("dead letter {}", letter.id);
+        Ok(writeln!(
+            out,
+            "{}",
+            json!({ "source": source, "data": data })
+        )?)
     })
 }
 

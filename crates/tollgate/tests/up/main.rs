@@ -5,3 +5,4 @@ mod crash;
 mod dlq;
 mod ports;
 mod support;
+mod user;
