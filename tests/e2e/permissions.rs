@@ -128,6 +128,11 @@ fn may_read(role: Role, group: &str, topic: &str) -> anyhow::Result<bool> {
         .set("enable.auto.commit", "false")
         .set("enable.partition.eof", "true")
         .create()?;
+    // A topic that a user may not even see gives a consumer neither a record nor an error.
+    let seen = consumer.fetch_metadata(Some(topic), LIMIT)?;
+    if seen.topics().iter().any(|topic| topic.error().is_some()) {
+        return Ok(false);
+    }
     let mut list = TopicPartitionList::new();
     list.add_partition_offset(topic, 0, Offset::Beginning)?;
     consumer.assign(&list)?;
