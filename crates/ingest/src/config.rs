@@ -1,6 +1,6 @@
 //! Section `ingest` of the configuration.
 //!
-//! Invariant: a transaction that ingest accepts fits into a record of the log.
+//! Invariant: a transaction that ingest accepts fits into a record of the log, and the scorer accepts it.
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -11,15 +11,11 @@ use serde::{Deserialize, Serialize};
 use tollgate_log::KafkaConfig;
 use tollgate_service::config::ConfigError;
 use tollgate_service::http::{ApiKeyConfig, ApiKeys, HttpConfig, TlsConfig};
-use tollgate_types::Tenant;
+use tollgate_types::{MAX_TRANSACTION_BYTES, Tenant, UserIdCase};
 
 use crate::body::BodyPace;
 use crate::imports::SourceConfig;
-
-/// The most that key, headers and framing add to a transaction on the log, in bytes.
-const RECORD_OVERHEAD: usize = 4 * 1024;
-/// librdkafka's default limit of a record, in bytes.
-const DEFAULT_MESSAGE_MAX_BYTES: usize = 1_000_000;
+use crate::reject_limits::RejectLimits;
 
 /// Section `ingest`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -40,6 +36,11 @@ pub struct IngestConfig {
     pub max_items: usize,
     /// The largest transaction, in bytes; a larger item is rejected.
     pub max_transaction_bytes: usize,
+    /// Whether user ids that differ only in case are one user: `keep` (they are not) or `fold`.
+    pub user_id_case: UserIdCase,
+    /// How old a timestamp may be, in hours, where API keys are configured and the key lacks the scope
+    /// `transactions:backfill`; 0 is no limit.
+    pub max_age_hours: u32,
     /// The most requests in flight, including those that wait for decisions; beyond it 503.
     pub max_in_flight: usize,
     /// The most bytes of bodies in memory, over all requests; beyond it 503.
@@ -73,6 +74,16 @@ pub struct IngestConfig {
     pub parallel_imports: usize,
     /// Imported rows a second; 0 is no limit.
     pub import_rows_per_second: u32,
+    /// How much of a request may be rejected before all of it is.
+    pub request_rejects: RejectLimits,
+    /// How much of an object may be rejected before its import fails.
+    pub import_rejects: RejectLimits,
+    /// The most bytes of rejected rows, which become dead letters, before an import fails.
+    pub import_max_rejected_bytes: u64,
+    /// How many times larger than a compressed object its content may be, from 16 MiB on.
+    pub import_max_inflation: u64,
+    /// How large the content of a compressed object may be, in bytes.
+    pub import_max_inflated_bytes: u64,
 }
 
 /// A rate limit: a token bucket of transactions for each API key or tenant.
@@ -94,7 +105,9 @@ impl Default for IngestConfig {
             tls: TlsConfig::default(),
             max_body_bytes: 8 * 1024 * 1024,
             max_items: 10_000,
-            max_transaction_bytes: 256 * 1024,
+            max_transaction_bytes: MAX_TRANSACTION_BYTES,
+            user_id_case: UserIdCase::Keep,
+            max_age_hours: 72,
             max_in_flight: 512,
             max_in_flight_bytes: 256 * 1024 * 1024,
             max_key_share_percent: 75,
@@ -111,6 +124,11 @@ impl Default for IngestConfig {
             sources: Vec::new(),
             parallel_imports: 2,
             import_rows_per_second: 0,
+            request_rejects: RejectLimits::REQUEST,
+            import_rejects: RejectLimits::IMPORT,
+            import_max_rejected_bytes: 16 * 1024 * 1024,
+            import_max_inflation: 100,
+            import_max_inflated_bytes: 64 * 1024 * 1024 * 1024,
         }
     }
 }
@@ -141,6 +159,20 @@ impl IngestConfig {
         }
         if !(1..=100).contains(&self.max_key_share_percent) {
             return invalid("max_key_share_percent", "must lie between 1 and 100");
+        }
+        for (setting, limits) in [
+            ("request_rejects", self.request_rejects),
+            ("import_rejects", self.import_rejects),
+        ] {
+            if !(1..=100).contains(&limits.percent) {
+                return invalid(&format!("{setting}.percent"), "must lie between 1 and 100");
+            }
+        }
+        if self.import_max_inflation == 0 || self.import_max_inflated_bytes == 0 {
+            return invalid(
+                "import_max_inflation",
+                "and import_max_inflated_bytes must be at least 1",
+            );
         }
         if self.functions_wait_ms > 30_000 {
             return invalid("functions_wait_ms", "must be at most 30000");
@@ -189,20 +221,8 @@ impl IngestConfig {
 
     /// An accepted transaction must fit into a record. Otherwise every attempt to send it would fail.
     fn validate_record_size(&self, kafka: &KafkaConfig) -> Result<(), ConfigError> {
-        let given = ["message.max.bytes", "max.request.size"]
-            .iter()
-            .find_map(|name| kafka.properties.get(*name)?.parse().ok());
-        let largest: usize = given.unwrap_or(DEFAULT_MESSAGE_MAX_BYTES);
-        if self.max_transaction_bytes.saturating_add(RECORD_OVERHEAD) > largest {
-            return invalid(
-                "max_transaction_bytes",
-                &format!(
-                    "must be at most {}, since a record of the log has at most {largest} bytes; \
-                     kafka.properties.\"message.max.bytes\" raises the limit, if the brokers permit it",
-                    largest.saturating_sub(RECORD_OVERHEAD)
-                ),
-            );
-        }
+        kafka
+            .check_transaction_bytes("ingest.max_transaction_bytes", self.max_transaction_bytes)?;
         if self.max_transaction_bytes > self.max_body_bytes {
             return invalid("max_transaction_bytes", "must fit into max_body_bytes");
         }
@@ -214,6 +234,23 @@ impl IngestConfig {
             timeout: self.request_timeout(),
             min_bytes_per_second: self.min_body_bytes_per_second,
         }
+    }
+
+    /// A transaction that ingest accepts must not be larger than those that the scorer accepts.
+    ///
+    /// # Errors
+    /// Names the setting at fault.
+    pub fn validate_scored_size(&self, scored: usize) -> Result<(), ConfigError> {
+        if self.max_transaction_bytes <= scored {
+            return Ok(());
+        }
+        invalid(
+            "max_transaction_bytes",
+            &format!(
+                "must be at most scorer.max_transaction_bytes, {scored}: larger transactions would be \
+                 accepted, and dead-lettered by the scorer; set both"
+            ),
+        )
     }
 
     const fn request_timeout(&self) -> Duration {
@@ -305,7 +342,10 @@ mod tests {
 
     #[test]
     fn a_larger_transaction_is_allowed_if_the_log_takes_larger_records() {
-        let mut kafka = KafkaConfig::default();
+        let mut kafka = KafkaConfig {
+            brokers: "b:9092".to_owned(),
+            ..KafkaConfig::default()
+        };
         kafka
             .properties
             .insert("message.max.bytes".into(), "4000000".into());
@@ -314,5 +354,14 @@ mod tests {
             ..IngestConfig::default()
         };
         assert!(config.validate(&kafka).is_ok());
+        let message = config
+            .validate_scored_size(256 * 1024)
+            .unwrap_err()
+            .to_string();
+        assert!(
+            message.contains("scorer.max_transaction_bytes, 262144"),
+            "{message}"
+        );
+        assert!(config.validate_scored_size(2_000_000).is_ok());
     }
 }

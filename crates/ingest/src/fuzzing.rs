@@ -4,9 +4,9 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use tollgate_types::{Rejection, Transaction};
+use tollgate_types::{Rejection, Transaction, UserIdCase};
 
-use crate::imports::rows::{Columns, Format as RowFormat, Row, Rows, RowsError};
+use crate::imports::rows::{Columns, Format as RowFormat, InflationLimits, Row, Rows, RowsError};
 use crate::items::{self, Format, ItemLimits};
 use crate::{events, functions};
 
@@ -18,6 +18,13 @@ pub const MAX_ITEMS: usize = 64;
 const LIMITS: ItemLimits = ItemLimits {
     max_bytes: MAX_ITEM_BYTES,
     now_micros: i64::MAX,
+    oldest_micros: None,
+    user_id_case: UserIdCase::Keep,
+};
+
+const INFLATION: InflationLimits = InflationLimits {
+    ratio: 100,
+    max_bytes: 64 * 1024 * 1024,
 };
 
 /// The items of a body, or why it cannot be split into items.
@@ -59,7 +66,7 @@ pub fn rows(csv: bool, object: &[u8]) -> Vec<ObjectRow> {
     };
     let mut rows = Vec::new();
     let mut read = || {
-        let mut object = Rows::open(&format, object, MAX_ITEM_BYTES)?;
+        let mut object = Rows::open(&format, object, MAX_ITEM_BYTES, INFLATION)?;
         while let Some(Row { line, text, wrong }) = object.next()? {
             rows.push(ObjectRow {
                 line,

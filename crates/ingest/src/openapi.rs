@@ -36,14 +36,16 @@ pub(crate) enum Transactions {
 /// A transaction. Any other member is kept unchanged in the decision, the store and the alert.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct Transaction {
-    /// Unique within a user; 1 to 128 bytes, no U+0000.
+    /// Unique within a user; 1 to 128 bytes, without control or invisible characters; brought to NFC.
     #[schema(min_length = 1, max_length = 128, example = "tx-1")]
     transaction_id: String,
-    /// The key of the stream: one user's transactions stay in order. 1 to 128 bytes, no U+0000.
+    /// The key of the stream: one user's transactions stay in order. 1 to 128 bytes, without control or invisible
+    /// characters; brought to NFC.
     #[schema(min_length = 1, max_length = 128, example = "user-1")]
     user_id: String,
     amount: Amount,
-    /// RFC 3339, in the years 0000 to 9999; without an offset it is UTC. At most 5 minutes ahead of the clock.
+    /// RFC 3339, in the years 0000 to 9999; without an offset it is UTC. At most 5 minutes ahead of the clock,
+    /// and, where API keys are configured, at most 72 hours old by default.
     #[schema(format = "date-time", example = "2026-03-01T12:30:00Z")]
     timestamp: String,
     /// Both coordinates, or no location.

@@ -9,6 +9,7 @@ use tollgate_service::cli::{ServiceArgs, run_service};
 use tollgate_service::cloud::NoCloud as Cloud;
 use tollgate_service::http::TlsConfig;
 use tollgate_service::telemetry::TelemetryConfig;
+use tollgate_types::MAX_TRANSACTION_BYTES;
 
 use crate::IngestConfig;
 
@@ -19,6 +20,21 @@ struct Config {
     ingest: IngestConfig,
     telemetry: TelemetryConfig,
     tls: TlsConfig,
+}
+
+/// What ingest has to know of the section `scorer`, where both are configured in one place.
+#[derive(serde::Serialize, serde::Deserialize)]
+#[serde(default)]
+struct ScorerLimits {
+    max_transaction_bytes: usize,
+}
+
+impl Default for ScorerLimits {
+    fn default() -> Self {
+        Self {
+            max_transaction_bytes: MAX_TRANSACTION_BYTES,
+        }
+    }
 }
 
 /// Runs the service until SIGTERM, or prints its settings.
@@ -36,8 +52,10 @@ pub fn run_process(args: &ServiceArgs) -> anyhow::Result<()> {
                 tls: tls.clone(),
                 ..settings.section("ingest")?
             };
+            let scorer: ScorerLimits = settings.section("scorer")?;
             kafka.validate_for_service()?;
             ingest.validate(&kafka)?;
+            ingest.validate_scored_size(scorer.max_transaction_bytes)?;
             Ok(Config {
                 kafka,
                 ingest,

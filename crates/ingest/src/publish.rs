@@ -12,12 +12,13 @@ use tollgate_log::{Acks, ProducerRecord, RejectedRow, SendError};
 use tollgate_service::http::{Caller, Problem, RequestTrace};
 use tollgate_service::resilience::{CallError, CallFailure, CallPolicy, DependencyConfig};
 use tollgate_service::telemetry::trace::begin;
-use tollgate_types::headers::{REPLY_TO, TENANT, TRACESTATE};
+use tollgate_types::headers::{BACKFILL, REPLY_TO, SENDER, TENANT, TRACESTATE};
 use tollgate_types::{ReplyAddress, Tenant, TraceContext, Transaction};
 
 use crate::IngestConfig;
 use crate::api::App;
 use crate::imports::Entry;
+use crate::provenance::Provenance;
 
 /// `Retry-After` of a request that was not acknowledged.
 const RETRY: Duration = Duration::from_secs(2);
@@ -29,6 +30,8 @@ pub(crate) struct PublishRequest<'a> {
     pub(crate) tenant: Tenant<'a>,
     /// The trace of the request.
     pub(crate) trace: Arc<RequestTrace>,
+    /// Who sent it.
+    pub(crate) provenance: Provenance,
     /// In the order of the request, each with its own trace context if it has one.
     pub(crate) transactions: Vec<(Option<TraceContext>, &'a Transaction<'a>)>,
     /// Where the request waits for decisions, if it waits.
@@ -42,10 +45,15 @@ pub(crate) struct PublishRequest<'a> {
 }
 
 impl<'a> PublishRequest<'a> {
-    pub(crate) fn new(caller: &'a Caller, trace: Arc<RequestTrace>) -> Self {
+    pub(crate) fn new(
+        caller: &'a Caller,
+        trace: Arc<RequestTrace>,
+        provenance: Provenance,
+    ) -> Self {
         Self {
             tenant: caller.tenant(),
             trace,
+            provenance,
             transactions: Vec::new(),
             reply_to: None,
             unawaited: Vec::new(),
@@ -177,12 +185,14 @@ async fn write_all(
             (TRACESTATE, state),
             (REPLY_TO, reply_to),
             (TENANT, records.tenant.given()),
+            (SENDER, records.provenance.sender.as_deref()),
+            (BACKFILL, records.provenance.backfill.then_some("1")),
         ]
         .into_iter()
         .filter_map(|(name, value)| Some((name, Some(value?.as_bytes()))))
         .collect();
         let context = own.or(context);
-        let line = transaction.one_line_in(context);
+        let line = transaction.one_line_within(context, app.config.max_transaction_bytes);
         let record = ProducerRecord {
             headers: &headers,
             context,

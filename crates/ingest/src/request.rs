@@ -21,6 +21,7 @@ use crate::body::{self, RequestBody};
 use crate::items::{self, ItemLimits, UnreadableBody};
 use crate::pending_replies::AwaitedDecisions;
 use crate::prefer::Wait;
+use crate::provenance::Provenance;
 use crate::publish::{PublishRequest, publish};
 use crate::report::{ItemResult, ValidatedItems};
 use crate::shares::SharePermit;
@@ -137,16 +138,22 @@ impl From<UnreadableBody> for Problem {
 /// Parses and validates every item.
 pub(crate) async fn validate<'a>(
     app: &App,
+    provenance: &Provenance,
     items: impl Iterator<Item = &'a [u8]>,
 ) -> ValidatedItems<'a> {
     let limits = ItemLimits {
         max_bytes: app.config.max_transaction_bytes,
         now_micros: items::now_micros(),
+        oldest_micros: provenance.oldest_micros,
+        user_id_case: app.config.user_id_case,
     };
     let mut validated = ValidatedItems::default();
     for (index, item) in items.enumerate() {
         match items::validate(item, limits) {
-            Ok(transaction) => validated.accepted.push((index, transaction)),
+            Ok(transaction) => {
+                items::count_mixed_scripts(&transaction);
+                validated.accepted.push((index, transaction));
+            }
             Err(rejection) => {
                 let field = if rejection.field.is_empty() {
                     "item"
@@ -185,7 +192,7 @@ impl WaitOutcome {
 }
 
 /// Publishes the records of a request, and waits for the decisions if `wait` is given. While no partition of replies is
-/// read, nothing is waited for: RFC 7240 permits ignoring a preference.
+/// read, and for backfill, which gets no replies, nothing is waited for: RFC 7240 permits ignoring a preference.
 ///
 /// # Errors
 /// The errors of [`publish`].
@@ -198,7 +205,9 @@ pub(crate) async fn publish_and_wait(
     if records.is_empty() {
         return Ok(None);
     }
-    let wait = wait.zip(app.replies.partition());
+    let wait = wait
+        .filter(|_| !records.provenance.backfill)
+        .zip(app.replies.partition());
     // Registered before anything is produced: a decision may arrive before the acknowledgement.
     let awaited = wait.map(|_| {
         let accepted = records.transactions.iter();

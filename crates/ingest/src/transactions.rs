@@ -16,10 +16,13 @@ use crate::api::App;
 use crate::items::{self, Format};
 use crate::openapi;
 use crate::prefer::Wait;
+use crate::provenance::Provenance;
 use crate::publish::PublishRequest;
 use crate::report::{Decided, Report, ValidatedItems};
 use crate::request::{self, WaitOutcome};
 
+/// Results in the answer to a request of which too much is rejected.
+const MAX_RESULTS_OF_ENDED: usize = 100;
 const PREFERENCE_APPLIED: HeaderName = HeaderName::from_static("preference-applied");
 
 /// Send transactions
@@ -41,6 +44,7 @@ const PREFERENCE_APPLIED: HeaderName = HeaderName::from_static("preference-appli
     operation_id = "sendTransactions",
     params(
         ("Prefer" = Option<String>, Header, description = "`wait=N`: wait up to N seconds for the decisions (RFC 7240; decimals allowed, at most 30). Anything else is ignored.", example = json!("wait=2.5")),
+        ("Tollgate-Backfill" = Option<String>, Header, description = "`1`: the transactions are backfill. They build histories and get decisions, and cause no alert and no reply; `Prefer: wait` is ignored. Where API keys are configured, the key needs the scope `transactions:backfill`.", example = json!("1")),
         ("traceparent" = Option<String>, Header, description = "W3C trace context, propagated to every record that the request causes.", example = json!("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01")),
         ("tracestate" = Option<String>, Header, description = "W3C trace state, propagated unchanged."),
     ),
@@ -70,19 +74,23 @@ pub(crate) async fn submit(State(app): State<Arc<App>>, request: Request) -> Res
 async fn answer(app: &App, parts: &Parts, body: &mut Body) -> Result<Response, Problem> {
     let started = Instant::now();
     let caller = request::authenticate(app, parts)?;
+    let provenance = Provenance::of(app, parts, &caller)?;
     let format = format_of(parts)?;
     let admitted = request::admit(app, &caller, body).await?;
     let items = items::split(format, admitted.body.bytes(), app.config.max_items);
     app.admission
         .charge(&caller, items.as_ref().map_or(1, Vec::len))?;
     let items = items?;
-    let validated = request::validate(app, items.iter().copied()).await;
+    let validated = request::validate(app, &provenance, items.iter().copied()).await;
+    if let Some(reason) = too_many_rejected(app, &validated, &items) {
+        return Err(ended(&validated, &reason));
+    }
     if validated.accepted.is_empty() {
         return Err(all_rejected(&validated));
     }
     let records = PublishRequest {
         transactions: validated.with_trace(None).collect(),
-        ..PublishRequest::new(&caller, request::trace(parts))
+        ..PublishRequest::new(&caller, request::trace(parts), provenance)
     };
     let wait = Wait::of(&parts.headers);
     let outcome = request::publish_and_wait(app, records, wait, started).await?;
@@ -107,6 +115,24 @@ fn format_of(parts: &Parts) -> Result<Format, Problem> {
                 "the Content-Type must be application/json or application/x-ndjson, in UTF-8";
             Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, detail)
         })
+}
+
+/// Why nothing of the request is accepted, although some of it may be valid.
+fn too_many_rejected(app: &App, validated: &ValidatedItems<'_>, items: &[&[u8]]) -> Option<String> {
+    let rejected = validated.rejected.len() as u64;
+    let limits = &app.config.request_rejects;
+    limits.exceeded("request_rejects", items.len() as u64, rejected)
+}
+
+/// The answer has the first results only: all of them could be a hundred times as long as the request.
+fn ended(validated: &ValidatedItems<'_>, reason: &str) -> Problem {
+    metrics::counter!("tollgate_ingest_ended_total").increment(1);
+    let shown = validated.rejected.len().min(MAX_RESULTS_OF_ENDED);
+    let detail = format!("nothing was accepted: {reason}; `results` has the first reasons");
+    Problem::new(StatusCode::UNPROCESSABLE_ENTITY, detail)
+        .with("accepted", 0)
+        .with("rejected", validated.rejected.len())
+        .with("results", &validated.rejected[..shown])
 }
 
 fn all_rejected(validated: &ValidatedItems<'_>) -> Problem {

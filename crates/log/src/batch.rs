@@ -30,6 +30,16 @@ impl<'a> Headers<'a> {
         })
     }
 
+    /// Bytes of all names and values.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        let sizes = self.entries.iter().map(|entry| {
+            let value = entry.value.as_ref().map_or(0, Range::len);
+            entry.name.len() + value
+        });
+        sizes.sum()
+    }
+
     /// The last header of this name that has a value.
     #[must_use]
     pub fn last(&self, name: &str) -> Option<&'a [u8]> {

@@ -9,6 +9,13 @@ use crate::authentication::AuthenticationConfig;
 use tollgate_service::config::ConfigError;
 use tollgate_service::secret::Secret;
 
+use crate::embedded::MAX_RECORD_BYTES as EMBEDDED_MAX_BYTES;
+
+/// The most that key, headers, framing, and what the scorer says of a transaction add to it in a record, in bytes.
+pub const RECORD_OVERHEAD: usize = 16 * 1024;
+/// librdkafka's default limit of a record, in bytes; OCI Streaming's is larger.
+const DEFAULT_MESSAGE_MAX_BYTES: usize = 1_000_000;
+
 /// What kind of log it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -267,6 +274,38 @@ impl KafkaConfig {
                 "the connection to {broker}, which is not on this machine, would not be encrypted: set \
                  kafka.properties.security.protocol to SSL or SASL_SSL, or, where the network in between is yours alone, \
                  kafka.allow_plaintext = true"
+            ),
+        ))
+    }
+
+    /// The largest record that the log takes, in bytes, with its key and its headers.
+    #[must_use]
+    pub fn max_record_bytes(&self) -> usize {
+        let given = ["message.max.bytes", "max.request.size"]
+            .iter()
+            .find_map(|name| self.properties.get(*name)?.parse().ok());
+        match self.profile() {
+            Profile::Embedded => EMBEDDED_MAX_BYTES,
+            Profile::Kafka | Profile::OciStreaming => given.unwrap_or(DEFAULT_MESSAGE_MAX_BYTES),
+        }
+    }
+
+    /// Checks that records with a transaction of `bytes`, and with the decision on it, fit into the log. Otherwise every
+    /// attempt to send them would fail.
+    ///
+    /// # Errors
+    /// Names `setting`, which has the size, and how much it may be.
+    pub fn check_transaction_bytes(&self, setting: &str, bytes: usize) -> Result<(), ConfigError> {
+        let largest = self.max_record_bytes();
+        if bytes.saturating_add(RECORD_OVERHEAD) <= largest {
+            return Ok(());
+        }
+        Err(ConfigError::invalid(
+            setting,
+            format!(
+                "must be at most {}, since a record of the log has at most {largest} bytes; \
+                 kafka.properties.\"message.max.bytes\" raises the limit, if the brokers permit it",
+                largest.saturating_sub(RECORD_OVERHEAD)
             ),
         ))
     }

@@ -8,8 +8,15 @@ use tollgate_types::{Stage, Tenant, TraceContext, headers};
 use crate::{Acks, Log, Producer, ProducerRecord, Record, SendError};
 use tollgate_service::telemetry::{trace, user_attribute};
 
-/// Largest payload that still fits into a request of 1 MB beside key and headers.
-const MAX_PAYLOAD: usize = 990_000;
+/// Largest letter that still fits into a request of 1 MB beside its framing: payload, key and headers, in bytes.
+const MAX_LETTER: usize = 990_000;
+/// The largest record that any log takes by default, in bytes.
+const MAX_RECORD: usize = 1_000_000;
+/// The most bytes of headers, and of a key, that a letter takes over from its record. What foreign producers write may
+/// be as large as a record, and a letter that does not fit would stop its stage.
+const MAX_INHERITED: usize = 64 * 1024;
+/// The most that framing adds to each header, in bytes.
+const HEADER_FRAMING: usize = 10;
 
 /// A record that a stage dead-letters.
 #[derive(Debug)]
@@ -67,7 +74,8 @@ pub struct RejectedRow<'a> {
 }
 
 impl RejectedRow<'_> {
-    /// Writes it to the dead-letter topic of transactions. Waits on this thread while there is no room.
+    /// Writes it to the dead-letter topic of transactions. Waits on this thread while there is no room. Logs nothing: the
+    /// caller, which may have thousands of them, logs their number and the first reasons.
     ///
     /// # Errors
     /// Where the record was not taken.
@@ -115,17 +123,11 @@ impl RejectedRow<'_> {
             payload: self.payload,
             under: self.under,
             signed: true,
+            max_bytes: max_bytes(log),
         };
         letter.send(producer, acks, stop)?;
         metrics::counter!("tollgate_dead_letters_total", "stage" => INGEST, "kind" => self.kind)
             .increment(1);
-        tracing::warn!(
-            stage = INGEST,
-            kind = self.kind,
-            reason = self.reason,
-            origin = ?self.origin,
-            "dead-lettered"
-        );
         Ok(())
     }
 }
@@ -148,6 +150,8 @@ struct Letter<'a> {
     under: Option<TraceContext>,
     /// Whether the writer of the letter vouches for the record in it.
     signed: bool,
+    /// Of payload, key and headers together; the payload is cut to fit.
+    max_bytes: usize,
 }
 
 impl Letter<'_> {
@@ -159,9 +163,8 @@ impl Letter<'_> {
     ) -> Result<(), SendError> {
         let attempts = self.attempts.to_string();
         let now = tollgate_service::now().to_string();
-        let size = self.payload.len();
-        let truncated = (size > MAX_PAYLOAD).then(|| size.to_string());
-        let mut all = self.inherited.clone();
+        let mut all = inherited(&self.inherited);
+        let key = self.key.filter(|key| key.len() <= MAX_INHERITED);
         let failure = [
             (headers::ERROR_STAGE, self.stage),
             (headers::ERROR_KIND, self.kind),
@@ -173,19 +176,54 @@ impl Letter<'_> {
         ];
         let failed = failure.iter().chain(self.source).chain(&end);
         all.extend(failed.map(|(name, value)| (*name, Some(value.as_bytes()))));
+        let beside = all.iter().map(size_of).sum::<usize>() + key.map_or(0, <[u8]>::len);
+        let (size, room) = (self.payload.len(), self.max_bytes.saturating_sub(beside));
+        let truncated = (size > room).then(|| size.to_string());
         if let Some(truncated) = &truncated {
             all.push((headers::TRUNCATED_FROM, Some(truncated.as_bytes())));
         }
         let record = ProducerRecord {
-            key: self.key,
+            key,
             timestamp_ms: self.timestamp_ms,
             headers: &all,
             under: self.under,
             signed: self.signed,
-            ..ProducerRecord::new(self.topic, &[], &self.payload[..size.min(MAX_PAYLOAD)])
+            ..ProducerRecord::new(self.topic, &[], &self.payload[..size.min(room)])
         };
         producer.send_waiting(&record, acks, stop)
     }
+}
+
+/// The headers that a letter takes over: all of them; or, where they are too large together, the small ones, the last
+/// ones first, since these are the most recent.
+fn inherited<'a>(all: &[(&'a str, Option<&'a [u8]>)]) -> Vec<(&'a str, Option<&'a [u8]>)> {
+    if all.iter().map(size_of).sum::<usize>() <= MAX_INHERITED {
+        return all.to_vec();
+    }
+    let mut left = MAX_INHERITED;
+    let mut kept: Vec<_> = all
+        .iter()
+        .rev()
+        .filter(|header| {
+            let fits = size_of(header) <= left.min(MAX_INHERITED / 16);
+            left -= if fits { size_of(header) } else { 0 };
+            fits
+        })
+        .copied()
+        .collect();
+    kept.reverse();
+    kept
+}
+
+/// Bytes of a header in a record, at most.
+fn size_of((name, value): &(&str, Option<&[u8]>)) -> usize {
+    name.len() + value.map_or(0, <[u8]>::len) + HEADER_FRAMING
+}
+
+/// The largest letter that the log takes, in bytes.
+fn max_bytes(log: &Log) -> usize {
+    let framing = MAX_RECORD - MAX_LETTER;
+    MAX_LETTER.min(log.config().max_record_bytes().saturating_sub(framing))
 }
 
 impl DeadLetter<'_> {
@@ -238,6 +276,7 @@ impl DeadLetter<'_> {
             under,
             // Nor does the stage vouch for what it could not process: the record keeps the hash that it had.
             signed: false,
+            max_bytes: max_bytes(log),
         };
         letter.send(producer, acks, stop)
     }

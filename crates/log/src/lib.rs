@@ -42,7 +42,7 @@ pub use authentication::{
     AuthenticationConfig, AuthenticationMode, MacKey, Provenance, Unauthenticated,
 };
 pub use batch::{Batch, Headers};
-pub use config::{KafkaConfig, OciStreamingConfig, Profile};
+pub use config::{KafkaConfig, OciStreamingConfig, Profile, RECORD_OVERHEAD};
 pub use consumer::{
     Assignment, Batching, ConsumerHandle, ConsumerOptions, Distribution, Event, SNAPSHOT_GRACE,
     StartingPosition, WorkerQueue,

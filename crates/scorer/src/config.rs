@@ -12,6 +12,7 @@ use tollgate_service::secret::Secret;
 use tollgate_service::telemetry::TelemetryConfig;
 
 use tollgate_engine::Rules;
+use tollgate_types::MAX_TRANSACTION_BYTES;
 
 /// How records are consumed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -97,7 +98,7 @@ impl Default for ScorerConfig {
             parallelism: 5,
             starting_position: StartingPosition::TrimHorizon,
             batch: BatchConfig::default(),
-            max_transaction_bytes: 256 * 1024,
+            max_transaction_bytes: MAX_TRANSACTION_BYTES,
             max_ahead_hours: 24,
             max_in_flight_records: 100_000,
             max_in_flight_bytes: 64 * 1024 * 1024,
@@ -151,6 +152,14 @@ impl ScorerConfig {
         })
     }
 
+    /// A transaction that is scored must fit into the record of its decision.
+    ///
+    /// # Errors
+    /// Names the setting at fault.
+    pub fn validate_record_size(&self, kafka: &KafkaConfig) -> Result<(), ConfigError> {
+        kafka.check_transaction_bytes("scorer.max_transaction_bytes", self.max_transaction_bytes)
+    }
+
     /// Where snapshots are kept.
     pub(crate) fn snapshot_store(&self) -> StoreSettings<'_> {
         StoreSettings {
@@ -193,6 +202,7 @@ impl ProcessConfig {
         };
         config.kafka.validate_for_service()?;
         config.scorer.validate()?;
+        config.scorer.validate_record_size(&config.kafka)?;
         Ok(config)
     }
 }

@@ -29,6 +29,12 @@ use crate::route::{self, Routing};
 use crate::snapshot::Snapshots;
 use tollgate_engine::{Engine, Rules, Verdict};
 
+/// The most bytes of headers of a record. Those that Tollgate writes are far smaller, and a record that is forwarded
+/// grows by a header.
+const MAX_HEADER_BYTES: usize = 64 * 1024;
+/// The longest `tracestate` that is passed on, in bytes: the length that the standard requires.
+const MAX_STATE_BYTES: usize = 512;
+
 /// What all workers of a scorer share.
 pub(crate) struct WorkerSettings {
     config: ScorerConfig,
@@ -249,6 +255,10 @@ impl Worker {
             );
             return self.dead_letter(record, "too_large", &Rejection::new("", reason), acks);
         }
+        if record.headers.size() > MAX_HEADER_BYTES {
+            let reason = format!("the headers are larger than {MAX_HEADER_BYTES} bytes");
+            return self.dead_letter(record, "too_large", &Rejection::new("", reason), acks);
+        }
         let transaction = match Transaction::parse(record.payload) {
             Ok(transaction) => transaction,
             Err(rejection) => {
@@ -383,7 +393,7 @@ impl Worker {
     ) -> Result<(), SendError> {
         let state = record.headers.last(headers::TRACESTATE);
         let state = state
-            .filter(|_| under.is_some())
+            .filter(|state| under.is_some() && state.len() <= MAX_STATE_BYTES)
             .map(|state| (headers::TRACESTATE, Some(state)));
         let repeated = address.map(|address| address.to_string());
         let reply_to = repeated

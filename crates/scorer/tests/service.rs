@@ -329,6 +329,61 @@ async fn who_asks_for_the_decision_gets_it_on_its_own_partition_and_a_wrong_requ
     harness.stop().await;
 }
 
+/// A letter that does not fit into the log would stop the scorer, at the same record after each restart.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_record_of_nearly_a_megabyte_of_headers_or_key_is_dead_lettered_and_blocks_nothing() {
+    let harness = Harness::start(|_| {}).await;
+    let topics = harness.kafka.topics().clone();
+    let valid = transaction("u", 1, "1");
+    let (large, medium) = ("x".repeat(900_000), "y".repeat(3_000));
+    let one = [
+        ("foreign", Some(large.as_bytes())),
+        (headers::REPLY_TO, Some(ADDRESS)),
+    ];
+    let many = [("foreign", Some(medium.as_bytes())); 300];
+    for headers in [&one[..], &many] {
+        harness.put(&ProducerRecord {
+            headers,
+            ..ProducerRecord::new(&topics.transactions, b"u", valid.as_bytes())
+        });
+    }
+    let payload = "z".repeat(965_000);
+    harness.put(&ProducerRecord {
+        headers: &many[..10],
+        ..ProducerRecord::new(&topics.transactions, b"u", payload.as_bytes())
+    });
+    harness.put(&ProducerRecord::new(
+        &topics.transactions,
+        large.as_bytes(),
+        b"no transaction",
+    ));
+    harness.put_transaction(&transaction("u", 2, "1"));
+    assert_eq!(harness.read(&topics.decisions, 1).len(), 1);
+    let letters = harness.read(&topics.transactions_dlq, 4);
+    let kinds = letters
+        .iter()
+        .map(|letter| letter.header(headers::ERROR_KIND).unwrap());
+    let mut kinds: Vec<&str> = kinds.collect();
+    kinds.sort_unstable();
+    assert_eq!(kinds, ["malformed", "too_large", "too_large", "too_large"]);
+    assert_eq!(
+        letters
+            .iter()
+            .filter(|letter| letter.payload == valid.as_bytes())
+            .count(),
+        2
+    );
+    assert!(
+        letters
+            .iter()
+            .any(|letter| letter.header(headers::TRUNCATED_FROM) == Some("965000"))
+    );
+    let reply =
+        Reply::parse(&harness.read(&topics.replies, 1)[0].payload).map(|reply| reply.is_error);
+    assert!(reply.unwrap());
+    harness.stop().await;
+}
+
 /// Ingest has answered 202 for it, and its caller waits: without an answer, a client that fails open would pay.
 #[tokio::test(flavor = "multi_thread")]
 async fn every_dead_letter_for_which_a_caller_waits_is_a_reply() {

@@ -91,6 +91,9 @@ impl Configs {
         configs.kafka.validate_for_service()?;
         configs.ingest.validate(&configs.kafka)?;
         configs.scorer.validate()?;
+        configs.scorer.validate_record_size(&configs.kafka)?;
+        let scored = configs.scorer.max_transaction_bytes;
+        configs.ingest.validate_scored_size(scored)?;
         configs.persistence.validate()?;
         configs.notifier.validate()?;
         Ok(configs)

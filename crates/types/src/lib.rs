@@ -34,6 +34,6 @@ pub use timestamp::{Timestamp, TimestampError};
 pub use topics::{Role, Stage, TopicKind, Topics};
 pub use trace_context::{TRACEPARENT_BYTES, TraceContext};
 pub use transaction::{
-    Location, MAX_DEPTH, MAX_ID_BYTES, MemberSlot, MemberTable, Members, NewTransaction,
-    Transaction,
+    Location, MAX_DEPTH, MAX_ID_BYTES, MAX_TRANSACTION_BYTES, MemberSlot, MemberTable, Members,
+    NewTransaction, Transaction, UserIdCase, mixes_scripts,
 };

@@ -31,7 +31,7 @@ fn payment(
         location,
         traceparent: None,
         members: Members::default(),
-        json: "",
+        json: "".into(),
     }
 }
 

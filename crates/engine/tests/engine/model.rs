@@ -528,7 +528,7 @@ fn agrees_with_the_model(rules: Rules, steps: &[Step]) -> Result<(), TestCaseErr
             location: step.location,
             traceparent: None,
             members: Members::default(),
-            json: "",
+            json: "".into(),
         };
         let time_ms = transaction.timestamp.micros() / 1_000;
         let latest = model.arrivals.iter().map(|(_, at)| *at).max();
@@ -614,7 +614,7 @@ fn transaction<'a>(id: &'a str, user: &'a str, seconds: i64, amount: i64) -> Tra
         location: None,
         traceparent: None,
         members: Members::default(),
-        json: "",
+        json: "".into(),
     }
 }
 

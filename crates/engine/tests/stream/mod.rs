@@ -74,6 +74,6 @@ pub fn transaction(
         location,
         traceparent: None,
         members: Members::default(),
-        json: "",
+        json: "".into(),
     }
 }

@@ -18,11 +18,13 @@ use axum::extract::{Request, State};
 use axum::http::StatusCode;
 use axum::http::request::Parts;
 use axum::response::{IntoResponse, Response};
-use tollgate_log::{Origin, RejectedRow};
-use tollgate_service::http::{Caller, Problem, RequestTrace};
+use tollgate_log::Origin;
+use tollgate_service::http::Problem;
 
 use crate::api::App;
 use crate::items::UnreadableBody;
+use crate::letters::{self, Rejected};
+use crate::provenance::Provenance;
 use crate::publish::PublishRequest;
 use crate::report::{ItemResult, ValidatedItems};
 use crate::{openapi, request};
@@ -46,8 +48,8 @@ pub(crate) fn texts(body: &[u8], limit: usize) -> Result<Vec<Vec<u8>>, String> {
     Ok(texts)
 }
 
-/// How many rejected events of a request are logged individually.
-const MAX_LOGGED_REJECTIONS: usize = 10;
+/// How many of a request's rejected events its log line names.
+const MAX_LOGGED_REJECTIONS: usize = 3;
 /// How many characters of a sender's text are copied into logs and headers.
 const MAX_COPIED_CHARS: usize = 256;
 
@@ -87,6 +89,7 @@ pub(crate) async fn submit(State(app): State<Arc<App>>, request: Request) -> Res
 
 async fn answer(app: &App, parts: &Parts, body: &mut Body) -> Result<Response, Problem> {
     let caller = request::authenticate(app, parts)?;
+    let provenance = Provenance::of(app, parts, &caller)?;
     request::refuse_content_coding(parts)?;
     request::require_json(parts)?;
     let admitted = request::admit(app, &caller, body).await?;
@@ -111,7 +114,7 @@ async fn answer(app: &App, parts: &Parts, body: &mut Body) -> Result<Response, P
     for event in &events {
         validated.push(match &event.content {
             EventContent::Transactions(texts) => {
-                request::validate(app, texts.iter().copied()).await
+                request::validate(app, &provenance, texts.iter().copied()).await
             }
             EventContent::Import(_) | EventContent::Invalid(_) => ValidatedItems::default(),
         });
@@ -134,7 +137,8 @@ async fn answer(app: &App, parts: &Parts, body: &mut Body) -> Result<Response, P
             .with("rejected", rejected)
             .with("results", &results));
     }
-    publish_events(app, &caller, &events, &validated, request::trace(parts)).await?;
+    let records = PublishRequest::new(&caller, request::trace(parts), provenance);
+    publish_events(app, &events, &validated, records).await?;
     let report = EventReport {
         accepted,
         rejected,
@@ -145,14 +149,26 @@ async fn answer(app: &App, parts: &Parts, body: &mut Body) -> Result<Response, P
 
 fn log_rejections(results: &[EventResult<'_>]) {
     let rejected = results.iter().filter(|result| !result.is_accepted());
-    for result in rejected.take(MAX_LOGGED_REJECTIONS) {
-        tracing::warn!(
-            id = result.id.map(truncated),
-            field = result.field.flatten(),
-            reason = result.reason.as_deref(),
-            "an event is rejected"
-        );
+    let number = rejected.clone().count();
+    if number == 0 {
+        return;
     }
+    let first: Vec<String> = rejected
+        .take(MAX_LOGGED_REJECTIONS)
+        .map(|result| {
+            let id = result.id.map(truncated).unwrap_or_default();
+            let field = result.field.flatten().unwrap_or_default();
+            format!(
+                "{id:?} {field}: {}",
+                result.reason.as_deref().unwrap_or_default()
+            )
+        })
+        .collect();
+    tracing::warn!(
+        rejected = number,
+        first = first.join("; "),
+        "events are rejected"
+    );
 }
 
 fn truncated(text: &str) -> &str {
@@ -166,10 +182,9 @@ fn truncated(text: &str) -> &str {
 /// Writes what the events contain. The answer may not be read, so invalid transactions are dead-lettered.
 async fn publish_events(
     app: &App,
-    caller: &Caller,
     events: &[ParsedEvent<'_>],
     validated: &[ValidatedItems<'_>],
-    trace: Arc<RequestTrace>,
+    empty: PublishRequest<'_>,
 ) -> Result<(), Problem> {
     let reasons: Vec<Vec<String>> = validated
         .iter()
@@ -179,30 +194,39 @@ async fn publish_events(
     let indices: Vec<String> = (0..largest.unwrap_or_default())
         .map(|index| index.to_string())
         .collect();
-    let mut records = PublishRequest::new(caller, Arc::clone(&trace));
+    let trace = Arc::clone(&empty.trace);
+    let mut records = empty;
+    let mut rejected = Vec::new();
+    let mut origins = Vec::new();
     for ((event, items), reasons) in events.iter().zip(validated).zip(&reasons) {
         match &event.content {
             EventContent::Import(entry) => records.imports.push(entry.clone()),
             EventContent::Transactions(texts) => {
                 records.transactions.extend(items.with_trace(event.trace));
-                for (rejected, reason) in items.rejected.iter().zip(reasons) {
-                    records.rejected.push(RejectedRow {
-                        kind: "invalid",
+                for (result, reason) in items.rejected.iter().zip(reasons) {
+                    rejected.push(Rejected {
+                        payload: texts[result.index()],
                         reason,
-                        payload: texts[rejected.index()],
-                        tenant: caller.tenant(),
-                        origin: Origin::Message {
-                            stream: truncated(event.source),
-                            partition: truncated(event.id.unwrap_or_default()),
-                            offset: &indices[rejected.index()],
-                        },
-                        under: trace.failed(),
+                    });
+                    origins.push(Origin::Message {
+                        stream: truncated(event.source),
+                        partition: truncated(event.id.unwrap_or_default()),
+                        offset: &indices[result.index()],
                     });
                 }
             }
             EventContent::Invalid(_) => {}
         }
     }
+    letters::log("transactions of events", &rejected);
+    let combined = letters::combine(&rejected);
+    records.rejected = letters::rows(
+        &rejected,
+        &combined,
+        records.tenant,
+        |at| origins[at],
+        || trace.failed(),
+    );
     request::publish_and_wait(app, records, None, Instant::now())
         .await
         .map(drop)

@@ -17,14 +17,16 @@ use axum::http::request::Parts;
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use serde_json::value::{RawValue, to_raw_value};
-use tollgate_log::{Origin, RejectedRow};
+use tollgate_log::Origin;
 use tollgate_service::http::Problem;
 use tollgate_types::ErrorReply;
 use utoipa::ToSchema;
 
 use crate::api::App;
+use crate::letters::{self, Rejected};
 use crate::openapi;
 use crate::prefer::Wait;
+use crate::provenance::Provenance;
 use crate::publish::PublishRequest;
 use crate::report::ValidatedItems;
 use crate::request;
@@ -92,6 +94,7 @@ pub(crate) async fn submit(State(app): State<Arc<App>>, request: Request) -> Res
 async fn answer(app: &App, parts: &Parts, body: &mut Body) -> Result<Response, Problem> {
     let started = Instant::now();
     let caller = request::authenticate(app, parts)?;
+    let provenance = Provenance::of(app, parts, &caller)?;
     request::refuse_content_coding(parts)?;
     request::require_json(parts)?;
     let admitted = request::admit(app, &caller, body).await?;
@@ -103,7 +106,7 @@ async fn answer(app: &App, parts: &Parts, body: &mut Body) -> Result<Response, P
         .iter()
         .map(|message| messages::item(message))
         .collect();
-    let validated = request::validate(app, items.iter().map(|item| &**item)).await;
+    let validated = request::validate(app, &provenance, items.iter().map(|item| &**item)).await;
     let positions: Vec<Position> = messages
         .iter()
         .map(|message| Position::of(message))
@@ -114,29 +117,30 @@ async fn answer(app: &App, parts: &Parts, body: &mut Body) -> Result<Response, P
         .map(|result| result.message())
         .collect();
     let trace = request::trace(parts);
-    let rejected = validated
+    let origin = |rejected: usize| {
+        let position = &positions[validated.rejected[rejected].index()];
+        Origin::Message {
+            stream: &position.stream,
+            partition: &position.partition,
+            offset: &position.offset,
+        }
+    };
+    let all: Vec<Rejected<'_>> = validated
         .rejected
         .iter()
         .zip(&reasons)
-        .map(|(result, reason)| {
-            let position = &positions[result.index()];
-            RejectedRow {
-                kind: "invalid",
-                reason,
-                payload: &items[result.index()],
-                tenant: caller.tenant(),
-                origin: Origin::Message {
-                    stream: &position.stream,
-                    partition: &position.partition,
-                    offset: &position.offset,
-                },
-                under: trace.failed(),
-            }
-        });
+        .map(|(result, reason)| Rejected {
+            payload: &items[result.index()],
+            reason,
+        })
+        .collect();
+    letters::log("messages", &all);
+    let combined = letters::combine(&all);
+    let rejected = letters::rows(&all, &combined, caller.tenant(), origin, || trace.failed());
     let records = PublishRequest {
         transactions: validated.with_trace(None).collect(),
-        rejected: rejected.collect(),
-        ..PublishRequest::new(&caller, Arc::clone(&trace))
+        rejected,
+        ..PublishRequest::new(&caller, Arc::clone(&trace), provenance)
     };
     let wait =
         Wait::of(&parts.headers).unwrap_or_else(|| Wait::of_millis(app.config.functions_wait_ms));

@@ -13,18 +13,22 @@ use metrics::counter;
 use tollgate_log::{
     Acks, DeliveryFailure, Log, Origin, Producer, ProducerRecord, RejectedRow, SendError,
 };
-use tollgate_types::{TraceContext, headers};
+use tollgate_types::{TraceContext, UserIdCase, headers};
 
 use super::journal::{Entry, Failure, Progress, Request};
 use super::object::{ImportContext, ObjectReader};
-use super::rows::{Row, Rows, RowsError};
+use super::rows::{InflationLimits, Row, Rows, RowsError};
 use super::source::Located;
+use crate::IngestConfig;
 use crate::items::{self, ItemLimits};
+use crate::reject_limits::RejectLimits;
 
 /// The most rows in flight.
 const WINDOW_ROWS: u64 = 1_000;
 /// The most bytes in flight.
 const WINDOW_BYTES: usize = 1024 * 1024;
+/// The rejected rows of an import that are logged; the line about its end has their number.
+const LOGGED_REJECTIONS: u64 = 3;
 /// How often a waiting import checks for its cancellation.
 const CANCELLATION_CHECK: Duration = Duration::from_millis(50);
 /// The pause before another attempt to import an object.
@@ -47,22 +51,28 @@ pub(super) struct ImportWriter {
     kafka: Log,
     producer: Producer,
     max_bytes: usize,
+    user_id_case: UserIdCase,
+    rejects: RejectLimits,
+    max_rejected_bytes: u64,
+    inflation: InflationLimits,
     rate_limit: Option<Arc<DefaultDirectRateLimiter>>,
 }
 
 impl ImportWriter {
-    pub(super) fn new(
-        kafka: Log,
-        producer: Producer,
-        max_bytes: usize,
-        rows_per_second: u32,
-    ) -> Self {
-        let rate_limit = NonZeroU32::new(rows_per_second)
+    pub(super) fn new(kafka: Log, producer: Producer, config: &IngestConfig) -> Self {
+        let rate_limit = NonZeroU32::new(config.import_rows_per_second)
             .map(|rows| Arc::new(RateLimiter::direct(Quota::per_second(rows))));
         Self {
             kafka,
             producer,
-            max_bytes,
+            max_bytes: config.max_transaction_bytes,
+            user_id_case: config.user_id_case,
+            rejects: config.import_rejects,
+            max_rejected_bytes: config.import_max_rejected_bytes,
+            inflation: InflationLimits {
+                ratio: config.import_max_inflation,
+                max_bytes: config.import_max_inflated_bytes,
+            },
             rate_limit,
         }
     }
@@ -156,8 +166,9 @@ fn attempt(
 ) -> Result<(), AttemptError> {
     let reader = ObjectReader::open(object, progress.version.as_deref(), context)?;
     progress.version = reader.version().map(str::to_owned);
-    let mut rows = Rows::open(&object.format, reader, writer.max_bytes)?;
+    let mut rows = Rows::open(&object.format, reader, writer.max_bytes, writer.inflation)?;
     let mut at = 0;
+    let mut rejected_bytes = 0;
     let mut window = Window::open(progress);
     loop {
         let row = match rows.next() {
@@ -174,6 +185,11 @@ fn attempt(
             continue;
         }
         window.send(writer, object, request, &row, context)?;
+        rejected_bytes += std::mem::take(&mut window.rejected_bytes);
+        if let Some(reason) = window.exceeds(writer, rejected_bytes) {
+            *progress = window.close(context)?;
+            return Err(RowsError::Unusable(reason).into());
+        }
         if window.is_full() {
             *progress = window.close(context)?;
             // Its acknowledgement is not awaited: later entries of the partition are acknowledged after it.
@@ -195,6 +211,8 @@ struct Window {
     accepted: u64,
     rejected: u64,
     bytes: usize,
+    /// Of rows that were rejected.
+    rejected_bytes: u64,
     acks: Arc<Acks>,
     acknowledged: Receiver<Result<(), DeliveryFailure>>,
 }
@@ -207,6 +225,7 @@ impl Window {
             accepted: 0,
             rejected: 0,
             bytes: 0,
+            rejected_bytes: 0,
             acks,
             acknowledged,
         }
@@ -214,6 +233,21 @@ impl Window {
 
     fn is_full(&self) -> bool {
         self.accepted + self.rejected >= WINDOW_ROWS || self.bytes >= WINDOW_BYTES
+    }
+
+    /// Why the import ends with what it has rejected so far, if it does.
+    fn exceeds(&self, writer: &ImportWriter, bytes: u64) -> Option<String> {
+        let rejected = self.after.rejected + self.rejected;
+        let rows = self.after.rows + self.accepted + self.rejected;
+        let max_bytes = writer.max_rejected_bytes;
+        let too_large = || {
+            (bytes > max_bytes).then(|| {
+                format!("the rejected rows are longer than ingest.import_max_rejected_bytes, {max_bytes}, together")
+            })
+        };
+        let limits = &writer.rejects;
+        let exceeded = limits.exceeded("import_rejects", rows, rejected);
+        exceeded.or_else(too_large)
     }
 
     fn send(
@@ -235,6 +269,9 @@ impl Window {
         let limits = ItemLimits {
             max_bytes: writer.max_bytes,
             now_micros: items::now_micros(),
+            // The operator chooses what is imported.
+            oldest_micros: None,
+            user_id_case: writer.user_id_case,
         };
         let checked = match &row.wrong {
             Some(reason) => Err(("malformed", reason.clone())),
@@ -259,13 +296,21 @@ impl Window {
         let sent = match checked {
             Ok(transaction) => {
                 self.accepted += 1;
+                items::count_mixed_scripts(&transaction);
                 let trace = transaction.trace().or(trace);
-                let text = transaction.one_line_in(trace);
-                let name = tenant.given();
-                let header = name.map(|name| (headers::TENANT, Some(name.as_bytes())));
+                let text = transaction.one_line_within(trace, writer.max_bytes);
+                let backfill = object.source.backfill.then_some("1");
+                let marks = [
+                    (headers::TENANT, tenant.given()),
+                    (headers::BACKFILL, backfill),
+                ];
+                let marks: Vec<(&str, Option<&[u8]>)> = marks
+                    .into_iter()
+                    .filter_map(|(name, value)| Some((name, Some(value?.as_bytes()))))
+                    .collect();
                 let record = ProducerRecord {
                     context: trace,
-                    headers: header.as_slice(),
+                    headers: &marks,
                     ..ProducerRecord::signed(
                         &writer.kafka.topics().transactions,
                         transaction.user_id.as_bytes(),
@@ -275,7 +320,12 @@ impl Window {
                 writer.producer.send_waiting(&record, &self.acks, cancelled)
             }
             Err((kind, reason)) => {
+                if self.after.rejected + self.rejected < LOGGED_REJECTIONS {
+                    let (id, line) = (&*request.id, row.line);
+                    tracing::warn!(id, line, kind, reason, "a row is dead-lettered");
+                }
                 self.rejected += 1;
+                self.rejected_bytes += row.text.len() as u64;
                 let rejected = RejectedRow {
                     kind,
                     reason: &reason,

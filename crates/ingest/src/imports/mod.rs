@@ -59,12 +59,7 @@ impl Imports {
         }
         // It retries without a deadline: no caller is waiting for an answer.
         let producer = kafka.patient_producer("ingest")?;
-        let writer = feed::ImportWriter::new(
-            kafka.clone(),
-            producer,
-            config.max_transaction_bytes,
-            config.import_rows_per_second,
-        );
+        let writer = feed::ImportWriter::new(kafka.clone(), producer, config);
         let parallel = config.parallel_imports;
         let worker = worker::Worker::new(kafka, sources, writer, parallel, health, shutdown)?;
         let (done, ended) = oneshot::channel();

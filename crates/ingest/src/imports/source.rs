@@ -41,6 +41,8 @@ pub struct SourceConfig {
     /// The delimiter of CSV columns. Default: a comma.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub delimiter: Option<char>,
+    /// The rows are backfill: they build histories and get decisions, and cause no alert.
+    pub backfill: bool,
     /// For CSV: the column of each member, if its name is not that of the member. `latitude` and `longitude` become the location.
     pub columns: BTreeMap<String, String>,
 }
@@ -74,6 +76,8 @@ pub(crate) struct Source {
     root: Path,
     format: FormatSetting,
     columns: Arc<Columns>,
+    /// Whether the rows are backfill.
+    pub(super) backfill: bool,
 }
 
 impl SourceConfig {
@@ -121,6 +125,7 @@ impl SourceConfig {
             root,
             format: self.format,
             columns: Arc::new(Columns::new(&self.columns, delimiter)),
+            backfill: self.backfill,
         })
     }
 }

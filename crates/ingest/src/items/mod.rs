@@ -6,7 +6,7 @@ mod split;
 mod validate;
 
 pub(crate) use split::{Format, UnreadableBody, json_value, split};
-pub(crate) use validate::{ItemLimits, now_micros, validate};
+pub(crate) use validate::{ItemLimits, count_mixed_scripts, now_micros, validate};
 
 #[cfg(test)]
 mod tests {
@@ -18,6 +18,8 @@ mod tests {
     const LIMITS: ItemLimits = ItemLimits {
         max_bytes: 200,
         now_micros: i64::MAX,
+        oldest_micros: None,
+        user_id_case: tollgate_types::UserIdCase::Fold,
     };
 
     proptest! {

@@ -1,6 +1,6 @@
 //! Parses one item and checks it against the limits of ingest.
 
-use tollgate_types::{Rejection, Timestamp, Transaction};
+use tollgate_types::{Rejection, Timestamp, Transaction, UserIdCase, mixes_scripts};
 
 /// How far a timestamp may be ahead of the clock, in microseconds: the clocks of producers differ.
 const MAX_AHEAD_MICROS: i64 = 5 * 60 * 1_000_000;
@@ -8,10 +8,14 @@ const MAX_AHEAD_MICROS: i64 = 5 * 60 * 1_000_000;
 /// The limits of an item beyond the rules of a transaction.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct ItemLimits {
-    /// The largest text of an item, in bytes.
+    /// The largest text of an item, as it came and as it is written, in bytes.
     pub(crate) max_bytes: usize,
     /// The current time, in microseconds since 1970.
     pub(crate) now_micros: i64,
+    /// The oldest timestamp, in microseconds since 1970, if it is limited.
+    pub(crate) oldest_micros: Option<i64>,
+    /// Whether user ids that differ only in case are one user.
+    pub(crate) user_id_case: UserIdCase,
 }
 
 /// Parses and validates one item.
@@ -19,9 +23,12 @@ pub(crate) struct ItemLimits {
 /// # Errors
 /// The member at fault and the reason. The reason never contains a value of the item.
 pub(crate) fn validate(item: &[u8], limits: ItemLimits) -> Result<Transaction<'_>, Rejection> {
-    if item.len() > limits.max_bytes {
+    let too_large = || {
         let reason = format!("is larger than {} bytes", limits.max_bytes);
-        return Err(Rejection::new("", reason));
+        Err(Rejection::new("", reason))
+    };
+    if item.len() > limits.max_bytes {
+        return too_large();
     }
     // Checked here, because the parser's own message would quote the value.
     let found = match item {
@@ -36,12 +43,36 @@ pub(crate) fn validate(item: &[u8], limits: ItemLimits) -> Result<Transaction<'_
         let reason = format!("expected a transaction as a JSON object, found {found}");
         return Err(Rejection::new("", reason));
     }
-    let transaction = Transaction::parse(item)?;
+    let transaction = Transaction::parse_in_case(item, limits.user_id_case)?;
+    // An id that was brought to its form may be longer than the one that came.
+    if transaction.json.len() > limits.max_bytes {
+        return too_large();
+    }
     if transaction.timestamp.micros() > limits.now_micros.saturating_add(MAX_AHEAD_MICROS) {
         let reason = "is more than 5 minutes ahead of the clock";
         return Err(Rejection::new("timestamp", reason));
     }
+    if limits
+        .oldest_micros
+        .is_some_and(|oldest| transaction.timestamp.micros() < oldest)
+    {
+        let reason = "is older than ingest.max_age_hours permits; a key with the scope transactions:backfill may send it";
+        return Err(Rejection::new("timestamp", reason));
+    }
     Ok(transaction)
+}
+
+/// Counts ids in which scripts are mixed, as they are where a letter was replaced by one that looks like it.
+pub(crate) fn count_mixed_scripts(transaction: &Transaction<'_>) {
+    for (field, id) in [
+        ("user_id", &transaction.user_id),
+        ("transaction_id", &transaction.transaction_id),
+    ] {
+        if mixes_scripts(id) {
+            metrics::counter!("tollgate_ingest_mixed_script_ids_total", "field" => field)
+                .increment(1);
+        }
+    }
 }
 
 /// The current time, for [`ItemLimits`].
@@ -53,12 +84,17 @@ pub(crate) fn now_micros() -> i64 {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+    use tollgate_types::TraceContext;
+
     use super::*;
 
     fn limits() -> ItemLimits {
         ItemLimits {
             max_bytes: 200,
             now_micros: Timestamp::parse("2026-03-01T12:00:00Z").unwrap().micros(),
+            oldest_micros: None,
+            user_id_case: UserIdCase::Keep,
         }
     }
 
@@ -75,6 +111,19 @@ mod tests {
     }
 
     #[test]
+    fn a_timestamp_may_be_as_old_as_its_key_allows() {
+        let oldest = Timestamp::parse("2026-02-26T12:00:00Z").unwrap().micros();
+        let limits = ItemLimits {
+            oldest_micros: Some(oldest),
+            ..limits()
+        };
+        assert!(validate(at("2026-02-26T12:00:00Z").as_bytes(), limits).is_ok());
+        let rejection = validate(at("2026-02-26T11:59:59Z").as_bytes(), limits).unwrap_err();
+        assert_eq!(rejection.field, "timestamp");
+        assert!(rejection.reason.contains("transactions:backfill"));
+    }
+
+    #[test]
     fn an_item_that_is_not_an_object_or_too_long_is_rejected_without_quoting_it() {
         let long = format!("{{\"x\":\"{}\"}}", "secret".repeat(100));
         for item in ["\"secret\"", "[\"secret\"]", "12345", &long] {
@@ -85,6 +134,37 @@ mod tests {
                 !reason.contains("secret") && !reason.contains("12345"),
                 "{reason}"
             );
+        }
+    }
+
+    proptest! {
+        /// The scorer accepts what is a transaction and not larger than its limit, which is not below that of ingest.
+        #[test]
+        fn what_ingest_accepts_is_written_as_what_the_scorer_accepts(
+            user in prop_oneof!["[a-zA-Zéß]{1,20}", "(e\u{301}|\u{1d160}|ΐ){1,8}"],
+            padding in 0..140_usize,
+            before in "[ \n]{0,3}",
+            traced: bool,
+            fold: bool,
+        ) {
+            let limits = ItemLimits {
+                user_id_case: if fold { UserIdCase::Fold } else { UserIdCase::Keep },
+                ..limits()
+            };
+            let item = format!(
+                "{before}{{\n\"transaction_id\":\"t\",\"user_id\":\"{user}\",\"amount\":1,\"timestamp\":\"2026-03-01T12:00:00Z\",\"x\":\"{}\"}}{before}",
+                "x".repeat(padding)
+            );
+            let trace = TraceContext::new(7, 7, true).filter(|_| traced);
+            if let Ok(transaction) = validate(item.as_bytes(), limits) {
+                let written = transaction.one_line_within(trace, limits.max_bytes);
+                prop_assert!(written.len() <= limits.max_bytes, "{}", written.len());
+                let read = Transaction::parse(written.as_bytes()).unwrap();
+                prop_assert_eq!(&read.user_id, &transaction.user_id);
+                prop_assert_eq!(&read.json, &*written);
+            } else {
+                prop_assert!(item.len() + 3 * user.len() > limits.max_bytes);
+            }
         }
     }
 }

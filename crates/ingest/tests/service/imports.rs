@@ -20,13 +20,13 @@ fn source(directory: &Path) -> SourceConfig {
     }
 }
 
-fn with_source(directory: &TempDir) -> impl FnOnce(&mut IngestConfig) {
+pub(crate) fn with_source(directory: &TempDir) -> impl FnOnce(&mut IngestConfig) {
     let source = source(directory.path());
     |config| config.sources = vec![source]
 }
 
 /// The event of Object Storage for a new object.
-fn created(object: &str, version: &str) -> String {
+pub(crate) fn created(object: &str, version: &str) -> String {
     json!({
         "eventType": "com.oraclecloud.objectstorage.createobject", "cloudEventsVersion": "0.1", "eventTypeVersion": "2.0",
         "source": "ObjectStorage", "eventTime": "2026-01-21T16:26:30.849Z", "contentType": "application/json",
@@ -40,7 +40,7 @@ fn created(object: &str, version: &str) -> String {
 }
 
 /// Sends an event and returns the id of its import.
-async fn request_import(service: &Service, event: String) -> String {
+pub(crate) async fn request_import(service: &Service, event: String) -> String {
     let answer = service.post_to("/v1/events", &[], event).await;
     assert_eq!(answer.status, 202, "{}", answer.text);
     answer.body["results"][0]["import"]
@@ -59,7 +59,7 @@ fn last_record(service: &Service, import: &str) -> Value {
         .unwrap_or_default()
 }
 
-async fn ended(service: &Service, import: &str) -> Value {
+pub(crate) async fn ended(service: &Service, import: &str) -> Value {
     let mut last = Value::Null;
     eventually("the import ends", async || {
         last = last_record(service, import);

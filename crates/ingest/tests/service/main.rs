@@ -2,11 +2,13 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+mod amplification;
 mod answers;
 mod bad_input;
 mod browsers;
 mod connections;
 mod document;
+mod evasion;
 mod events;
 mod functions;
 mod imports;

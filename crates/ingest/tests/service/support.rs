@@ -61,6 +61,8 @@ pub(crate) fn config() -> IngestConfig {
     IngestConfig {
         listen: "127.0.0.1:0".parse().unwrap(),
         admin_listen: "127.0.0.1:0".parse().unwrap(),
+        // The transactions of the tests are of a certain day.
+        max_age_hours: 0,
         ..IngestConfig::default()
     }
 }

@@ -24,6 +24,7 @@ use cursor::Cursor;
 use journal::{
     Appended, CommittedOffset, Entry, Expired, Host, Journal, OpenJournal, Place, ReadError,
 };
+pub(crate) use record::MAX_BYTES as MAX_RECORD_BYTES;
 use topic::{Committed, Refusal, Retention, Topic};
 
 use crate::acks::Acks;
@@ -239,7 +240,7 @@ impl EmbeddedLog {
         let timestamp_ms = record.timestamp_ms.unwrap_or_else(journal::now_ms);
         let encoded = record::encode(timestamp_ms, record.key, record.payload, record.headers);
         let size = encoded.len();
-        if size > record::MAX_BYTES {
+        if size > MAX_RECORD_BYTES {
             return Err(AppendError::TooLarge);
         }
         let refused = |refusal| match refusal {

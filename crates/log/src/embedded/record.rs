@@ -11,7 +11,7 @@ const ABSENT: u32 = u32::MAX;
 /// Length of everything before the key.
 const FIXED: usize = 4 + 8 + 4 + 4 + 4;
 /// Largest record in bytes, encoded: that of a Kafka broker by default.
-pub(super) const MAX_BYTES: usize = 1_000_000;
+pub(crate) const MAX_BYTES: usize = 1_000_000;
 
 /// A header: its name, and its value where there is one.
 pub(super) type HeaderView<'a> = (&'a str, Option<&'a [u8]>);

@@ -2,7 +2,8 @@
 
 use std::borrow::Cow;
 
-use super::MAX_ID_BYTES;
+use super::ids::{self, UserIdCase};
+use super::{MAX_ID_BYTES, Span};
 use crate::{Amount, Rejection, Timestamp};
 
 /// What kind of JSON value a text is, for errors.
@@ -39,23 +40,28 @@ fn string<'a>(field: &'static str, raw: &'a str) -> Result<Cow<'a, str>, Rejecti
     })
 }
 
-pub(super) fn id<'a>(field: &'static str, raw: Option<&'a str>) -> Result<Cow<'a, str>, Rejection> {
+/// An id in the form in which it is used, and where it stands in the text if that has it in another form.
+pub(super) struct Id<'a> {
+    pub(super) text: Cow<'a, str>,
+    /// The member's value in the text, where it is not `text`.
+    pub(super) replaces: Option<Span<'a>>,
+}
+
+pub(super) fn id<'a>(
+    field: &'static str,
+    raw: Option<&'a str>,
+    case: UserIdCase,
+) -> Result<Id<'a>, Rejection> {
     let raw = raw.ok_or_else(|| Rejection::new(field, "is missing"))?;
     // At most six bytes of text encode one byte of value, so a megabyte is refused before it is decoded.
     if raw.starts_with('"') && raw.len() > 6 * MAX_ID_BYTES + 2 {
         return Err(Rejection::new(field, "must be 1 to 128 bytes long"));
     }
-    let text = string(field, raw)?;
-    if text.is_empty() || text.len() > MAX_ID_BYTES {
-        return Err(Rejection::new(field, "must be 1 to 128 bytes long"));
-    }
-    if text.contains('\0') {
-        return Err(Rejection::new(
-            field,
-            "must not hold U+0000, which no store keeps",
-        ));
-    }
-    Ok(text)
+    let given = string(field, raw)?;
+    // Without an escape this is a borrow; with one, a few bytes.
+    let text = ids::check(field, given.clone(), case)?;
+    let replaces = (text != given).then_some(Span(raw));
+    Ok(Id { text, replaces })
 }
 
 pub(super) fn amount(raw: Option<&str>) -> Result<Amount, Rejection> {

@@ -1,9 +1,11 @@
 //! A transaction: what a producer sends, checked once, its own text kept.
 //!
 //! Invariant: a [`Transaction`] that exists is valid by every rule of the README's section "Use it", and
-//! [`Transaction::json`] is the text it was read from, so that no service loses a member or a digit.
+//! [`Transaction::json`] is the text it was read from, so that no service loses a member or a digit. Only an id that
+//! was not in the form in which ids are used is written anew in it.
 
 mod fields;
+mod ids;
 mod location;
 mod members;
 mod new;
@@ -16,6 +18,8 @@ use serde::de::DeserializeSeed as _;
 
 use crate::headers::TRACEPARENT;
 use crate::{Amount, JsonError, Rejection, Timestamp, TraceContext};
+use fields::Id;
+pub use ids::{UserIdCase, mixes_scripts};
 pub use location::Location;
 use members::{FindId, Found, MembersSeed};
 pub use members::{MemberSlot, MemberTable, Members};
@@ -23,15 +27,17 @@ pub use new::NewTransaction;
 
 /// Longest `transaction_id` and `user_id`, in bytes.
 pub const MAX_ID_BYTES: usize = 128;
+/// Largest transaction by default, in bytes: of ingest and of the scorer.
+pub const MAX_TRANSACTION_BYTES: usize = 256 * 1024;
 /// Deepest nesting of objects and arrays in a transaction. Readers further on may recurse.
 pub const MAX_DEPTH: usize = 64;
 
 /// A valid transaction and the JSON text it was read from.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Transaction<'a> {
-    /// 1–128 bytes, unique within a user.
+    /// 1–128 bytes in NFC, unique within a user.
     pub transaction_id: Cow<'a, str>,
-    /// 1–128 bytes, the key of the stream.
+    /// 1–128 bytes in NFC, the key of the stream.
     pub user_id: Cow<'a, str>,
     /// Exact.
     pub amount: Amount,
@@ -43,8 +49,20 @@ pub struct Transaction<'a> {
     pub traceparent: Option<&'a str>,
     /// The members that were registered in the table it was read with.
     pub members: Members<'a>,
-    /// The JSON object as it came, without surrounding white space.
-    pub json: &'a str,
+    /// The JSON object as it came, without surrounding white space, its ids in the form above.
+    pub json: Cow<'a, str>,
+}
+
+/// A value where it stands in the text of its transaction.
+#[derive(Debug, Clone, Copy)]
+struct Span<'a>(&'a str);
+
+impl Span<'_> {
+    /// Its place in `text`, of which it is a part.
+    fn within(self, text: &str) -> std::ops::Range<usize> {
+        let begin = (self.0.as_ptr() as usize).saturating_sub(text.as_ptr() as usize);
+        begin..begin + self.0.len()
+    }
 }
 
 impl<'a> Transaction<'a> {
@@ -56,11 +74,23 @@ impl<'a> Transaction<'a> {
         Self::parse_with(bytes, &MemberTable::default())
     }
 
+    /// As [`Transaction::parse`], with the user id in this case.
+    ///
+    /// # Errors
+    /// As [`Transaction::parse`].
+    pub fn parse_in_case(bytes: &'a [u8], case: UserIdCase) -> Result<Self, Rejection> {
+        Self::read(bytes, &MemberTable::default(), case)
+    }
+
     /// As [`Transaction::parse`], and finds the members of `table` too. Their values are JSON, and not checked further.
     ///
     /// # Errors
     /// As [`Transaction::parse`].
     pub fn parse_with(bytes: &'a [u8], table: &MemberTable) -> Result<Self, Rejection> {
+        Self::read(bytes, table, UserIdCase::Keep)
+    }
+
+    fn read(bytes: &'a [u8], table: &MemberTable, case: UserIdCase) -> Result<Self, Rejection> {
         let text = std::str::from_utf8(bytes)
             .map_err(|_| Rejection::malformed("", "the text is not UTF-8"))?;
         let json = text.trim_matches([' ', '\t', '\n', '\r']);
@@ -77,14 +107,18 @@ impl<'a> Transaction<'a> {
             .deserialize(&mut deserializer)
             .and_then(|found| deserializer.end().map(|()| found))
             .map_err(|error| malformed(reading.get(), &error))??;
-        Self::check(found, json)
+        Self::check(found, json, case)
     }
 
-    fn check(found: Found<'a>, json: &'a str) -> Result<Self, Rejection> {
+    fn check(found: Found<'a>, json: &'a str, case: UserIdCase) -> Result<Self, Rejection> {
         let core = found.core;
+        let keep = UserIdCase::Keep;
+        let transaction_id = fields::id("transaction_id", core[members::TRANSACTION_ID], keep)?;
+        let user_id = fields::id("user_id", core[members::USER_ID], case)?;
+        let json = with_ids(json, &transaction_id, &user_id);
         Ok(Self {
-            transaction_id: fields::id("transaction_id", core[members::TRANSACTION_ID])?,
-            user_id: fields::id("user_id", core[members::USER_ID])?,
+            transaction_id: transaction_id.text,
+            user_id: user_id.text,
             amount: fields::amount(core[members::AMOUNT])?,
             timestamp: fields::timestamp(core[members::TIMESTAMP])?,
             location: core[members::LOCATION].map_or(Ok(None), location::location)?,
@@ -103,9 +137,9 @@ impl<'a> Transaction<'a> {
         let found = Cell::new(None);
         // The text was refused, so an error is expected: what matters is whether the id stands before it.
         let _ = FindId { found: &found }.deserialize(&mut deserializer);
-        fields::id("transaction_id", found.get())
+        fields::id("transaction_id", found.get(), UserIdCase::Keep)
             .ok()
-            .map(Cow::into_owned)
+            .map(|id| id.text.into_owned())
     }
 
     /// The trace that the transaction is part of, by its member `traceparent`.
@@ -117,19 +151,19 @@ impl<'a> Transaction<'a> {
 
     /// [`Transaction::json`] on one line, for logs of one event a line: a producer may have indented it.
     #[must_use]
-    pub fn one_line(&self) -> Cow<'a, str> {
+    pub fn one_line(&self) -> Cow<'_, str> {
         // Strings cannot hold these raw, so all of them are white space.
         if memchr::memchr2(b'\n', b'\r', self.json.as_bytes()).is_some() {
             Cow::Owned(self.json.replace(['\n', '\r'], ""))
         } else {
-            Cow::Borrowed(self.json)
+            Cow::Borrowed(&self.json)
         }
     }
 
     /// As [`Transaction::one_line`], with the member `traceparent`, for readers whose log drops headers. One from the
     /// producer stays as it is.
     #[must_use]
-    pub fn one_line_in(&self, trace: Option<TraceContext>) -> Cow<'a, str> {
+    pub fn one_line_in(&self, trace: Option<TraceContext>) -> Cow<'_, str> {
         let line = self.one_line();
         let (Some(trace), None) = (trace, self.traceparent) else {
             return line;
@@ -144,6 +178,40 @@ impl<'a> Transaction<'a> {
         traced.push_str(&line[1..]);
         Cow::Owned(traced)
     }
+
+    /// As [`Transaction::one_line_in`], without the member where the line would be longer than `max_bytes` with it: a
+    /// trace is no reason to refuse a payment, and the record's header has it too.
+    #[must_use]
+    pub fn one_line_within(&self, trace: Option<TraceContext>, max_bytes: usize) -> Cow<'_, str> {
+        let line = self.one_line_in(trace);
+        if line.len() > max_bytes {
+            return self.one_line();
+        }
+        line
+    }
+}
+
+/// The text with those ids in it that it has in another form.
+fn with_ids<'a>(json: &'a str, transaction_id: &Id<'_>, user_id: &Id<'_>) -> Cow<'a, str> {
+    let ids = [transaction_id, user_id];
+    let mut changed: Vec<_> = ids
+        .into_iter()
+        .filter_map(|id| Some((id.replaces?.within(json), &*id.text)))
+        .collect();
+    if changed.is_empty() {
+        return Cow::Borrowed(json);
+    }
+    changed.sort_by_key(|(place, _)| place.start);
+    let mut text = String::with_capacity(json.len() + 32);
+    let mut done = 0;
+    for (place, id) in changed {
+        text.push_str(&json[done..place.start]);
+        // A string always serialises.
+        text.push_str(&serde_json::to_string(id).unwrap_or_default());
+        done = place.end;
+    }
+    text.push_str(&json[done..]);
+    Cow::Owned(text)
 }
 
 /// The rejection of a text that is not JSON, or not an object.

@@ -1,6 +1,6 @@
 //! Rows of a CSV object with a header (RFC 4180).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::io::{self, BufRead, Read};
 
 use serde_json::{Map, Value};
@@ -10,6 +10,11 @@ use super::{Row, RowsError};
 
 /// Members without which no row can be a transaction.
 const REQUIRED: [&str; 4] = ["transaction_id", "user_id", "amount", "timestamp"];
+
+/// The most columns of an object.
+const MAX_COLUMNS: usize = 1_024;
+/// The most bytes of all names of columns together: each row has them in its JSON.
+const MAX_NAMES_BYTES: usize = 32 * 1024;
 
 /// The delimiter of an object, and the mapping from its columns to the members of a transaction.
 #[derive(Debug, PartialEq, Eq)]
@@ -37,8 +42,9 @@ impl Columns {
             .iter()
             .map(|column| self.members.get(column).unwrap_or(column).clone())
             .collect();
+        let mut seen = HashMap::new();
         for (index, member) in members.iter().enumerate() {
-            if let Some(first) = members[..index].iter().position(|other| other == member) {
+            if let Some(first) = seen.insert(member, index) {
                 return Err(RowsError::Unusable(format!(
                     "the columns {} and {} both map to {member}; see ingest.sources[].columns",
                     header[first], header[index]
@@ -81,6 +87,17 @@ impl<'r> CsvRows<'r> {
             .terminator(csv::Terminator::Any(b'\n'))
             .from_reader(RecordLimit::new(reader, max_bytes, columns.delimiter));
         let header = reader.headers().map_err(csv_error)?;
+        if header.len() > MAX_COLUMNS {
+            let found = header.len();
+            return Err(RowsError::Unusable(format!(
+                "the header has {found} columns; at most {MAX_COLUMNS} columns are read"
+            )));
+        }
+        if header.as_slice().len() > MAX_NAMES_BYTES {
+            return Err(RowsError::Unusable(format!(
+                "the names of the columns are longer than {MAX_NAMES_BYTES} bytes"
+            )));
+        }
         let header: Vec<String> = header.iter().map(|name| name.trim().to_owned()).collect();
         Ok(Self {
             members: columns.of(&header)?,

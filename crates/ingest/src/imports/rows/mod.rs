@@ -4,6 +4,7 @@
 //! be separated any more, as after a quotation mark that is not closed, the object fails.
 
 mod csv;
+mod inflate;
 mod ndjson;
 mod quotes;
 #[cfg(test)]
@@ -12,10 +13,10 @@ mod tests;
 use std::io::{self, BufRead, BufReader, Read};
 use std::sync::Arc;
 
-use flate2::read::MultiGzDecoder;
-
 pub(crate) use self::csv::Columns;
 use self::csv::CsvRows;
+use self::inflate::Inflater;
+pub(crate) use self::inflate::InflationLimits;
 use self::ndjson::NdjsonRows;
 
 /// The magic number of gzip: RFC 1952, section 2.3.1.
@@ -85,10 +86,11 @@ impl<'r> Rows<'r> {
         format: &Format,
         reader: impl Read + 'r,
         max_bytes: usize,
+        inflation: InflationLimits,
     ) -> Result<Self, RowsError> {
         let mut raw = BufReader::new(reader);
         let mut reader: Box<dyn BufRead + 'r> = if raw.fill_buf()?.starts_with(&GZIP_MAGIC) {
-            Box::new(BufReader::new(MultiGzDecoder::new(raw)))
+            Box::new(BufReader::new(Inflater::new(raw, inflation)))
         } else {
             Box::new(raw)
         };

@@ -1,5 +1,6 @@
 //! Rows of CSV and NDJSON objects, compressed or not.
 
+use std::collections::BTreeMap;
 use std::io::Write as _;
 
 use flate2::Compression;
@@ -16,8 +17,13 @@ fn csv(columns: &[(&str, &str)]) -> Format {
     Format::Csv(Arc::new(Columns::new(&columns.collect(), b',')))
 }
 
+const INFLATION: InflationLimits = InflationLimits {
+    ratio: 100,
+    max_bytes: 1 << 40,
+};
+
 fn all(format: &Format, bytes: &[u8]) -> Result<Vec<Row>, RowsError> {
-    let mut rows = Rows::open(format, bytes, 200)?;
+    let mut rows = Rows::open(format, bytes, 200, INFLATION)?;
     let mut found = Vec::new();
     while let Some(row) = rows.next()? {
         found.push(row);
@@ -134,6 +140,71 @@ fn two_columns_for_one_member_are_an_error_that_names_them() {
         error.contains("amount and amount_usd both map to amount"),
         "{error}"
     );
+}
+
+/// A bomb of 100 kB and more was read to its end, and each of its rows was a dead letter.
+#[test]
+fn an_object_that_grows_a_hundredfold_when_it_is_decompressed_is_read_no_further() {
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::best());
+    let line = format!("{}\n", "0".repeat(99)).repeat(1_000);
+    for _ in 0..400 {
+        encoder.write_all(line.as_bytes()).unwrap();
+    }
+    let bomb = encoder.finish().unwrap();
+    let mut rows = Rows::open(&Format::Ndjson, &*bomb, 200, INFLATION).unwrap();
+    let mut read = 0;
+    let error = loop {
+        match rows.next() {
+            Ok(row) => read += row.unwrap().text.len(),
+            Err(error) => break error,
+        }
+    };
+    assert!(read <= 16 * 1024 * 1024 + 64 * 1024, "{read}");
+    assert!(matches!(error, RowsError::Unusable(_)));
+    assert!(
+        error.to_string().contains("ingest.import_max_inflation"),
+        "{error}"
+    );
+    let limits = InflationLimits {
+        ratio: 10_000,
+        max_bytes: 1_000_000,
+    };
+    let mut rows = Rows::open(&Format::Ndjson, &*bomb, 200, limits).unwrap();
+    let error = std::iter::repeat_with(|| rows.next())
+        .find_map(Result::err)
+        .unwrap();
+    assert!(
+        error
+            .to_string()
+            .contains("ingest.import_max_inflated_bytes"),
+        "{error}"
+    );
+}
+
+#[test]
+fn a_header_of_too_many_or_too_long_columns_is_an_error() {
+    let header = |columns: usize, width: usize| {
+        let more = (0..columns).map(|n| format!(",{n:0>width$}"));
+        format!(
+            "transaction_id,user_id,amount,timestamp{}\n",
+            more.collect::<String>()
+        )
+    };
+    let open = |header: String| {
+        CsvRows::open(
+            Box::new(io::Cursor::new(header)),
+            &Columns::new(&BTreeMap::new(), b','),
+            1 << 20,
+        )
+    };
+    assert!(open(header(1_020, 1)).is_ok());
+    for (wrong, reason) in [
+        (header(60_000, 1), "1024 columns"),
+        (header(1_000, 100), "names"),
+    ] {
+        let error = open(wrong).err().unwrap().to_string();
+        assert!(error.contains(reason), "{error}");
+    }
 }
 
 proptest! {

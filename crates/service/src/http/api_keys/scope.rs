@@ -16,8 +16,14 @@ impl Scope {
     pub const TRANSACTIONS_WRITE: Self = Self::new("transactions:write");
     /// Read decisions, summaries and statistics.
     pub const DECISIONS_READ: Self = Self::new("decisions:read");
+    /// Send transactions as backfill, and transactions of any age. Sending needs `transactions:write` beside it.
+    pub const TRANSACTIONS_BACKFILL: Self = Self::new("transactions:backfill");
     /// The scopes that any section may give to a key, so that several services can share a list of keys.
-    pub const COMMON: [Self; 2] = [Self::TRANSACTIONS_WRITE, Self::DECISIONS_READ];
+    pub const COMMON: [Self; 3] = [
+        Self::TRANSACTIONS_WRITE,
+        Self::DECISIONS_READ,
+        Self::TRANSACTIONS_BACKFILL,
+    ];
 
     /// A scope of this name.
     #[must_use]
