@@ -15,6 +15,8 @@
     reason = "a benchmark fails by panicking, and prints its results"
 )]
 
+#[path = "../src/audit/config.rs"]
+mod audit;
 #[path = "../src/config.rs"]
 mod config;
 #[path = "../src/cursor.rs"]

@@ -14,6 +14,8 @@ use tollgate_service::resilience::{BreakerConfig, DependencyConfig, RetryConfig}
 use tollgate_service::secret::redacted_url;
 use tollgate_service::telemetry::TelemetryConfig;
 
+use crate::audit::AuditConfig;
+
 /// Section `persistence`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -64,6 +66,8 @@ pub struct PersistenceConfig {
     pub api_keys: Vec<ApiKeyConfig>,
     /// A TOML file with more keys, in tables `[[api_keys]]`. It is read again when it changes.
     pub api_keys_file: Option<PathBuf>,
+    /// The audit of reads of personal data.
+    pub audit: AuditConfig,
 }
 
 impl Default for PersistenceConfig {
@@ -91,6 +95,7 @@ impl Default for PersistenceConfig {
             retention_days: None,
             api_keys: Vec::new(),
             api_keys_file: None,
+            audit: AuditConfig::default(),
         }
     }
 }

@@ -3,6 +3,7 @@
 //! Invariant: each decision in the log becomes one row in each of the two tables, or a dead letter.
 
 mod api;
+pub mod audit;
 mod batch_reader;
 mod config;
 mod cursor;

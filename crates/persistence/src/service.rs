@@ -8,7 +8,8 @@ use tollgate_service::http::{ApiKeys, bind};
 use tollgate_service::resilience::CallPolicy;
 use tollgate_service::supervisor::{RunningService, Supervisor};
 
-use crate::api;
+use crate::api::{self, Gate};
+use crate::audit::{AuditLog, Recorder};
 use crate::config::PersistenceConfig;
 use crate::retention;
 use crate::store::{self, Store};
@@ -58,7 +59,19 @@ pub async fn start(
             Ok(())
         });
     }
-    supervisor.serve(public, api::router(store.clone(), &config, keys));
+    let audit = AuditLog::open(&config).await?;
+    let recorder = Recorder::start(
+        config.audit.mode,
+        keys.are_required(),
+        audit,
+        supervisor.drained().clone(),
+    );
+    let audit = recorder.map(|(recorder, writing)| {
+        supervisor.spawn_support("the writer of the audit", writing);
+        recorder
+    });
+    let gate = Gate { keys, audit };
+    supervisor.serve(public, api::router(store.clone(), &config, gate));
     Ok(supervisor.start(async move |_| {
         store.close().await;
         Ok(())
@@ -73,7 +86,11 @@ pub async fn migrate(config: &PersistenceConfig) -> anyhow::Result<()> {
     config.validate()?;
     let store = Store::open(config, Health::starting(&[])).await?;
     let migrated = store.migrate(&CallPolicy::no_retry()).await;
-    Ok(migrated.map_err(DatabaseError::from)?)
+    migrated.map_err(DatabaseError::from)?;
+    let audit = AuditLog::open(config).await?;
+    audit.migrate().await?;
+    audit.close().await;
+    Ok(())
 }
 
 /// Starts, prints its addresses on standard output, and runs until it has ended.

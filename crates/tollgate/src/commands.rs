@@ -20,6 +20,7 @@ use tollgate_service::telemetry::Telemetry;
 use tollgate_types::Role;
 
 use crate::all_in_one::{AllInOne, Configs, JOURNAL};
+use crate::audit::AuditArgs;
 use crate::dlq::DlqArgs;
 use crate::imports::ImportsArgs;
 use crate::user::UserArgs;
@@ -67,6 +68,8 @@ pub(crate) enum Command {
     Receive(ReceiveArgs),
     /// Make an API key, and the setting that admits it
     Key(KeyArgs),
+    /// Check or export the audit of who read personal data
+    Audit(AuditArgs),
 }
 
 /// Ingest, scorer, persistence and notifier run in this process over an embedded log and a SQLite file in a directory

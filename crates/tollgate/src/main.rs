@@ -2,6 +2,7 @@
 
 mod all_in_one;
 mod archive;
+mod audit;
 mod commands;
 mod demo;
 mod dlq;
@@ -67,6 +68,7 @@ impl Command {
             Self::Migrate(args) => commands::block_on(commands::migrate(args))?,
             Self::Receive(args) => commands::block_on(receive::run(args))?,
             Self::Key(args) => commands::key(&args)?,
+            Self::Audit(args) => commands::block_on(audit::run(args))?,
         }
         Ok(ExitCode::SUCCESS)
     }

@@ -417,3 +417,78 @@ fn a_receiver_of_alerts_that_others_reach_wants_the_secret_they_are_signed_with(
     let said = text(&open.stderr);
     assert!(said.contains("TOLLGATE_RECEIVE_SECRET: "), "{said}");
 }
+
+#[test]
+fn a_tampered_audit_is_detected_in_the_store_and_in_an_export() {
+    use tollgate_persistence::PersistenceConfig;
+    use tollgate_persistence::audit::{AuditEvent, AuditLog};
+
+    let dir = tempfile::tempdir().unwrap();
+    let missing = run(dir.path(), &["audit", "verify", "store"]);
+    assert!(text(&missing.stderr).contains("there is no file"));
+    assert!(!dir.path().join("tollgate-data").exists());
+
+    std::fs::create_dir(dir.path().join("tollgate-data")).unwrap();
+    let store = dir.path().join("tollgate-data/tollgate.db");
+    let config = PersistenceConfig {
+        database_url: format!("sqlite://{}", store.display()).into(),
+        ..PersistenceConfig::default()
+    };
+    let event = |user: &str| AuditEvent {
+        time: tollgate_service::now(),
+        caller: "shop".into(),
+        tenant: String::new(),
+        peer: "127.0.0.1".into(),
+        action: "GET /v1/users/{user_id}/summary".into(),
+        asked: vec![("user_id".into(), user.into())],
+        status: 200,
+        rows: 1,
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    let head = runtime.block_on(async {
+        let log = AuditLog::open(&config).await.unwrap();
+        log.migrate().await.unwrap();
+        log.append(&[event("ada"), event("bob")]).await.unwrap();
+        let head = log.append(&[event("eve")]).await.unwrap();
+        log.close().await;
+        head.to_string()
+    });
+
+    let verified = run(dir.path(), &["audit", "verify", "store", "--head", &head]);
+    assert!(verified.status.success(), "{}", text(&verified.stderr));
+    assert!(text(&verified.stdout).contains(&head));
+    let export = run(dir.path(), &["audit", "export"]);
+    let lines = text(&export.stdout);
+    assert_eq!(lines.lines().count(), 3);
+    let verify = |lines: &str, options: &[&str]| {
+        std::fs::write(dir.path().join("audit.jsonl"), lines).unwrap();
+        run(
+            dir.path(),
+            &[&["audit", "verify", "audit.jsonl"], options].concat(),
+        )
+    };
+    assert!(verify(&lines, &["--head", &head]).status.success());
+    let changed = lines.replace("\"bob\"", "\"joe\"");
+    let without_second: String = lines
+        .lines()
+        .enumerate()
+        .filter(|(index, _)| *index != 1)
+        .map(|(_, line)| format!("{line}\n"))
+        .collect();
+    let cut: String = lines
+        .lines()
+        .take(2)
+        .map(|line| format!("{line}\n"))
+        .collect();
+    for (tampered, options) in [
+        (&changed, &[][..]),
+        (&without_second, &[]),
+        (&cut, &["--head", &head]),
+    ] {
+        let refused = verify(tampered, options);
+        assert_eq!(refused.status.code(), Some(1), "{tampered}");
+    }
+}

@@ -10,7 +10,8 @@ use tollgate_service::http::{Caller, Problem};
 use tollgate_types::{Status, Timestamp};
 use utoipa::IntoParams;
 
-use super::{Api, bad_parameter, documents, is_id, tenant_of};
+use super::access::{RowCount, tenant_read};
+use super::{Api, bad_parameter, documents, is_id};
 use crate::cursor::Cursor;
 use crate::rows::StoredDecision;
 use crate::store::Filter;
@@ -31,6 +32,7 @@ type Pairs = Query<Vec<(String, String)>>;
     params(
         ("transaction_id" = String, Path, description = "Id of the transaction"),
         ("user_id" = Option<String>, Query, description = "The user of the transaction"),
+        ("tenant" = Option<String>, Query, description = "The tenant of the transaction, for a key that reads all tenants; empty for the default tenant"),
     ),
     responses(
         (status = 200, description = "The decision", body = documents::DecisionWithConflicts),
@@ -50,21 +52,23 @@ pub(super) async fn get_decision(
     Query(pairs): Pairs,
 ) -> Result<Response, Problem> {
     let Path(transaction_id) = path.map_err(|_| bad_parameter("transaction_id", "is not UTF-8"))?;
-    let mut user_id = None;
+    let (mut user_id, mut tenant) = (None, None);
     read_pairs(pairs, |name, value| match name {
         "user_id" => Ok(user_id.replace(id("user_id", value)?).is_none()),
-        _ => Err(unknown(name, "user_id")),
+        "tenant" => Ok(tenant.replace(value.to_owned()).is_none()),
+        _ => Err(unknown(name, "user_id and tenant")),
     })?;
+    let tenant = tenant_read(&caller, tenant.as_deref())?;
     if !is_id(&transaction_id) {
         return Err(not_found());
     }
     let found = api
         .store
-        .decisions(tenant_of(&caller), &transaction_id, user_id.as_deref())
+        .decisions(tenant.as_deref(), &transaction_id, user_id.as_deref())
         .await?;
     match found.as_slice() {
         [] => Err(not_found()),
-        [only] => Ok(json(write(only))),
+        [only] => Ok(json(write(only), 1)),
         [first, other, ..]
             if (&first.tenant, &first.user_id) == (&other.tenant, &other.user_id) =>
         {
@@ -78,7 +82,8 @@ pub(super) async fn get_decision(
             let mut conflicts = conflicts.await?.decisions;
             // Without a first decision, as after its deletion, the first row is a conflict itself.
             conflicts.retain(|conflict| conflict.conflict_amount != first.conflict_amount);
-            Ok(json(write_with_conflicts(first, &conflicts)))
+            let body = write_with_conflicts(first, &conflicts);
+            Ok(json(body, 1 + conflicts.len()))
         }
         _ => Err(Problem::new(
             StatusCode::CONFLICT,
@@ -100,6 +105,8 @@ pub(super) struct PageParameters {
     status: Option<String>,
     /// Only this user's
     user_id: Option<String>,
+    /// This tenant's, for a key that reads all tenants; empty for the default tenant
+    tenant: Option<String>,
     /// Event time from here on, RFC 3339
     from: Option<String>,
     /// Event time before this, RFC 3339
@@ -140,8 +147,7 @@ pub(super) async fn list_decisions(
     Extension(caller): Extension<Caller>,
     Query(pairs): Pairs,
 ) -> Result<Response, Problem> {
-    let (mut filter, limit) = read_filter(&api, pairs)?;
-    filter.tenant = tenant_of(&caller).map(str::to_owned);
+    let (filter, limit) = read_filter(&api, &caller, pairs)?;
     // One more than the page shows whether there is a next page.
     let page = api
         .store
@@ -171,11 +177,15 @@ pub(super) async fn list_decisions(
         Some(next) => body.extend(format!("\"{}\"}}", next.encode()).as_bytes()),
         None => body.extend(b"null}"),
     }
-    Ok(json(body))
+    Ok(json(body, found.len()))
 }
 
-fn read_filter(api: &Api, pairs: Vec<(String, String)>) -> Result<(Filter, u32), Problem> {
-    let (mut filter, mut limit) = (Filter::default(), None);
+fn read_filter(
+    api: &Api,
+    caller: &Caller,
+    pairs: Vec<(String, String)>,
+) -> Result<(Filter, u32), Problem> {
+    let (mut filter, mut limit, mut tenant) = (Filter::default(), None, None);
     read_pairs(pairs, |name, value| {
         Ok(match name {
             "status" => {
@@ -185,6 +195,7 @@ fn read_filter(api: &Api, pairs: Vec<(String, String)>) -> Result<(Filter, u32),
                 filter.status.replace(status).is_none()
             }
             "user_id" => filter.user_id.replace(id("user_id", value)?).is_none(),
+            "tenant" => tenant.replace(value.to_owned()).is_none(),
             "from" => filter.from.replace(time("from", value)?).is_none(),
             "to" => filter.to.replace(time("to", value)?).is_none(),
             "limit" => {
@@ -206,9 +217,13 @@ fn read_filter(api: &Api, pairs: Vec<(String, String)>) -> Result<(Filter, u32),
                 })?;
                 filter.after.replace(cursor).is_none()
             }
-            _ => return Err(unknown(name, "status, user_id, from, to, limit and after")),
+            _ => {
+                let known = "status, user_id, tenant, from, to, limit and after";
+                return Err(unknown(name, known));
+            }
         })
     })?;
+    filter.tenant = tenant_read(caller, tenant.as_deref())?;
     Ok((filter, limit.unwrap_or(api.page_default)))
 }
 
@@ -225,9 +240,17 @@ fn read_pairs(
     Ok(())
 }
 
-/// Refuses every parameter, where there are none.
-pub(super) fn no_parameters(pairs: Vec<(String, String)>) -> Result<(), Problem> {
-    read_pairs(pairs, |name, _| Err(unknown(name, "none")))
+/// The tenant to read, where `tenant` is the only parameter.
+pub(super) fn only_tenant(
+    caller: &Caller,
+    pairs: Vec<(String, String)>,
+) -> Result<Option<String>, Problem> {
+    let mut tenant = None;
+    read_pairs(pairs, |name, value| match name {
+        "tenant" => Ok(tenant.replace(value.to_owned()).is_none()),
+        _ => Err(unknown(name, "tenant")),
+    })?;
+    tenant_read(caller, tenant.as_deref())
 }
 
 fn unknown(name: &str, known: &str) -> Problem {
@@ -288,6 +311,7 @@ fn write_with_conflicts(first: &StoredDecision, conflicts: &[StoredDecision]) ->
     body
 }
 
-fn json(body: Vec<u8>) -> Response {
-    ([(header::CONTENT_TYPE, "application/json")], body).into_response()
+fn json(body: Vec<u8>, rows: usize) -> Response {
+    let head = [(header::CONTENT_TYPE, "application/json")];
+    (head, Extension(RowCount(rows)), body).into_response()
 }

@@ -1,5 +1,6 @@
 //! The read API: requests over HTTP, answered from the store. Every error is `application/problem+json`.
 
+mod access;
 mod decisions;
 mod documents;
 mod in_flight;
@@ -13,16 +14,26 @@ use axum::extract::{Request, State};
 use axum::http::StatusCode;
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::Response;
-use tollgate_service::http::{ApiKeys, Caller, Problem, Scope};
+use tollgate_service::http::{ApiKeys, Problem, Scope};
 use tollgate_types::{Indicator, Indicators, MAX_ID_BYTES, Status};
 use utoipa::OpenApi as _;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 use utoipa_swagger_ui::SwaggerUi;
 
+use self::access::Access;
 use self::in_flight::InFlight;
+use crate::audit::Recorder;
 use crate::config::PersistenceConfig;
 use crate::store::Store;
+
+/// Who is let in, and where it is recorded.
+#[derive(Debug, Clone)]
+pub(crate) struct Gate {
+    pub(crate) keys: ApiKeys,
+    /// `None` if nothing is audited.
+    pub(crate) audit: Option<Recorder>,
+}
 
 /// What the handlers share.
 #[derive(Debug, Clone)]
@@ -36,12 +47,12 @@ struct Api {
 /// What lets requests in.
 #[derive(Debug, Clone)]
 struct Entrance {
-    keys: ApiKeys,
+    gate: Gate,
     in_flight: InFlight,
 }
 
 /// The API with its documents.
-pub(crate) fn router(store: Store, config: &PersistenceConfig, keys: ApiKeys) -> Router {
+pub(crate) fn router(store: Store, config: &PersistenceConfig, gate: Gate) -> Router {
     let api = Api {
         store,
         page_default: config.page_default,
@@ -49,7 +60,7 @@ pub(crate) fn router(store: Store, config: &PersistenceConfig, keys: ApiKeys) ->
         page_max_bytes: config.page_max_bytes,
     };
     let entrance = Entrance {
-        keys,
+        gate,
         in_flight: InFlight::new(config),
     };
     let (requests, description) = OpenApiRouter::with_openapi(documents::ApiDoc::openapi())
@@ -70,18 +81,16 @@ async fn enter(
     mut request: Request,
     next: Next,
 ) -> Result<Response, Problem> {
-    let keys = &entrance.keys;
+    let Gate { keys, audit } = &entrance.gate;
     let certificate = request.extensions().get();
     let caller = keys.authorize(request.headers(), certificate, &Scope::DECISIONS_READ)?;
     let slot = entrance.in_flight.enter(caller.clone())?;
+    let access = Access::of(audit.as_ref(), &request, &caller);
     request.extensions_mut().insert(caller);
     let response = next.run(request).await;
+    // Before anything of the answer is sent.
+    let response = access.recorded(response).await;
     Ok(entrance.in_flight.answer(response, slot).await)
-}
-
-/// The tenant whose decisions the caller may read; `None` for all of them.
-fn tenant_of(caller: &Caller) -> Option<&str> {
-    caller.reads_only().map(|tenant| tenant.name())
 }
 
 /// The answer to an invalid parameter.

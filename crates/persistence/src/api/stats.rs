@@ -1,4 +1,4 @@
-//! Statistics over all decisions. The store keeps the counts, so that the cost does not depend on the number of rows.
+//! Statistics over all decisions of a tenant. The store keeps the counts, so that the cost does not depend on the number of rows.
 
 use std::collections::BTreeMap;
 
@@ -10,8 +10,8 @@ use tollgate_service::http::{Caller, Problem};
 use tollgate_types::{Status, Timestamp};
 use utoipa::ToSchema;
 
-use super::decisions::no_parameters;
-use super::{Api, by_indicator, by_status, tenant_of};
+use super::decisions::only_tenant;
+use super::{Api, by_indicator, by_status};
 use crate::rows::split;
 use crate::store::Counts;
 
@@ -20,7 +20,7 @@ const BUCKET_POINTS: i64 = 10;
 /// Number of the last bucket, which is open.
 const LAST_BUCKET: i64 = 14;
 
-/// Statistics over all decisions.
+/// Statistics over all decisions of a tenant.
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct Stats {
     decisions: i64,
@@ -52,10 +52,11 @@ pub(super) struct ScoreBucket {
     decisions: i64,
 }
 
-/// Statistics over all decisions
+/// Statistics over all decisions of a tenant
 #[utoipa::path(
     get,
     path = "/v1/stats",
+    params(("tenant" = Option<String>, Query, description = "This tenant's, for a key that reads all tenants; empty for the default tenant")),
     responses(
         (status = 200, description = "The statistics", body = Stats),
         (status = 429, description = "The key has too many requests in flight, or answers that it has not read", body = ProblemSchema, content_type = "application/problem+json"),
@@ -69,10 +70,8 @@ pub(super) async fn get_stats(
     Extension(caller): Extension<Caller>,
     Query(pairs): Query<Vec<(String, String)>>,
 ) -> Result<Json<Stats>, Problem> {
-    no_parameters(pairs)?;
-    Ok(Json(summarize(
-        &api.store.counts(tenant_of(&caller)).await?,
-    )))
+    let tenant = only_tenant(&caller, pairs)?;
+    Ok(Json(summarize(&api.store.counts(tenant.as_deref()).await?)))
 }
 
 fn summarize(counts: &Counts) -> Stats {

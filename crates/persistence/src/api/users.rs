@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
+use axum::response::{IntoResponse as _, Response};
 use axum::{Extension, Json};
 use serde::Serialize;
 use serde_json::value::RawValue;
@@ -13,8 +14,9 @@ use tollgate_service::http::{Caller, Problem};
 use tollgate_types::{Amount, Timestamp};
 use utoipa::ToSchema;
 
-use super::decisions::{no_parameters, write};
-use super::{Api, bad_parameter, by_indicator, by_status, documents, is_id, tenant_of};
+use super::access::RowCount;
+use super::decisions::{only_tenant, write};
+use super::{Api, bad_parameter, by_indicator, by_status, documents, is_id};
 use crate::rows::split;
 use crate::store::{Filter, UserGroup};
 
@@ -50,7 +52,10 @@ pub(super) struct UserSummary {
 #[utoipa::path(
     get,
     path = "/v1/users/{user_id}/summary",
-    params(("user_id" = String, Path, description = "Id of the user")),
+    params(
+        ("user_id" = String, Path, description = "Id of the user"),
+        ("tenant" = Option<String>, Query, description = "The tenant of the user, for a key that reads all tenants; empty for the default tenant"),
+    ),
     responses(
         (status = 200, description = "The summary", body = UserSummary),
         (status = 404, description = "There is no decision for this user", body = ProblemSchema, content_type = "application/problem+json"),
@@ -65,16 +70,16 @@ pub(super) async fn get_user_summary(
     Extension(caller): Extension<Caller>,
     path: Result<Path<String>, PathRejection>,
     Query(pairs): Query<Vec<(String, String)>>,
-) -> Result<Json<UserSummary>, Problem> {
+) -> Result<Response, Problem> {
     let Path(user_id) = path.map_err(|_| bad_parameter("user_id", "is not UTF-8"))?;
-    no_parameters(pairs)?;
+    let tenant = only_tenant(&caller, pairs)?;
     if !is_id(&user_id) {
         return Err(not_found());
     }
-    let groups = api.store.user(tenant_of(&caller), &user_id).await?;
+    let groups = api.store.user(tenant.as_deref(), &user_id).await?;
     let filter = Filter {
-        tenant: tenant_of(&caller).map(str::to_owned),
         user_id: Some(user_id.clone()),
+        tenant,
         ..Filter::default()
     };
     let last = api.store.page(&filter, 1, api.page_max_bytes).await?;
@@ -83,9 +88,8 @@ pub(super) async fn get_user_summary(
         .decisions
         .first()
         .and_then(|last| RawValue::from_string(String::from_utf8(write(last)).ok()?).ok());
-    summarize(user_id, &groups, last)
-        .map(Json)
-        .ok_or_else(not_found)
+    let summary = summarize(user_id, &groups, last).ok_or_else(not_found)?;
+    Ok((Extension(RowCount(1)), Json(summary)).into_response())
 }
 
 /// `None` without decisions.

@@ -11,4 +11,5 @@ mod harness;
 mod reading;
 mod serving;
 mod storing;
+mod tenants;
 mod upgrading;

@@ -67,6 +67,30 @@ impl TestStore {
         }
     }
 
+    /// As [`TestStore::execute`], for a statement that the store may refuse: its reason.
+    pub(crate) async fn try_execute(&self, sql: &str) -> Result<(), String> {
+        let sql = AssertSqlSafe(sql);
+        let executed = match self.kind {
+            Kind::Sqlite => self.sqlite().await.execute(sql).await.map(drop),
+            Kind::Postgres => self.postgres().await.execute(sql).await.map(drop),
+        };
+        executed.map_err(|error| error.to_string())
+    }
+
+    /// What somebody with all rights over the store can do: the audit's rows can be changed from here on.
+    pub(crate) async fn drop_audit_triggers(&self) {
+        let statements: &[&str] = match self.kind {
+            Kind::Sqlite => &[
+                "DROP TRIGGER audit_rows_are_not_changed",
+                "DROP TRIGGER audit_rows_are_not_deleted",
+            ],
+            Kind::Postgres => &["DROP TRIGGER audit_rows_are_kept ON audit"],
+        };
+        for sql in statements {
+            self.execute(sql).await;
+        }
+    }
+
     pub(crate) async fn number(&self, sql: &str) -> i64 {
         let sql = AssertSqlSafe(sql);
         match self.kind {

@@ -1,0 +1,29 @@
+//! Section `persistence.audit`.
+
+use serde::{Deserialize, Serialize};
+use tollgate_service::Secret;
+
+/// Section `persistence.audit`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct AuditConfig {
+    /// Whether reads of personal data are audited.
+    pub mode: AuditMode,
+    /// A secret with which the hashes are computed, so that who can write to the store cannot compute the chain anew.
+    pub key: Secret,
+}
+
+/// Whether reads of personal data are audited.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AuditMode {
+    /// As `required` if callers need API keys, and `off` if not: then they have no names.
+    #[default]
+    Auto,
+    /// A read whose entry cannot be written is refused with 503.
+    Required,
+    /// A read whose entry cannot be written is answered, with an error in the log and in the metrics.
+    BestEffort,
+    /// Nothing is audited.
+    Off,
+}
