@@ -105,7 +105,7 @@ fn link(line: &str) -> anyhow::Result<Link> {
 
 async fn export(args: ExportArgs) -> anyhow::Result<()> {
     let log = AuditLog::open(&persistence(args.config)?).await?;
-    let read = log.read(|link| write(link)).await;
+    let read = log.read(write).await;
     log.close().await;
     read
 }
