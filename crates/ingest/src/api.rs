@@ -10,6 +10,7 @@ use tollgate_service::Shutdown;
 use tollgate_service::health::Health;
 use tollgate_service::http::{ApiKeys, api};
 use tollgate_service::resilience::Dependency;
+use tollgate_types::CardPolicy;
 use utoipa::OpenApi as _;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -28,6 +29,8 @@ use crate::{events, functions, transactions};
 pub(crate) struct App {
     pub(crate) config: IngestConfig,
     pub(crate) keys: ApiKeys,
+    /// How card data in transactions is treated.
+    pub(crate) cards: CardPolicy,
     /// The name of the topic `transactions`.
     pub(crate) topic: String,
     pub(crate) producer: Producer,

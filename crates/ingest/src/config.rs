@@ -9,9 +9,13 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use tollgate_log::KafkaConfig;
+use tollgate_service::Secret;
+use tollgate_service::card_data::CardDataSettings;
 use tollgate_service::config::ConfigError;
 use tollgate_service::http::{ApiKeyConfig, ApiKeys, HttpConfig, TlsConfig};
-use tollgate_types::{MAX_TRANSACTION_BYTES, Tenant, UserIdCase};
+use tollgate_types::{
+    CardDataMode, CardIds, CardPolicy, MAX_TRANSACTION_BYTES, Tenant, UserIdCase,
+};
 
 use crate::body::BodyPace;
 use crate::imports::SourceConfig;
@@ -84,6 +88,14 @@ pub struct IngestConfig {
     pub import_max_inflation: u64,
     /// How large the content of a compressed object may be, in bytes.
     pub import_max_inflated_bytes: u64,
+    /// What is done with card numbers in transactions: `mask`, `tokenise`, `reject` or `allow`.
+    pub card_data: CardDataMode,
+    /// The key of the tokens of card numbers, at least 32 bytes. Without one there are no tokens.
+    pub card_token_key: Secret,
+    /// Whether a transaction whose `user_id` or `transaction_id` has a card number is refused: `reject` or `allow`.
+    pub card_data_ids: CardIds,
+    /// Names of members in which no card number is looked for.
+    pub card_data_exempt: Vec<String>,
 }
 
 /// A rate limit: a token bucket of transactions for each API key or tenant.
@@ -129,6 +141,10 @@ impl Default for IngestConfig {
             import_max_rejected_bytes: 16 * 1024 * 1024,
             import_max_inflation: 100,
             import_max_inflated_bytes: 64 * 1024 * 1024 * 1024,
+            card_data: CardDataMode::default(),
+            card_token_key: Secret::default(),
+            card_data_ids: CardIds::default(),
+            card_data_exempt: Vec::new(),
         }
     }
 }
@@ -186,6 +202,7 @@ impl IngestConfig {
         }
         self.validate_record_size(kafka)?;
         self.validate_rate_limits()?;
+        self.card_policy()?;
         if self.listen.port() != 0 && self.listen == self.admin_listen {
             return invalid(
                 "admin_listen",
@@ -227,6 +244,21 @@ impl IngestConfig {
             return invalid("max_transaction_bytes", "must fit into max_body_bytes");
         }
         Ok(())
+    }
+
+    /// How card data in transactions is treated.
+    ///
+    /// # Errors
+    /// Names the setting at fault.
+    pub fn card_policy(&self) -> Result<CardPolicy, ConfigError> {
+        let settings = CardDataSettings {
+            section: "ingest",
+            mode: self.card_data,
+            key: &self.card_token_key,
+            ids: self.card_data_ids,
+            exempt: &self.card_data_exempt,
+        };
+        settings.policy()
     }
 
     pub(crate) const fn body_pace(&self) -> BodyPace {

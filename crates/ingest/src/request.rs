@@ -12,8 +12,9 @@ use axum::http::request::Parts;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::value::RawValue;
+use tollgate_service::card_data::count_card_data;
 use tollgate_service::http::{self, Caller, Problem, RequestTrace, Scope};
-use tollgate_types::{JsonError, ReplyAddress, Status};
+use tollgate_types::{JsonError, Protected, ReplyAddress, Status};
 
 use crate::api::App;
 use crate::availability::require_log;
@@ -135,11 +136,26 @@ impl From<UnreadableBody> for Problem {
     }
 }
 
+/// Takes card data out of every item. Nothing of an item is written, answered or logged before that.
+pub(crate) async fn protect<'a>(
+    app: &App,
+    items: impl Iterator<Item = &'a [u8]>,
+) -> Vec<Protected<'a>> {
+    let mut protected = Vec::with_capacity(items.size_hint().0);
+    for item in items {
+        let item = app.cards.protect(item);
+        count_card_data("ingest", item.found);
+        protected.push(item);
+        tokio::task::consume_budget().await;
+    }
+    protected
+}
+
 /// Parses and validates every item.
 pub(crate) async fn validate<'a>(
     app: &App,
     provenance: &Provenance,
-    items: impl Iterator<Item = &'a [u8]>,
+    items: &'a [Protected<'_>],
 ) -> ValidatedItems<'a> {
     let limits = ItemLimits {
         max_bytes: app.config.max_transaction_bytes,
@@ -148,8 +164,12 @@ pub(crate) async fn validate<'a>(
         user_id_case: app.config.user_id_case,
     };
     let mut validated = ValidatedItems::default();
-    for (index, item) in items.enumerate() {
-        match items::validate(item, limits) {
+    for (index, item) in items.iter().enumerate() {
+        let checked = match &item.refusal {
+            Some(refusal) => Err(refusal.clone()),
+            None => items::validate(&item.text, limits),
+        };
+        match checked {
             Ok(transaction) => {
                 items::count_mixed_scripts(&transaction);
                 validated.accepted.push((index, transaction));
@@ -162,7 +182,7 @@ pub(crate) async fn validate<'a>(
                 };
                 metrics::counter!("tollgate_ingest_rejections_total", "field" => field)
                     .increment(1);
-                let result = ItemResult::rejected(index, item, rejection);
+                let result = ItemResult::rejected(index, &item.text, rejection);
                 validated.rejected.push(result);
             }
         }

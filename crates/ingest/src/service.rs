@@ -77,6 +77,7 @@ pub async fn start(
         admission: AdmissionControl::new(&config),
         log: Dependency::new("log", &publish::limits(&config), None),
         confirmations: Confirmations::new(&config)?,
+        cards: config.card_policy()?,
         imports,
         config,
         keys,

@@ -81,8 +81,9 @@ async fn answer(app: &App, parts: &Parts, body: &mut Body) -> Result<Response, P
     app.admission
         .charge(&caller, items.as_ref().map_or(1, Vec::len))?;
     let items = items?;
-    let validated = request::validate(app, &provenance, items.iter().copied()).await;
-    if let Some(reason) = too_many_rejected(app, &validated, &items) {
+    let items = request::protect(app, items.into_iter()).await;
+    let validated = request::validate(app, &provenance, &items).await;
+    if let Some(reason) = too_many_rejected(app, &validated, items.len()) {
         return Err(ended(&validated, &reason));
     }
     if validated.accepted.is_empty() {
@@ -118,10 +119,10 @@ fn format_of(parts: &Parts) -> Result<Format, Problem> {
 }
 
 /// Why nothing of the request is accepted, although some of it may be valid.
-fn too_many_rejected(app: &App, validated: &ValidatedItems<'_>, items: &[&[u8]]) -> Option<String> {
+fn too_many_rejected(app: &App, validated: &ValidatedItems<'_>, items: usize) -> Option<String> {
     let rejected = validated.rejected.len() as u64;
     let limits = &app.config.request_rejects;
-    limits.exceeded("request_rejects", items.len() as u64, rejected)
+    limits.exceeded("request_rejects", items as u64, rejected)
 }
 
 /// The answer has the first results only: all of them could be a hundred times as long as the request.

@@ -384,6 +384,10 @@ fn without_secrets<S: Serializer>(
             "key.pem",
             "token",
             "oauthbearer.config",
+            "oauthbearer.extensions",
+            "assertion",
+            "kinit",
+            "jaas",
         ]
         .iter()
         .any(|word| name.contains(word))

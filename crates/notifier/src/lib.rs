@@ -11,6 +11,7 @@ mod delivery;
 mod delivery_log;
 mod dispatch;
 mod in_flight_batch;
+mod members;
 mod process;
 mod service;
 mod signature;

@@ -5,11 +5,13 @@ use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 use tollgate_log::{KafkaConfig, StartingPosition};
+use tollgate_service::card_data::CardDataSettings;
 use tollgate_service::config::{ConfigError, Settings};
 use tollgate_service::http::TlsConfig;
 use tollgate_service::objects::{self, StoreSettings};
 use tollgate_service::secret::Secret;
 use tollgate_service::telemetry::TelemetryConfig;
+use tollgate_types::{CardDataMode, CardIds, CardPolicy};
 
 use tollgate_engine::Rules;
 use tollgate_types::MAX_TRANSACTION_BYTES;
@@ -59,10 +61,23 @@ pub struct ScorerConfig {
     pub snapshots: String,
     /// Further options of that store, as the crate `object_store` names them, such as `aws_endpoint`.
     pub snapshot_options: BTreeMap<String, Secret>,
+    /// The secret from which the key of the snapshots' authentication is derived. Empty: from `hash.key` in the store alone,
+    /// which does not protect from somebody who can read and write the store.
+    pub snapshot_key: Secret,
+    /// Most bytes of histories in a snapshot, uncompressed; a larger one is not used.
+    pub snapshot_max_bytes: u64,
     /// Longest time between two snapshots of a partition that has new records, in seconds.
     pub snapshot_interval_seconds: u64,
     /// Most records between two snapshots of a partition.
     pub snapshot_records: u32,
+    /// What is done with card numbers in records that did not come through ingest: `mask`, `tokenise`, `reject` or `allow`.
+    pub card_data: CardDataMode,
+    /// The key of the tokens of card numbers: that of ingest, so that a card has one token.
+    pub card_token_key: Secret,
+    /// Whether a transaction whose `user_id` or `transaction_id` has a card number is dead-lettered: `reject` or `allow`.
+    pub card_data_ids: CardIds,
+    /// Names of members in which no card number is looked for.
+    pub card_data_exempt: Vec<String>,
     /// Windows, thresholds, caps and weights.
     pub rules: Rules,
 }
@@ -105,8 +120,14 @@ impl Default for ScorerConfig {
             commit_interval_ms: 200,
             snapshots: String::new(),
             snapshot_options: BTreeMap::new(),
+            snapshot_key: Secret::default(),
+            snapshot_max_bytes: 4 * 1024 * 1024 * 1024,
             snapshot_interval_seconds: 60,
             snapshot_records: 1_000_000,
+            card_data: CardDataMode::default(),
+            card_token_key: Secret::default(),
+            card_data_ids: CardIds::default(),
+            card_data_exempt: Vec::new(),
             rules: Rules::default(),
         }
     }
@@ -144,9 +165,22 @@ impl ScorerConfig {
                 format!("must be at most {MAX_PARALLELISM}; more workers than cores gain nothing"),
             ));
         }
+        if !self.snapshot_key.is_empty() && self.snapshot_key.expose().len() < 32 {
+            return Err(ConfigError::invalid(
+                "scorer.snapshot_key",
+                "must be at least 32 bytes long, such as what `openssl rand -base64 32` prints",
+            ));
+        }
+        if self.snapshot_max_bytes == 0 {
+            return Err(ConfigError::invalid(
+                "scorer.snapshot_max_bytes",
+                "must be at least 1",
+            ));
+        }
         if !self.snapshots.is_empty() {
             objects::open(self.snapshot_store())?;
         }
+        self.card_policy()?;
         self.rules.validate().map_err(|error| {
             ConfigError::invalid(format!("scorer.rules.{}", error.setting), error.reason)
         })
@@ -158,6 +192,21 @@ impl ScorerConfig {
     /// Names the setting at fault.
     pub fn validate_record_size(&self, kafka: &KafkaConfig) -> Result<(), ConfigError> {
         kafka.check_transaction_bytes("scorer.max_transaction_bytes", self.max_transaction_bytes)
+    }
+
+    /// How card data in records is treated.
+    ///
+    /// # Errors
+    /// Names the setting at fault.
+    pub fn card_policy(&self) -> Result<CardPolicy, ConfigError> {
+        let settings = CardDataSettings {
+            section: "scorer",
+            mode: self.card_data,
+            key: &self.card_token_key,
+            ids: self.card_data_ids,
+            exempt: &self.card_data_exempt,
+        };
+        settings.policy()
     }
 
     /// Where snapshots are kept.

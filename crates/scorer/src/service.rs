@@ -95,7 +95,7 @@ async fn work(
         shutdown.clone(),
         failures,
         snapshots,
-    ));
+    )?);
     let mut workers = Vec::new();
     for (index, lane) in lanes.into_iter().enumerate() {
         let (done, ended) = oneshot::channel();

@@ -15,12 +15,14 @@ use tollgate_log::{
     Provenance, Reads, Record, SendError, Unauthenticated, WorkerQueue,
 };
 use tollgate_service::Shutdown;
+use tollgate_service::card_data::count_card_data;
+use tollgate_service::config::ConfigError;
 use tollgate_service::telemetry::trace::{
     Array, Span, StringValue, Value, begin_always, begin_kept,
 };
 use tollgate_types::{
-    ErrorReply, ErrorStatus, Indicator, Rejection, ReplyAddress, Stage, Tenant, Timestamp,
-    TopicKind, TraceContext, Transaction, headers,
+    CardPolicy, ErrorReply, ErrorStatus, Indicator, Rejection, ReplyAddress, Stage, Tenant,
+    Timestamp, TopicKind, TraceContext, Transaction, headers,
 };
 
 use crate::config::{Mode, ScorerConfig};
@@ -47,6 +49,7 @@ pub(crate) struct WorkerSettings {
     hash_key: [u8; 16],
     snapshots: Option<Arc<Snapshots>>,
     reads: Reads,
+    cards: CardPolicy,
 }
 
 impl WorkerSettings {
@@ -57,8 +60,9 @@ impl WorkerSettings {
         shutdown: Shutdown,
         failures: mpsc::UnboundedSender<DeliveryFailure>,
         snapshots: Option<Arc<Snapshots>>,
-    ) -> Self {
-        Self {
+    ) -> Result<Self, ConfigError> {
+        Ok(Self {
+            cards: config.card_policy()?,
             reads: kafka.reads(Stage::Scorer),
             kafka,
             producer,
@@ -73,7 +77,7 @@ impl WorkerSettings {
                 }),
             snapshots,
             config,
-        }
+        })
     }
 }
 
@@ -243,6 +247,16 @@ impl Worker {
         self.reply_to = route::reply_address(record)
             .filter(|_| self.is_of_service)
             .filter(|address| (0..self.reply_partitions).contains(&address.partition));
+        // Producers other than ingest may send card data. It stays in the topic of transactions until its retention ends,
+        // and gets no further.
+        let protected = self.settings.cards.protect(record.payload);
+        let record = &Record {
+            payload: &protected.text,
+            ..*record
+        };
+        if !record.replayed {
+            count_card_data(Stage::Scorer.name(), protected.found);
+        }
         // Replayed or not: a record that was not scored is not part of a history either.
         if let Err(error) = provenance {
             let rejection = Rejection::new("", error.to_string());
@@ -258,6 +272,9 @@ impl Worker {
         if record.headers.size() > MAX_HEADER_BYTES {
             let reason = format!("the headers are larger than {MAX_HEADER_BYTES} bytes");
             return self.dead_letter(record, "too_large", &Rejection::new("", reason), acks);
+        }
+        if let Some(refusal) = protected.refusal {
+            return self.dead_letter(record, "card_data", &refusal, acks);
         }
         let transaction = match Transaction::parse(record.payload) {
             Ok(transaction) => transaction,
@@ -525,6 +542,11 @@ impl Worker {
             shutdown,
             ..
         } = &*self.settings;
+        let key = record.key.map(|key| self.settings.cards.mask_id(key));
+        let record = &Record {
+            key: key.as_deref(),
+            ..*record
+        };
         let letter = DeadLetter {
             stage: Stage::Scorer,
             kind,

@@ -679,3 +679,59 @@ async fn decisions_alerts_and_replies_are_signed_and_so_is_a_record_that_is_forw
     );
     harness.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn card_data_of_a_foreign_producer_gets_no_further_than_the_topic_of_transactions() {
+    const PAN: &str = "5555555555554444";
+    let harness = Harness::start(|_| {}).await;
+    let topics = harness.kafka.topics().clone();
+    let put = |key: &[u8], json: &str| {
+        harness.put(&ProducerRecord::new(
+            &topics.transactions,
+            key,
+            json.as_bytes(),
+        ));
+    };
+    let whole = format!(
+        r#"{{"transaction_id":"t1","user_id":"u","amount":"4500","timestamp":"2026-03-01T10:00:00Z","card":"{PAN}","cvv":"987"}}"#
+    );
+    put(b"u", &whole);
+    put(
+        PAN.as_bytes(),
+        &whole.replace("\"u\"", &format!("\"{PAN}\"")),
+    );
+    put(b"u", &whole[..whole.len() - 3]);
+    // Under another key, so that it is forwarded.
+    put(b"x", &whole.replace("t1", "t2"));
+    let decisions = harness.read(&topics.decisions, 2);
+    for record in &decisions {
+        let decision = Decision::parse(&record.payload).unwrap();
+        let transaction = decision.transaction.get();
+        assert!(
+            transaction.ends_with(r#""card":"555555******4444"}"#),
+            "{transaction}"
+        );
+    }
+    let letters = harness.read(&topics.transactions_dlq, 2);
+    let refused = letters
+        .iter()
+        .find(|letter| letter.header("error.kind") == Some("card_data"));
+    assert_eq!(
+        refused
+            .unwrap()
+            .header("error.reason")
+            .unwrap()
+            .split(':')
+            .next(),
+        Some("user_id")
+    );
+    for record in letters.iter().chain(&decisions) {
+        let shown = format!(
+            "{} {}",
+            String::from_utf8_lossy(&record.payload),
+            String::from_utf8_lossy(record.key.as_deref().unwrap_or_default())
+        );
+        assert!(!shown.contains(PAN) && !shown.contains("987"), "{shown}");
+    }
+    harness.stop().await;
+}

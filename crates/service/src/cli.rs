@@ -58,6 +58,7 @@ where
         oci: &'a B,
     }
 
+    keep_files_private();
     let settings = args.settings()?;
     let config = parse(&settings)?;
     let cloud = B::read(&settings)?;
@@ -79,6 +80,12 @@ where
             telemetry.stop().await;
             ended
         })
+}
+
+/// Gives every file that this process makes from now on the mode 0600, and every directory 0700: stores, journals, snapshots
+/// and alerts have payments in them. Files that exist keep their mode.
+pub fn keep_files_private() {
+    rustix::process::umask(rustix::fs::Mode::RWXG | rustix::fs::Mode::RWXO);
 }
 
 /// Prints settings as TOML, secrets hidden.

@@ -87,7 +87,7 @@ impl Settings {
             let text = std::fs::read_to_string(path).map_err(|error| fail(error.to_string()))?;
             settings.table = text
                 .parse::<Table>()
-                .map_err(|error| fail(error.to_string()))?;
+                .map_err(|error| fail(toml_error(&text, &error)))?;
         }
         for section in settings.table.keys() {
             known_section(section, section)?;
@@ -165,9 +165,10 @@ impl Settings {
     fn explain(&self, section: &str, path: &str, message: &str) -> ConfigError {
         let message = message.trim();
         let message = match message.contains("invalid socket address") {
-            true => "must be IP:port, such as 127.0.0.1:8080 or [::1]:8080",
-            false => message,
+            true => "must be IP:port, such as 127.0.0.1:8080 or [::1]:8080".to_owned(),
+            false => without_value(message),
         };
+        let message = message.as_str();
         let full = if path == "." {
             section.to_owned()
         } else {
@@ -207,6 +208,31 @@ impl Settings {
         }
         ConfigError::invalid(shown(&full), message)
     }
+}
+
+/// What is wrong with a file, and where, without the line itself: it may have a password.
+fn toml_error(text: &str, error: &toml::de::Error) -> String {
+    let before = error.span().and_then(|span| text.get(..span.start));
+    let line = before.map_or(1, |before| before.matches('\n').count() + 1);
+    let reason = error
+        .message()
+        .split(['`', '"', '\''])
+        .next()
+        .unwrap_or_default();
+    format!("line {line}: {}", reason.trim())
+}
+
+/// A message of serde without the value that it quotes, which may be a secret in the wrong place.
+fn without_value(message: &str) -> String {
+    for start in ["invalid type: ", "invalid value: "] {
+        if let Some(found) = message.strip_prefix(start)
+            && let Some((value, expected)) = found.rsplit_once(", expected ")
+        {
+            let kind = value.split([' ', '`']).next().unwrap_or_default();
+            return format!("{start}{kind}, expected {expected}");
+        }
+    }
+    message.to_owned()
 }
 
 /// The name, in the notation of the wrong one.

@@ -241,7 +241,13 @@ impl Database {
     /// The URL is neither of the two, or the SQLite file cannot be created.
     pub async fn open(setting: &str, url: &str, connections: u32) -> anyhow::Result<Self> {
         let invalid = |reason: String| {
-            ConfigError::invalid(setting, format!("{}: {reason}", redacted_url(url)))
+            let shown = redacted_url(url);
+            // What the parser says may quote a part of the URL.
+            let reason = match shown == url {
+                true => reason,
+                false => "cannot be used; its secrets are hidden, and so is the reason, which may quote them".to_owned(),
+            };
+            ConfigError::invalid(setting, format!("{shown}: {reason}"))
         };
         if url.starts_with("postgres://") || url.starts_with("postgresql://") {
             let options =

@@ -3,6 +3,7 @@
 //!
 //! Services depend on this crate and never on each other.
 
+pub mod card_data;
 pub mod cli;
 pub mod cloud;
 pub mod config;
@@ -17,6 +18,7 @@ pub mod secret;
 pub mod shutdown;
 pub mod supervisor;
 pub mod telemetry;
+pub mod terminal;
 
 pub use secret::Secret;
 pub use shutdown::Shutdown;

@@ -19,6 +19,7 @@ use tollgate_service::supervisor::RunningService;
 use tollgate_service::telemetry::TelemetryConfig;
 
 use crate::archive::{DEAD_LETTERS, DeadLetterArchive};
+use crate::card_key;
 use crate::dlq::DlqServer;
 use crate::running::{AdminUrls, DataDirectory, RunningUp, local_url};
 
@@ -42,6 +43,9 @@ pub(crate) struct Configs {
     /// The data directory: everything that was not configured is kept here.
     #[serde(skip)]
     directory: PathBuf,
+    /// No key for the tokens of card numbers is configured: that of the data directory is used.
+    #[serde(skip)]
+    keeps_card_key: bool,
 }
 
 impl Configs {
@@ -72,16 +76,25 @@ impl Configs {
 
     /// Reads and checks every section.
     pub(crate) fn read(settings: &Settings, directory: &str) -> anyhow::Result<Self> {
+        let mut ingest: IngestConfig = settings.section("ingest")?;
+        let mut scorer: ScorerConfig = settings.section("scorer")?;
+        let keeps_card_key = ingest.card_token_key.is_empty();
+        if keeps_card_key {
+            // Until the data directory is locked.
+            ingest.card_token_key = card_key::new()?;
+        }
+        treat_cards_alike(settings, &ingest, &mut scorer);
         let mut configs = Self {
             kafka: settings.section("kafka")?,
-            ingest: settings.section("ingest")?,
-            scorer: settings.section("scorer")?,
+            ingest,
+            scorer,
             persistence: settings.section("persistence")?,
             notifier: settings.section("notifier")?,
             telemetry: settings.section("telemetry")?,
             tls: TlsConfig::read(settings)?,
             oci: Cloud::read(settings)?,
             directory: PathBuf::from(directory),
+            keeps_card_key,
         };
         configs.ingest.tls = configs.tls.clone();
         configs.scorer.tls = configs.tls.clone();
@@ -97,6 +110,23 @@ impl Configs {
         configs.persistence.validate()?;
         configs.notifier.validate()?;
         Ok(configs)
+    }
+}
+
+/// What is not set for the scorer is as for ingest: in one process, one setting is enough.
+fn treat_cards_alike(settings: &Settings, ingest: &IngestConfig, scorer: &mut ScorerConfig) {
+    let is_set = |name: &str| settings.is_set(&format!("scorer.{name}"));
+    if !is_set("card_data") {
+        scorer.card_data = ingest.card_data;
+    }
+    if !is_set("card_token_key") {
+        scorer.card_token_key = ingest.card_token_key.clone();
+    }
+    if !is_set("card_data_ids") {
+        scorer.card_data_ids = ingest.card_data_ids;
+    }
+    if !is_set("card_data_exempt") {
+        scorer.card_data_exempt.clone_from(&ingest.card_data_exempt);
     }
 }
 
@@ -136,8 +166,15 @@ pub(crate) struct AllInOne {
 
 impl AllInOne {
     /// Starts them.
-    pub(crate) async fn start(configs: Configs, shutdown: &Shutdown) -> anyhow::Result<Self> {
-        let directory = DataDirectory::lock(configs.directory)?;
+    pub(crate) async fn start(mut configs: Configs, shutdown: &Shutdown) -> anyhow::Result<Self> {
+        let directory = DataDirectory::lock(configs.directory.clone())?;
+        if configs.keeps_card_key {
+            let key = card_key::kept_in(directory.path())?;
+            if configs.scorer.card_token_key == configs.ingest.card_token_key {
+                configs.scorer.card_token_key = key.clone();
+            }
+            configs.ingest.card_token_key = key;
+        }
         let embedded = configs.kafka.profile() == Profile::Embedded;
         warn_without_journal(&configs.kafka, &directory.join(STORE));
         let kafka = Log::open(configs.kafka)?;

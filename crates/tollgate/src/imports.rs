@@ -8,6 +8,7 @@ use comfy_table::{Table, presets};
 use serde::Deserialize;
 use tollgate_ingest::{ImportStatus, list_imports};
 use tollgate_log::Log;
+use tollgate_service::terminal::printable;
 
 use crate::commands::{DATA, kafka_config, say};
 use crate::running::{RunningUp, no_log_here};
@@ -83,14 +84,14 @@ fn table(imports: &[ImportStatus]) -> Table {
     ]);
     for import in imports {
         table.add_row([
-            import.id.clone(),
+            printable(&import.id).into_owned(),
             import.state.name().to_owned(),
-            import.bucket.clone(),
-            import.object.clone(),
+            printable(&import.bucket).into_owned(),
+            printable(&import.object).into_owned(),
             import.rows.to_string(),
             import.accepted.to_string(),
             import.rejected.to_string(),
-            import.reason.clone().unwrap_or_default(),
+            printable(import.reason.as_deref().unwrap_or_default()).into_owned(),
         ]);
     }
     table
@@ -111,7 +112,7 @@ fn details(import: &ImportStatus) -> String {
         ("reason", import.reason.as_deref().unwrap_or_default()),
     ] {
         if !value.is_empty() {
-            lines += &format!("{name:<9} {value}\n");
+            lines += &format!("{name:<9} {}\n", printable(value));
         }
     }
     lines

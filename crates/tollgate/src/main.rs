@@ -3,6 +3,7 @@
 mod all_in_one;
 mod archive;
 mod audit;
+mod card_key;
 mod commands;
 mod demo;
 mod dlq;
@@ -18,8 +19,10 @@ use std::process::ExitCode;
 use clap::Parser as _;
 
 use commands::{Cli, Command};
+use tollgate_service::terminal::printable_lines;
 
 fn main() -> ExitCode {
+    tollgate_service::cli::keep_files_private();
     let cli = Cli::parse();
     match cli.command.run() {
         Ok(code) => code,
@@ -47,7 +50,9 @@ fn is_broken_pipe(error: &anyhow::Error) -> bool {
     reason = "the error of a command goes to standard error"
 )]
 fn report(error: &anyhow::Error) {
-    eprintln!("tollgate: {error:#}");
+    // It may quote the answer of a server, or a name from data.
+    let text = format!("{error:#}");
+    eprintln!("tollgate: {}", printable_lines(&text));
 }
 
 impl Command {

@@ -16,6 +16,7 @@ use serde_json::value::RawValue;
 use standardwebhooks::{Webhook, WebhookError};
 use tollgate_service::Shutdown;
 use tollgate_service::http::{HttpConfig, Problem, bind, escaped, require_json};
+use tollgate_service::terminal::printable;
 use tollgate_types::{Decision, Timestamp};
 
 use crate::commands::{ReceiveArgs, say};
@@ -156,8 +157,10 @@ fn columns(alert: &RawValue) -> Option<[String; 6]> {
 
 fn line(alert: &RawValue) -> Option<String> {
     let [status, score, user, transaction, at, indicators] = columns(alert)?;
+    let (user, transaction) = (printable(&user), printable(&transaction));
     Some(format!(
-        "{status} {score} {user} {transaction} {at} {indicators}\n"
+        "{status} {score} {user} {transaction} {at} {}\n",
+        printable(&indicators)
     ))
 }
 
@@ -252,6 +255,14 @@ mod tests {
             "{page}"
         );
         assert!(!page.contains("t<1>"), "{page}");
+    }
+
+    #[test]
+    fn the_line_of_an_alert_has_no_escape_sequence() {
+        let hostile = ALERT.replace("a&b", "ann\\u001b]0;owned\\u0007\\n");
+        let line = line(&RawValue::from_string(hostile).unwrap()).unwrap();
+        assert_eq!(line.matches('\n').count(), 1);
+        assert!(line.contains("ann\\u{1b}]0;owned\\u{7}\\n"), "{line}");
     }
 
     #[tokio::test]

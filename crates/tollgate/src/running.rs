@@ -3,9 +3,10 @@
 //! Invariant: `up.json` counts only while a process holds the lock. The kernel releases the lock of a process that was
 //! killed, so a file that it left behind is ignored.
 
-use std::fs::{File, TryLockError};
+use std::fs::{File, Permissions, TryLockError};
 use std::io::ErrorKind;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -121,6 +122,11 @@ impl DataDirectory {
     pub(crate) fn lock(path: PathBuf) -> anyhow::Result<Self> {
         std::fs::create_dir_all(&path)
             .with_context(|| format!("cannot make the directory {}", path.display()))?;
+        // Also where an earlier version made it: payments are in the files.
+        if let Err(error) = std::fs::set_permissions(&path, Permissions::from_mode(0o700)) {
+            // A volume may belong to another user, and be writable all the same.
+            tracing::warn!(%error, path = %path.display(), "the data directory may be readable for others");
+        }
         let file = path.join(LOCK);
         let lock =
             File::create(&file).with_context(|| format!("cannot make {}", file.display()))?;

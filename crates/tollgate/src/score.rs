@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, BufWriter, Read, Write};
-use std::os::unix::fs::MetadataExt as _;
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -12,6 +12,7 @@ use serde_json::json;
 use tollgate_engine::{Engine, Origin};
 use tollgate_scorer::ScorerConfig;
 use tollgate_service::random_key;
+use tollgate_service::terminal::printable_lines;
 use tollgate_types::{Rejection, Tenant, Transaction};
 
 use crate::commands::{ScoreArgs, settings};
@@ -28,7 +29,8 @@ pub(crate) fn run(args: &ScoreArgs) -> anyhow::Result<ExitCode> {
     let mut files = match Files::open(args) {
         Ok(files) => files,
         Err(error) => {
-            eprintln!("tollgate: {error:#}");
+            let text = format!("{error:#}");
+            eprintln!("tollgate: {}", printable_lines(&text));
             return Ok(ExitCode::from(UNUSABLE));
         }
     };
@@ -67,7 +69,12 @@ impl Files {
             let file = |path: &Path| path.metadata().ok().map(|file| (file.dev(), file.ino()));
             let same = file(path).is_some_and(|path| file(Path::new(&args.input)) == Some(path));
             anyhow::ensure!(!same, "{option} {}: is the input", path.display());
-            File::create(path).with_context(|| format!("{option} {}", path.display()))
+            // For its owner only: payments are in it.
+            let mut options = File::options();
+            let options = options.write(true).create(true).truncate(true).mode(0o600);
+            options
+                .open(path)
+                .with_context(|| format!("{option} {}", path.display()))
         };
         let both = args.rejects.as_deref().is_some_and(|rejects| {
             std::path::absolute(rejects).ok() == std::path::absolute(&args.output).ok()
@@ -98,6 +105,7 @@ impl Files {
 fn score(config: &ScorerConfig, files: &mut Files) -> anyhow::Result<u64> {
     let mut engine = Engine::new(Arc::new(config.rules.clone()), random_key());
     let version = config.rules.version();
+    let cards = config.card_policy()?;
     let now = tollgate_service::now();
     let (mut line, mut out) = (Vec::new(), Vec::new());
     let (mut number, mut rejected) = (0_u64, 0_u64);
@@ -108,8 +116,11 @@ fn score(config: &ScorerConfig, files: &mut Files) -> anyhow::Result<u64> {
         if line.trim_ascii().is_empty() {
             continue;
         }
-        let parsed = if whole {
-            Transaction::parse(&line)
+        let protected = cards.protect(&line);
+        let parsed = if let Some(refusal) = protected.refusal {
+            Err(refusal)
+        } else if whole {
+            Transaction::parse(&protected.text)
         } else {
             Err(Rejection::new("", "the line is longer than 1 MiB"))
         };

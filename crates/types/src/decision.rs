@@ -92,7 +92,7 @@ pub struct Decision<'a> {
     /// W3C trace context of the scoring, for a reader whose log drops headers.
     #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
     pub traceparent: Option<Cow<'a, str>>,
-    /// The transaction as its producer wrote it.
+    /// The transaction as its producer wrote it, without card data.
     #[serde(borrow)]
     pub transaction: &'a RawValue,
 }

@@ -5,6 +5,7 @@
 //! that is not read here is kept, because a decision carries the transaction's own JSON text.
 
 mod amount;
+mod card_data;
 mod contribution;
 mod decision;
 pub mod headers;
@@ -21,6 +22,7 @@ mod trace_context;
 mod transaction;
 
 pub use amount::{Amount, AmountError};
+pub use card_data::{CardDataFound, CardDataMode, CardIds, CardPolicy, Protected, TokenKey};
 pub use contribution::{Contribution, Contributions};
 pub use decision::{Decision, Status};
 pub use indicator::{Indicator, IndicatorError, Indicators, MAX_INDICATOR_BYTES, MAX_INDICATORS};

@@ -5,25 +5,28 @@
 use std::sync::Arc;
 
 use libfuzzer_sys::fuzz_target;
-use sha2::{Digest, Sha256};
-use tollgate_engine::{Engine, Rules, snapshot};
+use tollgate_engine::snapshot::{self, SnapshotKey};
+use tollgate_engine::{Engine, Rules};
 use tollgate_types::Transaction;
 
 const KEY: [u8; 16] = [7; 16];
+/// Bytes of histories.
+const LIMIT: u64 = 64 * 1024 * 1024;
 
 fuzz_target!(|data: &[u8]| {
     let Some((mode, data)) = data.split_first() else {
         return;
     };
+    let key = SnapshotKey::derive(b"secret", KEY);
     match mode % 3 {
         0 => {
-            let _ = snapshot::read(data);
+            let _ = snapshot::read(data, &key, LIMIT);
         }
-        // With a checksum that fits, or no input would ever get past it.
+        // With a code that fits, or no input would ever get past it.
         1 => {
             let mut whole = data.to_vec();
-            whole.extend_from_slice(&Sha256::digest(data));
-            if let Ok((_, histories)) = snapshot::read(&whole) {
+            key.seal(&mut whole);
+            if let Ok((_, histories)) = snapshot::read(&whole, &key, LIMIT) {
                 take_over(&histories);
             }
         }

@@ -1,14 +1,18 @@
-//! A snapshot as bytes: a line of JSON that describes it, the histories compressed, and a SHA-256 of both.
+//! A snapshot as bytes: a line of JSON that describes it, the histories compressed, and a keyed code of both.
+
+use std::io::Read as _;
 
 use serde::{Deserialize, Serialize};
-use sha2::{Digest as _, Sha256};
 use tollgate_types::Timestamp;
+
+use super::SnapshotKey;
 
 /// The format that this version writes and reads. Formats 1 and 2 lack when records arrived and who sent them, and their
 /// scores are those of rules that looked back only: such a snapshot is not used, and the log is read instead.
 pub const FORMAT: u32 = 3;
 
-const CHECKSUM_BYTES: usize = 32;
+/// Memory that is taken at once for histories; more is taken as they are read.
+const FIRST_BYTES: u64 = 64 * 1024 * 1024;
 /// Fast to write and to read; histories are mostly hashes and compress little.
 const COMPRESSION_LEVEL: i32 = 1;
 
@@ -40,9 +44,19 @@ pub enum UnreadableSnapshot {
     /// The end is missing.
     #[error("it is truncated")]
     Truncated,
-    /// A byte has changed.
-    #[error("its checksum is wrong")]
-    Checksum,
+    /// A byte has changed, or it was written under another key.
+    #[error(
+        "its authentication code is wrong: it is damaged, of an earlier version or another installation, or forged"
+    )]
+    Authentication,
+    /// The histories are larger than permitted.
+    #[error("it has {bytes} bytes of histories, and the limit is {limit}")]
+    TooLarge {
+        /// Their size, uncompressed.
+        bytes: u64,
+        /// The limit.
+        limit: u64,
+    },
     /// The first line is not a [`Header`].
     #[error("its first line cannot be parsed: {0}")]
     Header(#[from] serde_json::Error),
@@ -58,7 +72,11 @@ pub enum UnreadableSnapshot {
 ///
 /// # Errors
 /// Where the compression fails.
-pub fn write(header: &Header, histories: &[Vec<u8>]) -> std::io::Result<Vec<u8>> {
+pub fn write(
+    header: &Header,
+    histories: &[Vec<u8>],
+    key: &SnapshotKey,
+) -> std::io::Result<Vec<u8>> {
     let mut out = serde_json::to_vec(header)?;
     out.push(b'\n');
     let mut encoder = zstd::Encoder::new(out, COMPRESSION_LEVEL)?;
@@ -66,31 +84,39 @@ pub fn write(header: &Header, histories: &[Vec<u8>]) -> std::io::Result<Vec<u8>>
         std::io::Write::write_all(&mut encoder, part)?;
     }
     let mut out = encoder.finish()?;
-    let checksum = Sha256::digest(&out);
-    out.extend_from_slice(&checksum);
+    key.seal(&mut out);
     Ok(out)
 }
 
 /// Decodes a snapshot into its header and the histories, for
-/// [`Engine::read_histories`](crate::Engine::read_histories).
+/// [`Engine::read_histories`](crate::Engine::read_histories). Nothing of it is interpreted before its code was checked, and no
+/// more than `limit` bytes of histories are decompressed.
 ///
 /// # Errors
 /// Why it is not used.
-pub fn read(bytes: &[u8]) -> Result<(Header, Vec<u8>), UnreadableSnapshot> {
-    let at = bytes
-        .len()
-        .checked_sub(CHECKSUM_BYTES)
-        .ok_or(UnreadableSnapshot::Truncated)?;
-    let (text, checksum) = bytes.split_at(at);
-    if Sha256::digest(text).as_slice() != checksum {
-        return Err(UnreadableSnapshot::Checksum);
-    }
+pub fn read(
+    bytes: &[u8],
+    key: &SnapshotKey,
+    limit: u64,
+) -> Result<(Header, Vec<u8>), UnreadableSnapshot> {
+    let text = key.open(bytes)?;
     let end = memchr::memchr(b'\n', text).ok_or(UnreadableSnapshot::Truncated)?;
     let header: Header = serde_json::from_slice(&text[..end])?;
     if header.format != FORMAT {
         return Err(UnreadableSnapshot::Format(header.format));
     }
-    let histories = zstd::decode_all(&text[end + 1..]).map_err(UnreadableSnapshot::Compression)?;
+    if header.bytes > limit {
+        return Err(UnreadableSnapshot::TooLarge {
+            bytes: header.bytes,
+            limit,
+        });
+    }
+    let first = usize::try_from(header.bytes.min(FIRST_BYTES)).unwrap_or_default();
+    let mut histories = Vec::with_capacity(first);
+    zstd::Decoder::new(&text[end + 1..])
+        // One byte more shows that there are too many.
+        .and_then(|decoder| decoder.take(header.bytes + 1).read_to_end(&mut histories))
+        .map_err(UnreadableSnapshot::Compression)?;
     if histories.len() as u64 != header.bytes {
         return Err(UnreadableSnapshot::Truncated);
     }
@@ -100,6 +126,7 @@ pub fn read(bytes: &[u8]) -> Result<(Header, Vec<u8>), UnreadableSnapshot> {
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
+    use sha2::{Digest as _, Sha256};
 
     use super::*;
 
@@ -114,6 +141,62 @@ mod tests {
             written_at: Timestamp::from_micros(0).unwrap(),
             bytes,
         }
+    }
+
+    const LIMIT: u64 = 10_000;
+
+    fn key() -> SnapshotKey {
+        SnapshotKey::derive(b"secret", [7; 16])
+    }
+
+    fn write(header: &Header, histories: &[Vec<u8>]) -> std::io::Result<Vec<u8>> {
+        super::write(header, histories, &key())
+    }
+
+    fn read(bytes: &[u8]) -> Result<(Header, Vec<u8>), UnreadableSnapshot> {
+        super::read(bytes, &key(), LIMIT)
+    }
+
+    #[test]
+    fn a_snapshot_under_another_secret_or_of_another_store_is_refused_though_its_checksum_is_right()
+    {
+        let part = vec![1; 100];
+        for (secret, hash_key) in [
+            (&b"other"[..], [7; 16]),
+            (b"secret", [8; 16]),
+            (b"", [7; 16]),
+        ] {
+            let foreign = SnapshotKey::derive(secret, hash_key);
+            let bytes = super::write(&header(100), std::slice::from_ref(&part), &foreign).unwrap();
+            assert!(super::read(&bytes, &foreign, LIMIT).is_ok());
+            assert!(matches!(
+                read(&bytes),
+                Err(UnreadableSnapshot::Authentication)
+            ));
+        }
+        // As the first release wrote it: with a checksum that everybody can compute.
+        let mut bytes = write(&header(100), &[part]).unwrap();
+        bytes.truncate(bytes.len() - 32);
+        let checksum = Sha256::digest(&bytes);
+        bytes.extend_from_slice(&checksum);
+        assert!(matches!(
+            read(&bytes),
+            Err(UnreadableSnapshot::Authentication)
+        ));
+    }
+
+    #[test]
+    fn no_more_is_decompressed_than_the_header_says_and_the_limit_permits() {
+        let bomb = vec![0; 10_000_000];
+        // It says that it is small: ten million zeros take a kilobyte.
+        let bytes = write(&header(100), std::slice::from_ref(&bomb)).unwrap();
+        assert!(bytes.len() < 10_000);
+        assert!(matches!(read(&bytes), Err(UnreadableSnapshot::Truncated)));
+        let bytes = write(&header(10_000_000), &[bomb]).unwrap();
+        assert!(matches!(
+            read(&bytes),
+            Err(UnreadableSnapshot::TooLarge { .. })
+        ));
     }
 
     proptest! {

@@ -3,8 +3,10 @@
 //!
 //! Invariant: an engine that has read histories scores as the one that wrote them would have.
 
+mod authentication;
 mod format;
 mod histories;
 
+pub use authentication::SnapshotKey;
 pub use format::{FORMAT, Header, UnreadableSnapshot, read, write};
 pub use histories::UnreadableHistory;

@@ -1,8 +1,10 @@
 //! From the body of a request to its events, and from an event to what it contains.
 
+use std::borrow::Cow;
+
 use axum::http::request::Parts;
 use serde_json::value::RawValue;
-use tollgate_types::{Rejection, Tenant, TraceContext};
+use tollgate_types::{CardPolicy, Rejection, Tenant, TraceContext};
 
 use super::envelope::{self, Event};
 use super::object_event;
@@ -38,8 +40,10 @@ pub(super) fn split<'a>(
 
 /// An event and its content.
 pub(super) struct ParsedEvent<'a> {
-    pub(super) id: Option<&'a str>,
-    pub(super) source: &'a str,
+    /// The id of the event, without card numbers.
+    pub(super) id: Option<Cow<'a, str>>,
+    /// Its source, without card numbers.
+    pub(super) source: Cow<'a, str>,
     pub(super) trace: Option<TraceContext>,
     pub(super) content: EventContent<'a>,
 }
@@ -59,20 +63,21 @@ impl<'a> ParsedEvent<'a> {
     pub(super) fn of(
         event: &'a Result<Event<'a>, Rejection>,
         imports: &Imports,
+        cards: &CardPolicy,
         tenant: Tenant<'_>,
         limit: usize,
     ) -> Self {
         match event {
             Ok(event) => Self {
-                id: Some(&event.id),
-                source: &event.source,
+                id: Some(cards.mask(&event.id)),
+                source: cards.mask(&event.source),
                 trace: event.trace(),
                 content: content(event, imports, tenant, limit)
                     .unwrap_or_else(EventContent::Invalid),
             },
             Err(rejection) => Self {
                 id: None,
-                source: "",
+                source: Cow::Borrowed(""),
                 trace: None,
                 content: EventContent::Invalid(rejection.clone()),
             },

@@ -20,6 +20,7 @@ use axum::http::request::Parts;
 use axum::response::{IntoResponse, Response};
 use tollgate_log::Origin;
 use tollgate_service::http::Problem;
+use tollgate_types::Protected;
 
 use crate::api::App;
 use crate::items::UnreadableBody;
@@ -103,21 +104,23 @@ async fn answer(app: &App, parts: &Parts, body: &mut Body) -> Result<Response, P
     let events = content::split(parts, body, limit)?;
     let events: Vec<ParsedEvent<'_>> = events
         .iter()
-        .map(|event| ParsedEvent::of(event, &app.imports, caller.tenant(), limit))
+        .map(|event| ParsedEvent::of(event, &app.imports, &app.cards, caller.tenant(), limit))
         .collect();
     let items = events.iter().map(ParsedEvent::items).sum();
     app.admission.charge(&caller, items)?;
     if items > limit {
         return Err(UnreadableBody::TooMany(limit).into());
     }
-    let mut validated = Vec::with_capacity(events.len());
+    let mut texts = Vec::with_capacity(events.len());
     for event in &events {
-        validated.push(match &event.content {
-            EventContent::Transactions(texts) => {
-                request::validate(app, &provenance, texts.iter().copied()).await
-            }
-            EventContent::Import(_) | EventContent::Invalid(_) => ValidatedItems::default(),
+        texts.push(match &event.content {
+            EventContent::Transactions(texts) => request::protect(app, texts.iter().copied()).await,
+            EventContent::Import(_) | EventContent::Invalid(_) => Vec::new(),
         });
+    }
+    let mut validated: Vec<ValidatedItems<'_>> = Vec::with_capacity(events.len());
+    for texts in &texts {
+        validated.push(request::validate(app, &provenance, texts).await);
     }
     let results: Vec<EventResult<'_>> = events
         .iter()
@@ -138,7 +141,7 @@ async fn answer(app: &App, parts: &Parts, body: &mut Body) -> Result<Response, P
             .with("results", &results));
     }
     let records = PublishRequest::new(&caller, request::trace(parts), provenance);
-    publish_events(app, &events, &validated, records).await?;
+    publish_events(app, &events, &texts, &validated, records).await?;
     let report = EventReport {
         accepted,
         rejected,
@@ -156,7 +159,7 @@ fn log_rejections(results: &[EventResult<'_>]) {
     let first: Vec<String> = rejected
         .take(MAX_LOGGED_REJECTIONS)
         .map(|result| {
-            let id = result.id.map(truncated).unwrap_or_default();
+            let id = result.id.as_deref().map(truncated).unwrap_or_default();
             let field = result.field.flatten().unwrap_or_default();
             format!(
                 "{id:?} {field}: {}",
@@ -183,6 +186,7 @@ fn truncated(text: &str) -> &str {
 async fn publish_events(
     app: &App,
     events: &[ParsedEvent<'_>],
+    texts: &[Vec<Protected<'_>>],
     validated: &[ValidatedItems<'_>],
     empty: PublishRequest<'_>,
 ) -> Result<(), Problem> {
@@ -198,19 +202,20 @@ async fn publish_events(
     let mut records = empty;
     let mut rejected = Vec::new();
     let mut origins = Vec::new();
-    for ((event, items), reasons) in events.iter().zip(validated).zip(&reasons) {
+    let items = texts.iter().zip(validated);
+    for ((event, (texts, items)), reasons) in events.iter().zip(items).zip(&reasons) {
         match &event.content {
             EventContent::Import(entry) => records.imports.push(entry.clone()),
-            EventContent::Transactions(texts) => {
+            EventContent::Transactions(_) => {
                 records.transactions.extend(items.with_trace(event.trace));
                 for (result, reason) in items.rejected.iter().zip(reasons) {
                     rejected.push(Rejected {
-                        payload: texts[result.index()],
+                        payload: &texts[result.index()].text,
                         reason,
                     });
                     origins.push(Origin::Message {
-                        stream: truncated(event.source),
-                        partition: truncated(event.id.unwrap_or_default()),
+                        stream: truncated(&event.source),
+                        partition: truncated(event.id.as_deref().unwrap_or_default()),
                         offset: &indices[result.index()],
                     });
                 }

@@ -32,7 +32,7 @@ pub(crate) struct EventResult<'a> {
     index: usize,
     /// The event's id; null if it could not be read.
     #[schema(value_type = Option<String>)]
-    pub(super) id: Option<&'a str>,
+    pub(super) id: Option<Cow<'a, str>>,
     /// `accepted` or `rejected`.
     status: &'static str,
     /// Only for an object: the import that reads it, the same for the same version of the same object.
@@ -63,7 +63,7 @@ impl<'a> EventResult<'a> {
     ) -> Self {
         let mut result = Self {
             index,
-            id: event.id,
+            id: event.id.clone(),
             status: ACCEPTED,
             import: None,
             transactions: None,

@@ -8,6 +8,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde::Deserialize;
 use serde_json::value::RawValue;
+use tollgate_types::CardPolicy;
 
 use crate::items::{UnreadableBody, json_value};
 
@@ -81,11 +82,13 @@ pub(super) struct Position {
 }
 
 impl Position {
-    pub(super) fn of(message: &RawValue) -> Self {
+    /// The position, without card numbers.
+    pub(super) fn of(message: &RawValue, cards: &CardPolicy) -> Self {
         let message: Message<'_> = serde_json::from_str(message.get()).unwrap_or_default();
         let text = |value: Option<&RawValue>| {
             let text = value.map_or("", RawValue::get).trim_matches('"');
-            text.chars().take(MAX_POSITION_CHARS).collect::<String>()
+            let text: String = text.chars().take(MAX_POSITION_CHARS).collect();
+            cards.mask(&text).into_owned()
         };
         let stream = text(message.stream);
         Self {
@@ -153,7 +156,7 @@ mod tests {
         let message: &RawValue =
             serde_json::from_str(r#"{"stream":"s","partition":0,"offset":"17","value":""}"#)
                 .unwrap();
-        let position = Position::of(message);
+        let position = Position::of(message, &CardPolicy::default());
         assert_eq!(
             (&*position.stream, &*position.partition, &*position.offset),
             ("s", "0", "17")

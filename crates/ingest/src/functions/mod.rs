@@ -39,7 +39,7 @@ pub(crate) fn texts(body: &[u8], limit: usize) -> Result<Vec<Vec<u8>>, String> {
     Ok(messages
         .into_iter()
         .map(|message| {
-            let _ = Position::of(message);
+            let _ = Position::of(message, &tollgate_types::CardPolicy::default());
             messages::item(message).into_owned()
         })
         .collect())
@@ -106,10 +106,11 @@ async fn answer(app: &App, parts: &Parts, body: &mut Body) -> Result<Response, P
         .iter()
         .map(|message| messages::item(message))
         .collect();
-    let validated = request::validate(app, &provenance, items.iter().map(|item| &**item)).await;
+    let items = request::protect(app, items.iter().map(|item| &**item)).await;
+    let validated = request::validate(app, &provenance, &items).await;
     let positions: Vec<Position> = messages
         .iter()
-        .map(|message| Position::of(message))
+        .map(|message| Position::of(message, &app.cards))
         .collect();
     let reasons: Vec<String> = validated
         .rejected
@@ -130,7 +131,7 @@ async fn answer(app: &App, parts: &Parts, body: &mut Body) -> Result<Response, P
         .iter()
         .zip(&reasons)
         .map(|(result, reason)| Rejected {
-            payload: &items[result.index()],
+            payload: &items[result.index()].text,
             reason,
         })
         .collect();

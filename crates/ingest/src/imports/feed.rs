@@ -13,7 +13,8 @@ use metrics::counter;
 use tollgate_log::{
     Acks, DeliveryFailure, Log, Origin, Producer, ProducerRecord, RejectedRow, SendError,
 };
-use tollgate_types::{TraceContext, UserIdCase, headers};
+use tollgate_service::card_data::count_card_data;
+use tollgate_types::{CardPolicy, TraceContext, UserIdCase, headers};
 
 use super::journal::{Entry, Failure, Progress, Request};
 use super::object::{ImportContext, ObjectReader};
@@ -56,10 +57,16 @@ pub(super) struct ImportWriter {
     max_rejected_bytes: u64,
     inflation: InflationLimits,
     rate_limit: Option<Arc<DefaultDirectRateLimiter>>,
+    cards: CardPolicy,
 }
 
 impl ImportWriter {
-    pub(super) fn new(kafka: Log, producer: Producer, config: &IngestConfig) -> Self {
+    pub(super) fn new(
+        kafka: Log,
+        producer: Producer,
+        config: &IngestConfig,
+        cards: CardPolicy,
+    ) -> Self {
         let rate_limit = NonZeroU32::new(config.import_rows_per_second)
             .map(|rows| Arc::new(RateLimiter::direct(Quota::per_second(rows))));
         Self {
@@ -74,6 +81,7 @@ impl ImportWriter {
                 max_bytes: config.import_max_inflated_bytes,
             },
             rate_limit,
+            cards,
         }
     }
 
@@ -273,9 +281,14 @@ impl Window {
             oldest_micros: None,
             user_id_case: writer.user_id_case,
         };
-        let checked = match &row.wrong {
-            Some(reason) => Err(("malformed", reason.clone())),
-            None => items::validate(&row.text, limits).map_err(|rejection| {
+        let protected = writer.cards.protect(&row.text);
+        count_card_data("ingest", protected.found);
+        let text = &*protected.text;
+        let checked = match (&row.wrong, protected.refusal) {
+            // A header that is none is data, and stands in the reason.
+            (Some(reason), _) => Err(("malformed", writer.cards.mask(reason).into_owned())),
+            (None, Some(refusal)) => Err(("invalid", refusal.to_string())),
+            (None, None) => items::validate(text, limits).map_err(|rejection| {
                 let kind = if rejection.malformed {
                     "malformed"
                 } else {
@@ -292,13 +305,13 @@ impl Window {
             .and_then(|parent| TraceContext::parse(parent.as_bytes()))
             .map(|trace| trace.with_sampled(false));
         let tenant = object.source.tenant();
-        self.bytes += row.text.len();
+        self.bytes += text.len();
         let sent = match checked {
             Ok(transaction) => {
                 self.accepted += 1;
                 items::count_mixed_scripts(&transaction);
                 let trace = transaction.trace().or(trace);
-                let text = transaction.one_line_within(trace, writer.max_bytes);
+                let line = transaction.one_line_within(trace, writer.max_bytes);
                 let backfill = object.source.backfill.then_some("1");
                 let marks = [
                     (headers::TENANT, tenant.given()),
@@ -314,7 +327,7 @@ impl Window {
                     ..ProducerRecord::signed(
                         &writer.kafka.topics().transactions,
                         transaction.user_id.as_bytes(),
-                        text.as_bytes(),
+                        line.as_bytes(),
                     )
                 };
                 writer.producer.send_waiting(&record, &self.acks, cancelled)
@@ -329,7 +342,7 @@ impl Window {
                 let rejected = RejectedRow {
                     kind,
                     reason: &reason,
-                    payload: &row.text,
+                    payload: text,
                     tenant,
                     origin: Origin::Object {
                         url: &object.url,

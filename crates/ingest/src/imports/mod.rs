@@ -3,6 +3,7 @@
 //! Invariant: requests and progress are records of the topic `imports`, which is the only state: see `journal`.
 
 mod feed;
+mod folder;
 mod journal;
 mod object;
 pub(crate) mod rows;
@@ -59,7 +60,8 @@ impl Imports {
         }
         // It retries without a deadline: no caller is waiting for an answer.
         let producer = kafka.patient_producer("ingest")?;
-        let writer = feed::ImportWriter::new(kafka.clone(), producer, config);
+        let cards = config.card_policy()?;
+        let writer = feed::ImportWriter::new(kafka.clone(), producer, config, cards);
         let parallel = config.parallel_imports;
         let worker = worker::Worker::new(kafka, sources, writer, parallel, health, shutdown)?;
         let (done, ended) = oneshot::channel();

@@ -8,13 +8,13 @@ use std::time::Duration;
 
 use axum::body::Bytes;
 use metrics::{Gauge, counter, gauge};
-use object_store::{GetOptions, GetRange, ObjectStoreExt as _};
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 use tollgate_service::resilience::{
     CallError, CallFailure, CallPolicy, Dependency, DependencyConfig,
 };
 
+use super::folder::STORE;
 use super::rows::RowsError;
 use super::source::Located;
 
@@ -44,7 +44,7 @@ impl CallError for StoreError {
         use object_store::Error;
         match self {
             // A file that cannot be read now cannot be read in a second either.
-            Self::Answered(Error::Generic { store, .. }) => *store != "LocalFileSystem",
+            Self::Answered(Error::Generic { store, .. }) => *store != STORE,
             Self::Answered(error) => !matches!(
                 error,
                 Error::NotFound { .. }
@@ -96,19 +96,20 @@ impl ObjectReader {
         before: Option<&str>,
         context: &ImportContext,
     ) -> Result<Self, RowsError> {
-        let meta = call(object, context, || object.source.store.head(&object.path))?;
-        if before.is_some() && meta.e_tag.as_deref() != before {
+        let head = || object.source.objects.head(&object.path);
+        let (size, version) = call(object, context, head)?;
+        if before.is_some() && version.as_deref() != before {
             return Err(changed());
         }
         let remaining = gauge!("tollgate_import_remaining_bytes");
         #[expect(clippy::cast_precision_loss, reason = "a gauge is a float")]
-        remaining.increment(meta.size as f64);
+        remaining.increment(size as f64);
         Ok(Self {
             context: context.clone(),
             object: object.clone(),
-            size: meta.size,
+            size,
             at: 0,
-            version: meta.e_tag,
+            version,
             piece: Bytes::new(),
             remaining,
         })
@@ -121,15 +122,10 @@ impl ObjectReader {
 
     fn next_piece(&mut self) -> Result<(), RowsError> {
         let range = self.at..self.size.min(self.at + PIECE);
-        let options = GetOptions {
-            if_match: self.version.clone(),
-            range: Some(GetRange::Bounded(range.clone())),
-            ..GetOptions::default()
-        };
-        let (store, path) = (&self.object.source.store, &self.object.path);
-        self.piece = call(&self.object, &self.context, || async {
-            let answer = store.get_opts(path, options.clone()).await?;
-            answer.bytes().await
+        let (objects, path) = (&self.object.source.objects, &self.object.path);
+        let version = self.version.as_deref();
+        self.piece = call(&self.object, &self.context, || {
+            objects.read(path, range.clone(), version)
         })?;
         let read = self.piece.len() as u64;
         if read == 0 {

@@ -3,18 +3,22 @@
 //! Invariant: a located object is below the URL of its source.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 
-use object_store::ObjectStore;
+use axum::body::Bytes;
 use object_store::path::Path;
+use object_store::{GetOptions, GetRange, ObjectStore, ObjectStoreExt as _};
 use serde::{Deserialize, Serialize};
 use tollgate_service::Secret;
 use tollgate_service::config::ConfigError;
 use tollgate_service::objects::{self, StoreSettings};
 use tollgate_service::resilience::Dependency;
 use tollgate_types::Tenant;
+use url::Url;
 
+use super::folder::Folder;
 use super::object;
 use super::rows::{Columns, Format};
 
@@ -60,6 +64,49 @@ pub enum FormatSetting {
     Csv,
 }
 
+/// Where the objects of a source are.
+#[derive(Debug, Clone)]
+pub(super) enum Objects {
+    Bucket(Arc<dyn ObjectStore>),
+    Folder(Folder),
+}
+
+impl Objects {
+    /// Size of an object, and its version if the store has one.
+    pub(super) async fn head(&self, path: &Path) -> object_store::Result<(u64, Option<String>)> {
+        match self {
+            Self::Bucket(store) => {
+                let found = store.head(path).await?;
+                Ok((found.size, found.e_tag))
+            }
+            Self::Folder(folder) => {
+                let (size, version) = folder.head(path)?;
+                Ok((size, Some(version)))
+            }
+        }
+    }
+
+    /// A range of an object, of this version.
+    pub(super) async fn read(
+        &self,
+        path: &Path,
+        range: Range<u64>,
+        version: Option<&str>,
+    ) -> object_store::Result<Bytes> {
+        match self {
+            Self::Bucket(store) => {
+                let options = GetOptions {
+                    if_match: version.map(str::to_owned),
+                    range: Some(GetRange::Bounded(range)),
+                    ..GetOptions::default()
+                };
+                store.get_opts(path, options).await?.bytes().await
+            }
+            Self::Folder(folder) => folder.read(path, range, version),
+        }
+    }
+}
+
 /// A source with validated settings.
 #[derive(Debug, Clone)]
 pub(crate) struct Source {
@@ -67,7 +114,7 @@ pub(crate) struct Source {
     bucket: String,
     prefix: String,
     url: String,
-    pub(super) store: Arc<dyn ObjectStore>,
+    pub(super) objects: Objects,
     /// The store as a dependency.
     pub(super) dependency: Dependency,
     /// The number of running imports of this source. It is limited for each source, so that an unavailable source does not
@@ -114,12 +161,20 @@ impl SourceConfig {
             options: &self.options,
             options_setting: &format!("{setting}.options"),
         })?;
+        let directory = Url::parse(&url)
+            .ok()
+            .filter(|url| url.scheme() == "file")
+            .and_then(|url| url.to_file_path().ok());
+        let objects = match directory {
+            Some(directory) => Objects::Folder(Folder::new(directory, root.clone())),
+            None => Objects::Bucket(store),
+        };
         Ok(Source {
             tenant,
             bucket: self.bucket.clone(),
             prefix: self.prefix.clone(),
             url,
-            store,
+            objects,
             dependency: object::dependency(&self.bucket),
             running: Arc::default(),
             root,

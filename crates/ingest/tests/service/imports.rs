@@ -256,3 +256,21 @@ async fn an_object_that_cannot_be_read_fails_its_import_with_the_reason_and_does
     assert_eq!(ended(&service, &import).await["import"], "done");
     service.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_link_out_of_the_folder_of_a_source_is_not_followed() {
+    let (outside, directory) = (TempDir::new().unwrap(), TempDir::new().unwrap());
+    let secret = outside.path().join("secret.ndjson");
+    std::fs::write(&secret, transaction("secret", "u")).unwrap();
+    std::os::unix::fs::symlink(&secret, directory.path().join("a.ndjson")).unwrap();
+    std::os::unix::fs::symlink(outside.path(), directory.path().join("in")).unwrap();
+    let service = start(with_source(&directory)).await;
+    for object in ["a.ndjson", "in/secret.ndjson"] {
+        let import = request_import(&service, created(object, "v1")).await;
+        let end = ended(&service, &import).await;
+        assert_eq!(end["import"], "failed", "{end}");
+    }
+    assert!(ids(&service).is_empty());
+    assert!(service.letters().is_empty());
+    service.stop().await;
+}

@@ -6,6 +6,7 @@ mod amplification;
 mod answers;
 mod bad_input;
 mod browsers;
+mod card_data;
 mod connections;
 mod document;
 mod evasion;

@@ -1,6 +1,7 @@
 //! Settings of the Kafka client that follow from the configuration.
 
 use rdkafka::ClientConfig;
+use rdkafka::error::KafkaError;
 
 use crate::config::{KafkaConfig, OCI_REQUEST_BYTES, Profile};
 
@@ -68,7 +69,29 @@ pub(crate) fn check_properties(config: &KafkaConfig) -> Result<(), String> {
     client_config(config, "127.0.0.1:9")
         .create_native_config()
         .map(drop)
-        .map_err(|error| error.to_string())
+        .map_err(|error| match error {
+            // The library's own text ends with the value, and its description may quote it.
+            KafkaError::ClientConfig(_, description, name, value) => {
+                let quotes = !value.is_empty() && description.contains(&value);
+                match quotes {
+                    true => format!("{name}: its value is not accepted"),
+                    false => format!("{name}: {description}"),
+                }
+            }
+            other => without_values(&other.to_string(), config),
+        })
+}
+
+/// The text without the values of properties: a message about several of them may quote any.
+fn without_values(text: &str, config: &KafkaConfig) -> String {
+    let mut values: Vec<&str> = config.properties.values().map(String::as_str).collect();
+    values.push(config.oci.auth_token.expose());
+    // Of two values of which one is a part of the other, the longer one first.
+    values.sort_by_key(|value| std::cmp::Reverse(value.len()));
+    let values = values.into_iter().filter(|value| value.len() > 3);
+    values.fold(text.to_owned(), |text, value| {
+        text.replace(value, "(hidden)")
+    })
 }
 
 #[cfg(test)]

@@ -6,8 +6,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize, Serializer};
 use tollgate_service::Secret;
 use tollgate_service::config::ConfigError;
-use tollgate_service::secret::redacted_url;
-use url::Url;
+use tollgate_service::secret::redacted_path;
 
 /// One table of `notifier.sinks`. Which members it may have depends on its kind.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -51,6 +50,9 @@ pub struct SinkConfig {
     /// The URL of the read API, linked in a message with many alerts, for `oci`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub decisions_url: Option<String>,
+    /// The members of the transaction that the sink gets. Unset: all of them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub members: Option<Vec<String>>,
     /// Further request headers, for `webhook`. Their values are not printed.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub headers: BTreeMap<String, Secret>,
@@ -96,18 +98,8 @@ impl SinkConfig {
     }
 }
 
-/// Receivers put tokens into queries as well as into passwords.
+/// Receivers put tokens into paths and queries as well as into passwords.
 #[expect(clippy::ref_option, reason = "serde calls it so")]
 fn without_secrets<S: Serializer>(url: &Option<String>, serializer: S) -> Result<S::Ok, S::Error> {
-    let text = url.as_deref().unwrap_or_default();
-    let shown = Url::parse(text).map_or_else(
-        |_| text.to_owned(),
-        |mut url| {
-            if url.query().is_some() {
-                url.set_query(Some("hidden"));
-            }
-            redacted_url(url.as_str())
-        },
-    );
-    serializer.serialize_str(&shown)
+    serializer.serialize_str(&redacted_path(url.as_deref().unwrap_or_default()))
 }

@@ -10,6 +10,7 @@ use url::Url;
 
 use super::sink::SinkConfig;
 use super::webhook::WebhookSpec;
+use crate::members::SentMembers;
 
 /// The kinds of sinks.
 pub(super) const KINDS: [&str; 4] = ["console", "file", "webhook", "oci"];
@@ -23,6 +24,8 @@ pub struct SinkSpec {
     pub name: String,
     /// The setting it comes from, such as `notifier.sinks[1]`.
     pub setting: String,
+    /// The members of the transaction that it gets.
+    pub members: SentMembers,
     /// Messages in flight at once.
     pub concurrency: usize,
     /// Messages that it accepts in a minute.
@@ -107,6 +110,7 @@ impl SinkConfig {
         };
         Ok(SinkSpec {
             name,
+            members: SentMembers::only(self.members.as_deref()),
             setting,
             concurrency,
             messages_per_minute,

@@ -71,9 +71,14 @@ impl SinkConfig {
         }
         let mut headers = HeaderMap::new();
         for (name, value) in &self.headers {
+            // A wrong separator makes the value a part of the name, which is not quoted then.
             let member = format!("headers.{name}");
-            let name = HeaderName::try_from(name)
-                .map_err(|_| invalid(&member, "is not a valid header name".to_owned()))?;
+            let name = HeaderName::try_from(name).map_err(|_| {
+                invalid(
+                    "headers",
+                    "has a name that is no valid header name".to_owned(),
+                )
+            })?;
             if OWN_HEADERS.contains(&name.as_str()) {
                 return Err(invalid(
                     &member,

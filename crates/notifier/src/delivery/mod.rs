@@ -35,6 +35,7 @@ use crate::config::SinkSpec;
 use crate::dead_letters::{DeadLetters, Letter};
 use crate::delivery_log::DeliveryLog;
 use crate::in_flight_batch::DeliveryGuard;
+use crate::members::SentMembers;
 use crate::sinks::{Failure, Sink};
 
 /// The guards of one batch for one sink.
@@ -65,6 +66,7 @@ pub(crate) struct SinkWorker {
     concurrency: usize,
     pace: Pace,
     sink: Sink,
+    members: SentMembers,
     shared: Shared,
     claims: Claims,
     metrics: SinkMetrics,
@@ -99,6 +101,7 @@ impl SinkWorker {
             dependency: Dependency::new(&dependency, limits, None),
             pace: Pace::a_minute(spec.messages_per_minute),
             name: spec.name,
+            members: spec.members,
             concurrency: limits.concurrency,
             sink,
             shared,
@@ -265,7 +268,8 @@ impl SinkWorker {
         let begun = Instant::now();
         let spans = Deliveries::begin(&self.name, self.sink.kind(), message);
         let Drain { stop, late } = &self.shared.drain;
-        let alerts: Vec<Arc<Alert>> = message.iter().map(|(alert, _)| Arc::clone(alert)).collect();
+        let alerts = message.iter().map(|(alert, _)| self.members.of(alert));
+        let alerts: Vec<Arc<Alert>> = alerts.collect();
         let revoked = revocations(message);
         let policy = CallPolicy::unlimited()
             .cancelled_by(late.clone())

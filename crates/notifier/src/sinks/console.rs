@@ -6,6 +6,8 @@ use std::fmt;
 use std::io::{self, Write as _};
 use std::sync::Arc;
 
+use tollgate_service::terminal::printable;
+
 use super::{Failure, blocking};
 use crate::alert::Alert;
 
@@ -76,21 +78,6 @@ fn line(alert: &Alert) -> String {
         printable(&alert.key.transaction_id),
         indicators.join(", ")
     )
-}
-
-/// Ids come from producers: control characters in them are escaped.
-fn printable(id: &str) -> String {
-    let hidden =
-        |c: char| c.is_control() || matches!(c, '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
-    id.chars()
-        .fold(String::with_capacity(id.len()), |mut text, c| {
-            if hidden(c) {
-                text.extend(c.escape_default());
-            } else {
-                text.push(c);
-            }
-            text
-        })
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@
 use std::collections::HashSet;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
-use std::os::unix::fs::MetadataExt as _;
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -113,6 +113,8 @@ fn open_whole(path: &Path) -> io::Result<OpenFile> {
     let is_new = !path.exists();
     let mut file = OpenOptions::new()
         .create(true)
+        // For its owner only: alerts have payments in them. One that exists keeps its mode.
+        .mode(0o600)
         .append(true)
         .read(true)
         .open(path)?;

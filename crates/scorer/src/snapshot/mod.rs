@@ -20,7 +20,7 @@ use tollgate_log::{Histories, Position, SnapshotRequirements};
 
 use crate::config::{Mode, ScorerConfig};
 use store::SnapshotStore;
-use tollgate_engine::snapshot::{self, Header, UnreadableHistory};
+use tollgate_engine::snapshot::{self, Header, SnapshotKey, UnreadableHistory};
 use tollgate_engine::{Engine, UserHasher};
 
 /// Snapshots that are read at the same time.
@@ -31,6 +31,8 @@ pub(crate) struct Snapshots {
     store: SnapshotStore,
     runtime: Handle,
     hash_key: [u8; 16],
+    key: SnapshotKey,
+    max_bytes: u64,
     hasher: UserHasher,
     by_user: bool,
     workers: usize,
@@ -83,6 +85,8 @@ impl Snapshots {
             store,
             runtime: Handle::current(),
             hash_key,
+            key: SnapshotKey::derive(config.snapshot_key.expose().as_bytes(), hash_key),
+            max_bytes: config.snapshot_max_bytes,
             hasher: UserHasher::new(hash_key),
             by_user: config.mode == Mode::Parallel,
             workers: config.parallelism,
@@ -182,8 +186,9 @@ impl Snapshots {
                 written_at: tollgate_service::now(),
                 bytes: bytes as u64,
             };
-            let encoded =
-                tokio::task::spawn_blocking(move || snapshot::write(&header, &parts)).await??;
+            let key = self.key.clone();
+            let encode = move || snapshot::write(&header, &parts, &key);
+            let encoded = tokio::task::spawn_blocking(encode).await??;
             let size = encoded.len();
             self.store
                 .write(position.partition, position.offset, encoded)
@@ -236,10 +241,11 @@ impl Snapshots {
         };
         let mut fallback = false;
         for (offset, path) in listed {
-            let used = match self.store.read(&path).await {
+            let used = match self.store.read(&path, self.max_bytes).await {
                 Ok(bytes) => {
-                    let read = tokio::task::spawn_blocking(move || snapshot::read(&bytes));
-                    match read.await {
+                    let (key, limit) = (self.key.clone(), self.max_bytes);
+                    let read = move || snapshot::read(&bytes, &key, limit);
+                    match tokio::task::spawn_blocking(read).await {
                         Ok(Ok((header, histories))) => {
                             requirements::check(&header, required, self.lookback_seconds)
                                 .map(|()| (header.offset, histories))

@@ -17,6 +17,8 @@ use tollgate_service::resilience::{
 use crate::config::ScorerConfig;
 
 const SUFFIX: &str = ".snapshot";
+/// What a snapshot may have beside compressed histories: header, code, and what does not compress.
+const MAX_OVERHEAD: u64 = 1024 * 1024;
 /// How many of a partition are kept: the newest, and one to fall back on.
 const KEPT: usize = 2;
 
@@ -34,6 +36,8 @@ pub(crate) enum StoreError {
     TimedOut(Duration),
     #[error("the store of snapshots is down")]
     Down,
+    #[error("it is larger than the limit of {limit} bytes")]
+    TooLarge { limit: u64 },
 }
 
 impl CallError for StoreError {
@@ -48,7 +52,7 @@ impl CallError for StoreError {
                 *store != "LocalFileSystem"
             }
             Self::TimedOut(_) => true,
-            Self::Answered(_) | Self::Down => false,
+            Self::Answered(_) | Self::Down | Self::TooLarge { .. } => false,
         }
     }
 }
@@ -136,9 +140,18 @@ impl SnapshotStore {
         Ok(found)
     }
 
-    pub(crate) async fn read(&self, path: &Path) -> Result<Vec<u8>, StoreError> {
-        let read = || async { Ok(self.store.get(path).await?.bytes().await?.to_vec()) };
-        self.request(read).await
+    /// Reads an object of at most `limit` bytes and a header; of a larger one, an error.
+    pub(crate) async fn read(&self, path: &Path, limit: u64) -> Result<Vec<u8>, StoreError> {
+        let read = || async {
+            let object = self.store.get(path).await?;
+            if object.meta.size > limit.saturating_add(MAX_OVERHEAD) {
+                return Ok(None);
+            }
+            Ok(Some(object.bytes().await?.to_vec()))
+        };
+        self.request(read)
+            .await?
+            .ok_or(StoreError::TooLarge { limit })
     }
 
     /// Writes a snapshot, which appears whole or not at all, then deletes those that are no longer needed.
@@ -178,7 +191,7 @@ impl SnapshotStore {
             Err(error) => return Err(error).context(format!("cannot write to {}", self.url)),
         }
         let key = self
-            .read(&path)
+            .read(&path, MAX_OVERHEAD)
             .await
             .with_context(|| format!("cannot read from {}", self.url))?;
         key.try_into().map_err(|_| {

@@ -39,6 +39,13 @@ pub fn open(settings: StoreSettings<'_>) -> Result<(Arc<dyn ObjectStore>, Path),
             "must be a URL such as file:///var/lib/tollgate/snapshots or s3://bucket/prefix: {error}"
         ))
     })?;
+    let has_more = parsed.query().is_some() || parsed.fragment().is_some();
+    if has_more || !parsed.username().is_empty() || parsed.password().is_some() {
+        return Err(invalid(format!(
+            "must have neither user, password nor query: the URL is printed and logged; {} has options for credentials",
+            settings.options_setting
+        )));
+    }
     match parsed.scheme() {
         "file" if parsed.to_file_path().is_err() => {
             return Err(invalid("the path must be absolute: file:///…".to_owned()));
@@ -110,6 +117,23 @@ mod tests {
             misspelt.starts_with("scorer.snapshot_options.aws_endpiont: "),
             "{misspelt}"
         );
+    }
+
+    #[test]
+    fn a_url_with_credentials_is_refused_and_not_quoted() {
+        for url in [
+            "s3://key:hunter2@bucket/x",
+            "s3://hunter2@bucket/x",
+            "s3://bucket/x?secret=hunter2",
+            "file:///x#hunter2",
+        ] {
+            let error = refused(url, &[]);
+            assert!(
+                error.starts_with("scorer.snapshots: must have neither"),
+                "{error}"
+            );
+            assert!(!error.contains("hunter2"), "{error}");
+        }
     }
 
     #[test]

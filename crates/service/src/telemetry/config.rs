@@ -11,6 +11,7 @@ use url::Url;
 use super::headers::{checked, pairs};
 use crate::Secret;
 use crate::config::ConfigError;
+use crate::secret::serialize_redacted;
 
 /// Ratio of sampled traces.
 const TRACE_RATIO: f64 = 0.01;
@@ -30,7 +31,10 @@ pub struct TelemetryConfig {
     /// How traces identify users.
     pub user_ids: UserIds,
     /// Base URL of an OTLP endpoint; `/v1/traces`, `/v1/metrics` and `/v1/logs` are appended for HTTP.
-    #[serde(skip_serializing_if = "String::is_empty")]
+    #[serde(
+        skip_serializing_if = "String::is_empty",
+        serialize_with = "serialize_redacted"
+    )]
     pub otlp_endpoint: String,
     /// The protocol of the endpoint.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -38,13 +42,22 @@ pub struct TelemetryConfig {
     /// Headers of every export, such as `authorization`.
     pub otlp_headers: BTreeMap<String, Secret>,
     /// Complete URL for traces; `none` exports none.
-    #[serde(skip_serializing_if = "String::is_empty")]
+    #[serde(
+        skip_serializing_if = "String::is_empty",
+        serialize_with = "serialize_redacted"
+    )]
     pub otlp_traces_endpoint: String,
     /// Complete URL for metrics; `none` exports none.
-    #[serde(skip_serializing_if = "String::is_empty")]
+    #[serde(
+        skip_serializing_if = "String::is_empty",
+        serialize_with = "serialize_redacted"
+    )]
     pub otlp_metrics_endpoint: String,
     /// Complete URL for logs; `none` exports none.
-    #[serde(skip_serializing_if = "String::is_empty")]
+    #[serde(
+        skip_serializing_if = "String::is_empty",
+        serialize_with = "serialize_redacted"
+    )]
     pub otlp_logs_endpoint: String,
     /// Ratio of the traces started here that are sampled, from 0 to 1. Blocked, for review, dead-lettered and failed are
     /// always sampled.

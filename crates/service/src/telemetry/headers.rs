@@ -43,7 +43,11 @@ pub(super) fn checked(
         let lower = name.to_lowercase();
         let wrong = |what: String| Err(ConfigError::invalid(setting, what));
         if HeaderName::from_bytes(lower.as_bytes()).is_err() {
-            return wrong(format!("{name:?} is not a valid header name"));
+            // A wrong separator makes the value a part of the name.
+            return wrong(
+                "has a header whose name is not valid; the form is name=value,name=value"
+                    .to_owned(),
+            );
         }
         if TAKEN.contains(&&*lower) {
             return wrong(format!("{name} must not be set: the exporter sets it"));

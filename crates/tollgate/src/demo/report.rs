@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use comfy_table::presets::UTF8_FULL_CONDENSED;
 use comfy_table::{Cell, CellAlignment, ContentArrangement, Table};
+use tollgate_service::terminal::printable;
 use tollgate_types::{Contribution, Decision, Indicator, Transaction};
 
 use super::ByStatus;
@@ -40,10 +41,10 @@ pub(crate) fn alerts(lines: &[String]) -> String {
         table.add_row([
             Cell::new(decision.status),
             Cell::new(format!("{:.1}", decision.fraud_score)).set_alignment(CellAlignment::Right),
-            Cell::new(decision.user_id),
+            Cell::new(printable(&decision.user_id)),
             Cell::new(amount).set_alignment(CellAlignment::Right),
             Cell::new(time),
-            Cell::new(why.join("; ")),
+            Cell::new(printable(&why.join("; "))),
         ]);
     }
     format!(

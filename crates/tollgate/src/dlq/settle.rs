@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use indicatif::ProgressBar;
 use tollgate_log::{Acks, Log, Producer, ProducerRecord};
+use tollgate_service::terminal::printable;
 use tollgate_types::headers;
 
 use super::Output;
@@ -57,12 +58,14 @@ pub(super) fn run(
     for_each_open(kafka, filter, |letter| {
         if let (Outcome::Redriven, Some(why)) = (outcome, letter.unfit()) {
             settler.unfit += 1;
+            let why = printable(&why);
             return Ok(writeln!(out, "{}: not redriven: {why}", letter.id)?);
         }
         if dry_run {
             would += 1;
             let user = letter.user().unwrap_or_default();
-            return Ok(writeln!(out, "{} {} {user}", letter.id, letter.kind())?);
+            let (kind, user) = (printable(letter.kind()), printable(&user));
+            return Ok(writeln!(out, "{} {kind} {user}", letter.id)?);
         }
         settler.add(letter)
     })?;

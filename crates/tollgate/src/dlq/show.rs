@@ -6,6 +6,7 @@ use anyhow::Context as _;
 use comfy_table::{Table, presets};
 use serde_json::json;
 use tollgate_log::Log;
+use tollgate_service::terminal::{printable, printable_lines};
 
 use super::letters::{Filter, Letter, LetterId, for_each_open};
 use crate::archive::{entry, text_or_base64};
@@ -40,11 +41,13 @@ pub(super) fn list(
         let last = failures.last();
         table.add_row([
             letter.id.to_string(),
-            last.map(|last| last.failed_at.clone()).unwrap_or_default(),
+            last.map(|last| printable(&last.failed_at).into_owned())
+                .unwrap_or_default(),
             failures.len().to_string(),
-            letter.kind().to_owned(),
-            letter.user().unwrap_or_default(),
-            last.map(|last| last.reason.clone()).unwrap_or_default(),
+            printable(letter.kind()).into_owned(),
+            printable(&letter.user().unwrap_or_default()).into_owned(),
+            last.map(|last| printable(&last.reason).into_owned())
+                .unwrap_or_default(),
         ]);
         Ok(())
     })?;
@@ -119,19 +122,19 @@ pub(super) fn one(kafka: &Log, id: LetterId, raw: bool, out: &mut dyn Write) -> 
         return Ok(out.write_all(&letter.record.payload)?);
     }
     let text = |bytes: &[u8]| match text_or_base64(bytes) {
-        (value, false) => value.as_str().unwrap_or_default().to_owned(),
+        (value, false) => printable_lines(value.as_str().unwrap_or_default()).into_owned(),
         (value, true) => format!("{} (base64)", value.as_str().unwrap_or_default()),
     };
     writeln!(out, "letter   {id}")?;
     for failure in letter.failures() {
-        writeln!(
-            out,
-            "failed   {} {}: {}, after {} attempts; read from {}",
+        let line = format!(
+            "{} {}: {}, after {} attempts; read from {}",
             failure.failed_at, failure.kind, failure.reason, failure.attempts, failure.source
-        )?;
+        );
+        writeln!(out, "failed   {}", printable(&line))?;
     }
     if let Some(why) = letter.unfit() {
-        writeln!(out, "cannot be redriven: {why}")?;
+        writeln!(out, "cannot be redriven: {}", printable(&why))?;
     }
     let key = letter.record.key.as_deref();
     writeln!(
@@ -141,7 +144,7 @@ pub(super) fn one(kafka: &Log, id: LetterId, raw: bool, out: &mut dyn Write) -> 
     )?;
     for (name, value) in &letter.record.headers {
         let value = value.as_deref().map_or_else(|| "none".to_owned(), text);
-        writeln!(out, "header   {name}: {value}")?;
+        writeln!(out, "header   {}: {value}", printable(name))?;
     }
     Ok(writeln!(
         out,

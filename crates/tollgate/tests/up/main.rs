@@ -4,5 +4,7 @@
 mod crash;
 mod dlq;
 mod ports;
+mod private;
+mod secrets;
 mod support;
 mod user;

@@ -4,10 +4,10 @@
 use std::cmp::Reverse;
 use std::sync::Arc;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use tollgate_oci::{MAX_REQUEST_BYTES, Notifications};
-use tollgate_types::{Decision, Status, Timestamp, Transaction};
+use tollgate_types::{Amount, Decision, Status, Timestamp};
 
 use crate::alert::Alert;
 
@@ -29,7 +29,7 @@ struct ListedAlert<'a> {
 
 impl<'a> ListedAlert<'a> {
     fn of(alert: &'a Alert) -> Self {
-        let amount = transaction(alert, |transaction| transaction.amount.to_string());
+        let amount = amount(alert);
         Self {
             alert_type: "fraud_detection",
             transaction_id: &alert.key.transaction_id,
@@ -44,11 +44,20 @@ impl<'a> ListedAlert<'a> {
     }
 }
 
-/// The alert's transaction travels as text.
-fn transaction<T>(alert: &Alert, read: impl FnOnce(&Transaction<'_>) -> T) -> Option<T> {
+/// The amount of the alert's transaction, if the sink gets it: it may be the only member that is left of the transaction.
+fn amount(alert: &Alert) -> Option<String> {
+    #[derive(Deserialize)]
+    struct Paid<'a> {
+        #[serde(borrow)]
+        amount: &'a RawValue,
+    }
     let decision = Decision::parse(alert.json.as_bytes()).ok()?;
-    let transaction = Transaction::parse(decision.transaction.get().as_bytes()).ok()?;
-    Some(read(&transaction))
+    let paid: Paid<'_> = serde_json::from_str(decision.transaction.get()).ok()?;
+    let amount = match serde_json::from_str::<String>(paid.amount.get()) {
+        Ok(text) => Amount::parse_decimal(&text),
+        Err(_) => Amount::parse_number(paid.amount.get()),
+    };
+    amount.ok().map(|amount| amount.to_string())
 }
 
 #[derive(Serialize)]
@@ -119,9 +128,7 @@ fn pointers(
     blocked: usize,
     review: usize,
 ) -> Vec<String> {
-    let times = alerts
-        .iter()
-        .filter_map(|alert| transaction(alert, |transaction| transaction.timestamp));
+    let times = alerts.iter().map(|alert| alert.event_time);
     let span = times.fold(None, |span: Option<(Timestamp, Timestamp)>, time| {
         Some(span.map_or((time, time), |(from, to)| (from.min(time), to.max(time))))
     });
@@ -173,9 +180,29 @@ mod tests {
             fraud_indicators: Indicators::from_iter(Indicator::intern("card_testing")),
             processed_at: time,
             json: json.to_string().into(),
-            event_time: Timestamp::MIN,
+            event_time: time,
             trace: None,
         })
+    }
+
+    #[test]
+    fn the_amount_is_told_where_it_is_the_only_member_that_the_sink_gets_and_not_where_it_is_none()
+    {
+        let mut all = Alert::clone(&alert("t1", Status::Blocked, 82.5, 0));
+        for (transaction, expected) in [
+            (r#"{"amount":1250.5}"#, Some("1250.50")),
+            (r#"{"amount":"1250.5"}"#, Some("1250.50")),
+            ("{}", None),
+        ] {
+            let mut json: Value = serde_json::from_str(&all.json).unwrap();
+            json["transaction"] = serde_json::from_str(transaction).unwrap();
+            all.json = json.to_string().into();
+            let written = amount(&all);
+            assert_eq!(
+                written.map(|text| text.parse::<f64>().unwrap()),
+                expected.map(|text| text.parse::<f64>().unwrap())
+            );
+        }
     }
 
     #[test]
