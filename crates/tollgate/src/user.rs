@@ -14,6 +14,7 @@ use chrono::{SecondsFormat, TimeDelta, Utc};
 use clap::{Args, Subcommand};
 use tollgate_log::KafkaConfig;
 use tollgate_notifier::{NotifierConfig, SinkKind};
+use tollgate_persistence::audit::{AuditEvent, AuditLog, AuditMode};
 use tollgate_persistence::{PersistenceConfig, UserData};
 use tollgate_types::Tenant;
 
@@ -141,6 +142,41 @@ impl Places {
     }
 }
 
+/// The user of the operating system who runs the command.
+fn operator() -> String {
+    std::env::var("SUDO_USER")
+        .or_else(|_| std::env::var("USER"))
+        .unwrap_or_else(|_| "unknown".to_owned())
+}
+
+/// Appends an entry to the audit of the store, unless it is switched off.
+async fn audit(
+    places: &Places,
+    action: &str,
+    whose: (&str, &str),
+    rows: u64,
+) -> anyhow::Result<()> {
+    if places.persistence.audit.mode == AuditMode::Off {
+        return Ok(());
+    }
+    let event = AuditEvent {
+        time: tollgate_service::now(),
+        caller: operator(),
+        tenant: places.tenant.clone(),
+        peer: String::new(),
+        action: action.to_owned(),
+        asked: vec![(whose.0.to_owned(), whose.1.to_owned())],
+        status: 200,
+        rows,
+    };
+    let log = AuditLog::open(&places.persistence).await?;
+    log.migrate().await?;
+    let appended = log.append(&[event]).await;
+    log.close().await;
+    appended.context("the audit")?;
+    Ok(())
+}
+
 /// `tollgate user …`
 ///
 /// # Errors
@@ -162,6 +198,9 @@ fn export(places: &Places, out: &mut dyn Write) -> anyhow::Result<()> {
     block_on(async {
         let data = UserData::open(&places.persistence).await?;
         let user = (places.tenant.as_str(), places.user_id.as_str());
+        let rows = data.count(user.0, user.1).await?;
+        // Before anything is written out: an export that nobody knows of must not exist.
+        audit(places, "user export", ("user_id", user.1), rows).await?;
         data.each(user.0, user.1, |decision| {
             out.write_all(b"{\"source\":\"store\",\"data\":")?;
             out.write_all(decision)?;
@@ -196,6 +235,9 @@ fn erase(places: &Places, dry_run: bool, out: &mut dyn Write) -> anyhow::Result<
             return Ok((rows, None));
         }
         let erased = data.erase(&places.tenant, &places.user_id).await?;
+        // The hash, not the id: the audit cannot be erased.
+        let whose = ("user_hash", erased.user_hash.as_str());
+        audit(places, "user erase", whose, erased.rows).await?;
         Ok((erased.rows, Some(erased.user_hash)))
     })
     .context("the store")?;
@@ -228,12 +270,9 @@ fn erase(places: &Places, dry_run: bool, out: &mut dyn Write) -> anyhow::Result<
          notifications is with their receivers, and backups are yours to expire"
     )?;
     if let Some(hash) = hash {
-        let who = std::env::var("SUDO_USER")
-            .or_else(|_| std::env::var("USER"))
-            .unwrap_or_else(|_| "unknown".to_owned());
         let at = Utc::now().to_rfc3339_opts(SecondsFormat::Secs, true);
         let record = serde_json::json!({
-            "event": "user_erased", "at": at, "by": who, "tenant": places.tenant, "user_hash": hash, "decisions": rows,
+            "event": "user_erased", "at": at, "by": operator(), "tenant": places.tenant, "user_hash": hash, "decisions": rows,
         });
         writeln!(out, "record: {record}")?;
     }

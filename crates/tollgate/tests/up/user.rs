@@ -113,6 +113,31 @@ async fn a_user_is_exported_and_erased_beside_a_running_up_and_does_not_come_bac
     assert_eq!(whole("mallory"), (0, 0, 0));
     assert_eq!(whole("alice"), before);
 
+    // Who exported and who erased is in the audit; of the erased user it has the hash.
+    let audit = |args: &[&str]| {
+        let output = tollgate(directory, &[&["audit"], args].concat())
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let entries = audit(&["export"]);
+    let of = |action: &str| {
+        let action = format!("\"action\":\"{action}\"");
+        entries
+            .lines()
+            .rfind(|line| line.contains(&action))
+            .unwrap()
+    };
+    assert!(of("user export").contains("alice"), "{entries}");
+    let erased = of("user erase");
+    assert!(
+        erased.contains("user_hash") && erased.contains("\"rows\":8"),
+        "{erased}"
+    );
+    assert!(!erased.contains("mallory"), "{erased}");
+    audit(&["verify", "store"]);
+
     // The log is read again from its beginning after a kill; alerts and dead letters still have their files.
     up.kill();
     let up = Up::start(directory);
