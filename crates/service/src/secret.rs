@@ -68,6 +68,16 @@ const SHOWN_PARAMETERS: [&str; 10] = [
     "user",
 ];
 
+/// The values of `sslmode`.
+const SSL_MODES: [&str; 6] = [
+    "disable",
+    "allow",
+    "prefer",
+    "require",
+    "verify-ca",
+    "verify-full",
+];
+
 /// A URL for logs, errors and `--print-config`, with its password hidden, and with the parameters of its query and its
 /// fragment, unless they are known to be no secrets. A text that is no URL is hidden as a whole: nobody knows what is in it.
 #[must_use]
@@ -79,8 +89,13 @@ pub fn redacted_url(text: &str) -> String {
     let Some(mut url) = url::Url::parse(text).ok().filter(known) else {
         return HIDDEN.to_owned();
     };
-    let is_shown = |name: &str| SHOWN_PARAMETERS.contains(&name);
-    let has_hidden = url.query_pairs().any(|(name, _)| !is_shown(&name));
+    // A mode that does not exist may be a secret at the wrong place.
+    let is_shown = |name: &str, value: &str| {
+        SHOWN_PARAMETERS.contains(&name) && (name != "sslmode" || SSL_MODES.contains(&value))
+    };
+    let has_hidden = url
+        .query_pairs()
+        .any(|(name, value)| !is_shown(&name, &value));
     if url.password().is_none() && url.fragment().is_none() && !has_hidden {
         return text.to_owned();
     }
@@ -92,7 +107,7 @@ pub fn redacted_url(text: &str) -> String {
     let pairs: Vec<(String, String)> = url.query_pairs().into_owned().collect();
     if has_hidden {
         // A query without names is one name, and may be the secret itself.
-        let shown = pairs.iter().filter(|(name, _)| is_shown(name));
+        let shown = pairs.iter().filter(|(name, value)| is_shown(name, value));
         url.query_pairs_mut()
             .clear()
             .extend_pairs(shown)

@@ -255,7 +255,7 @@ mod tests {
         sink.headers
             .insert("authorization".into(), Secret::new("Bearer hunter2"));
         let config = NotifierConfig {
-            delivery_log_url: "postgres://me:hunter2@db/x".into(),
+            delivery_log_url: "postgres://me:hunter2@db/x?sslmode=verify-full".into(),
             sinks: vec![sink, SinkConfig::of_kind("console")],
             ..NotifierConfig::default()
         };
