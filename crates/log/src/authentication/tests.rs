@@ -283,10 +283,9 @@ proptest! {
     }
 }
 
-/// Not a test of correctness: prints what a record costs. `cargo test --release -p tollgate-log -- --ignored --nocapture`
+/// Prints the cost: `cargo test --release -p tollgate-log -- signing_a_record --nocapture`. The bound has a wide margin.
 #[test]
-#[ignore = "a measurement"]
-fn the_cost_of_a_record() {
+fn signing_a_record_takes_microseconds() {
     let keys = authenticator(&["k1"]);
     let payload = vec![b'x'; 700];
     let headers = [REPLY, TENANT];
@@ -296,7 +295,7 @@ fn the_cost_of_a_record() {
         ..DECISION
     };
     let mac = record.sign(&keys).unwrap();
-    let rounds = 200_000_u32;
+    let rounds = 5_000_u32;
     let begun = std::time::Instant::now();
     for _ in 0..rounds {
         std::hint::black_box(record.sign(&keys));
@@ -306,9 +305,10 @@ fn the_cost_of_a_record() {
     for _ in 0..rounds {
         std::hint::black_box(record.check(&keys, &mac)).unwrap();
     }
+    let checking = begun.elapsed() / rounds;
     eprintln!(
-        "{} bytes: sign {signing:?}, check {:?}",
-        payload.len(),
-        begun.elapsed() / rounds
+        "{} bytes: sign {signing:?}, check {checking:?}",
+        payload.len()
     );
+    assert!(signing.max(checking) < std::time::Duration::from_millis(1));
 }

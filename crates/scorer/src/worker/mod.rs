@@ -4,6 +4,8 @@
 //! letter, or the record forwarded to its user's partition. The worker waits in between only in the modes `ordered` and
 //! `batch`.
 
+mod output;
+
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -11,8 +13,8 @@ use std::time::SystemTime;
 use anyhow::Context as _;
 use tokio::sync::mpsc;
 use tollgate_log::{
-    Acks, Batch, DeadLetter, DeliveryFailure, Event, Log, Position, Producer, ProducerRecord,
-    Provenance, Reads, Record, SendError, Unauthenticated, WorkerQueue,
+    Acks, Batch, DeliveryFailure, Event, Log, Position, Producer, Provenance, Reads, Record,
+    SendError, Unauthenticated, WorkerQueue,
 };
 use tollgate_service::Shutdown;
 use tollgate_service::card_data::count_card_data;
@@ -21,8 +23,8 @@ use tollgate_service::telemetry::trace::{
     Array, Span, StringValue, Value, begin_always, begin_kept,
 };
 use tollgate_types::{
-    CardPolicy, ErrorReply, ErrorStatus, Indicator, Rejection, ReplyAddress, Stage, Tenant,
-    Timestamp, TopicKind, TraceContext, Transaction, headers,
+    CardPolicy, Indicator, Rejection, ReplyAddress, Stage, Tenant, Timestamp, TopicKind,
+    TraceContext, Transaction, headers,
 };
 
 use crate::config::{Mode, ScorerConfig};
@@ -34,8 +36,6 @@ use tollgate_engine::{Engine, Rules, Verdict};
 /// The most bytes of headers of a record. Those that Tollgate writes are far smaller, and a record that is forwarded
 /// grows by a header.
 const MAX_HEADER_BYTES: usize = 64 * 1024;
-/// The longest `tracestate` that is passed on, in bytes: the length that the standard requires.
-const MAX_STATE_BYTES: usize = 512;
 
 /// What all workers of a scorer share.
 pub(crate) struct WorkerSettings {
@@ -258,41 +258,9 @@ impl Worker {
             count_card_data(Stage::Scorer.name(), protected.found);
         }
         // Replayed or not: a record that was not scored is not part of a history either.
-        if let Err(error) = provenance {
-            let rejection = Rejection::new("", error.to_string());
-            return self.dead_letter(record, Unauthenticated::KIND, &rejection, acks);
-        }
-        if record.payload.len() > self.settings.config.max_transaction_bytes {
-            let reason = format!(
-                "the transaction is larger than {} bytes",
-                self.settings.config.max_transaction_bytes
-            );
-            return self.dead_letter(record, "too_large", &Rejection::new("", reason), acks);
-        }
-        if record.headers.size() > MAX_HEADER_BYTES {
-            let reason = format!("the headers are larger than {MAX_HEADER_BYTES} bytes");
-            return self.dead_letter(record, "too_large", &Rejection::new("", reason), acks);
-        }
-        if let Some(refusal) = protected.refusal {
-            return self.dead_letter(record, "card_data", &refusal, acks);
-        }
-        let transaction = match Transaction::parse(record.payload) {
-            Ok(transaction) => transaction,
-            Err(rejection) => {
-                let kind = if rejection.malformed {
-                    "malformed"
-                } else {
-                    "invalid"
-                };
-                return self.dead_letter(record, kind, &rejection, acks);
-            }
-        };
-        let tenant = match Tenant::from_header(record.headers.last(headers::TENANT)) {
-            Ok(tenant) => tenant,
-            Err(error) => {
-                let reason = format!("header {}: {error}", headers::TENANT);
-                return self.dead_letter(record, "invalid", &Rejection::new("", reason), acks);
-            }
+        let (transaction, tenant) = match self.read(record, provenance, protected.refusal) {
+            Ok(read) => read,
+            Err((kind, rejection)) => return self.dead_letter(record, kind, &rejection, acks),
         };
         if let Some(partition) = self.routing.elsewhere(record, &transaction) {
             return self.forward(record, &transaction, partition, acks);
@@ -351,217 +319,40 @@ impl Worker {
         Ok(())
     }
 
-    /// Writes the decision to its topics.
-    fn emit(
+    /// The transaction of a record and its tenant; or the kind of its dead letter, and the reason.
+    fn read<'r>(
         &self,
-        record: &Record<'_>,
-        transaction: &Transaction<'_>,
-        alert: bool,
-        under: Option<TraceContext>,
-        acks: &Arc<Acks>,
-    ) -> Result<(), SendError> {
-        let topics = self.settings.kafka.topics();
-        self.send_decision(record, transaction, &topics.decisions, None, under, acks)?;
-        if alert {
-            self.send_decision(record, transaction, &topics.alerts, None, under, acks)?;
+        record: &'r Record<'_>,
+        provenance: Result<Provenance, Unauthenticated>,
+        refusal: Option<Rejection>,
+    ) -> Result<(Transaction<'r>, Tenant<'r>), (&'static str, Rejection)> {
+        provenance
+            .map_err(|error| (Unauthenticated::KIND, Rejection::new("", error.to_string())))?;
+        let limit = self.settings.config.max_transaction_bytes;
+        if record.payload.len() > limit {
+            let reason = format!("the transaction is larger than {limit} bytes");
+            return Err(("too_large", Rejection::new("", reason)));
         }
-        Ok(())
-    }
-
-    /// Answers the caller that waits for the decision, if one does.
-    fn reply(
-        &self,
-        record: &Record<'_>,
-        transaction: &Transaction<'_>,
-        tenant: Tenant<'_>,
-        foreign: bool,
-        under: Option<TraceContext>,
-        acks: &Arc<Acks>,
-    ) -> Result<(), SendError> {
-        let Some(address) = self.reply_to else {
-            return Ok(());
-        };
-        if foreign {
-            // Whoever can only write must not learn the verdict on another caller's transaction.
-            let error = ErrorReply {
-                transaction_id: (&*transaction.transaction_id).into(),
-                user_id: (&*transaction.user_id).into(),
-                tenant: tenant.given().map(Into::into),
-                status: ErrorStatus::Error,
-                kind: "id_taken".into(),
-                field: Some("transaction_id".into()),
-                reason: "another sender has used this id for a transaction of this user".into(),
+        if record.headers.size() > MAX_HEADER_BYTES {
+            let reason = format!("the headers are larger than {MAX_HEADER_BYTES} bytes");
+            return Err(("too_large", Rejection::new("", reason)));
+        }
+        if let Some(refusal) = refusal {
+            return Err(("card_data", refusal));
+        }
+        let transaction = Transaction::parse(record.payload).map_err(|rejection| {
+            let kind = match rejection.malformed {
+                true => "malformed",
+                false => "invalid",
             };
-            return self.reply_error(record, &error, acks);
-        }
-        let topic = &self.settings.kafka.topics().replies;
-        self.send_decision(record, transaction, topic, Some(address), under, acks)
-    }
-
-    /// Writes the decision in `out` to a topic, for the caller at an address if one is given.
-    fn send_decision(
-        &self,
-        record: &Record<'_>,
-        transaction: &Transaction<'_>,
-        topic: &str,
-        address: Option<ReplyAddress>,
-        under: Option<TraceContext>,
-        acks: &Arc<Acks>,
-    ) -> Result<(), SendError> {
-        let state = record.headers.last(headers::TRACESTATE);
-        let state = state
-            .filter(|state| under.is_some() && state.len() <= MAX_STATE_BYTES)
-            .map(|state| (headers::TRACESTATE, Some(state)));
-        let repeated = address.map(|address| address.to_string());
-        let reply_to = repeated
-            .as_ref()
-            .map(|text| (headers::REPLY_TO, Some(text.as_bytes())));
-        let both;
-        let headers = match (state, reply_to) {
-            (Some(state), Some(reply_to)) => {
-                both = [state, reply_to];
-                &both[..]
-            }
-            (Some(_), None) => state.as_slice(),
-            (None, _) => reply_to.as_slice(),
-        };
-        let decision = ProducerRecord {
-            partition: address.map(|address| address.partition),
-            headers,
-            under,
-            ..ProducerRecord::signed(topic, transaction.user_id.as_bytes(), &self.out)
-        };
-        self.send(&decision, acks)
-    }
-
-    /// Tells the caller that waits, if one does, that there is no decision, and why.
-    fn reply_error(
-        &self,
-        record: &Record<'_>,
-        error: &ErrorReply<'_>,
-        acks: &Arc<Acks>,
-    ) -> Result<(), SendError> {
-        let Some(address) = self.reply_to else {
-            return Ok(());
-        };
-        let repeated = address.to_string();
-        let mut text = Vec::new();
-        error.write_to(&mut text);
-        let reply = ProducerRecord {
-            partition: Some(address.partition),
-            headers: &[(headers::REPLY_TO, Some(repeated.as_bytes()))],
-            under: record.trace(),
-            ..ProducerRecord::signed(
-                &self.settings.kafka.topics().replies,
-                error.user_id.as_bytes(),
-                &text,
-            )
-        };
-        self.send(&reply, acks)
-    }
-
-    /// Forwards a record to the partition of its user, where it is scored.
-    fn forward(
-        &mut self,
-        record: &Record<'_>,
-        transaction: &Transaction<'_>,
-        partition: i32,
-        acks: &Arc<Acks>,
-    ) -> Result<(), SendError> {
-        if record.replayed {
-            return Ok(());
-        }
-        if route::hops(record) >= route::MAX_HOPS {
-            let reason =
-                "was forwarded again and again: not all scorers have the same kafka.partitioner";
-            return self.dead_letter(record, "routing_loop", &Rejection::new("", reason), acks);
-        }
-        self.measures.routed += 1;
-        let parent = record.trace().or_else(|| transaction.trace());
-        let kept = parent.and_then(|parent| begin_kept(Some(parent)));
-        if let Some(context) = kept {
-            let span = self.settings.reads.process(record, context, parent);
-            span.with("tollgate.routed_to.partition", i64::from(partition))
-                .end();
-            self.joined.extend(parent);
-        }
-        let from = format!("{}@{}", record.partition, record.offset);
-        let mut all: Vec<_> = record.headers.iter().collect();
-        all.retain(|(name, _)| *name != headers::TRACEPARENT);
-        all.push((headers::ROUTED_FROM, Some(from.as_bytes())));
-        let record = ProducerRecord {
-            partition: Some(partition),
-            timestamp_ms: record.timestamp_ms,
-            headers: &all,
-            under: kept.or(parent),
-            // The scorer itself reads it: waiting for room here could block the scorer for ever.
-            urgent: true,
-            // Its key may be another one now, which the old hash would not match.
-            signed: self.is_of_service,
-            ..ProducerRecord::new(
-                &self.settings.kafka.topics().transactions,
-                transaction.user_id.as_bytes(),
-                record.payload,
-            )
-        };
-        self.send(&record, acks)
-    }
-
-    /// Writes the record to the dead-letter topic, and to the caller that waits for its decision, if one does, that there
-    /// will be none.
-    fn dead_letter(
-        &self,
-        record: &Record<'_>,
-        kind: &'static str,
-        rejection: &Rejection,
-        acks: &Arc<Acks>,
-    ) -> Result<(), SendError> {
-        if record.replayed {
-            return Ok(());
-        }
-        if self.reply_to.is_some() {
-            // Ingest makes the user the key.
-            let user_id = String::from_utf8_lossy(record.key.unwrap_or_default());
-            let id = Transaction::id_of_rejected(record.payload).unwrap_or_default();
-            let tenant = Tenant::from_header(record.headers.last(headers::TENANT));
-            let error = ErrorReply {
-                transaction_id: id.into(),
-                user_id,
-                tenant: tenant.unwrap_or_default().given().map(Into::into),
-                status: ErrorStatus::Error,
-                kind: kind.into(),
-                field: Some(rejection.field.into()).filter(|_| !rejection.field.is_empty()),
-                reason: (&*rejection.reason).into(),
-            };
-            self.reply_error(record, &error, acks)?;
-        }
-        let reason = rejection.to_string();
-        let WorkerSettings {
-            kafka,
-            producer,
-            shutdown,
-            ..
-        } = &*self.settings;
-        let key = record.key.map(|key| self.settings.cards.mask_id(key));
-        let record = &Record {
-            key: key.as_deref(),
-            ..*record
-        };
-        let letter = DeadLetter {
-            stage: Stage::Scorer,
-            kind,
-            reason: &reason,
-            attempts: 1,
-            record,
-            under: None,
-        };
-        letter.send(kafka, producer, acks, || shutdown.is_begun())
-    }
-
-    fn send(&self, record: &ProducerRecord<'_>, acks: &Arc<Acks>) -> Result<(), SendError> {
-        self.settings
-            .producer
-            .send_waiting(record, acks, || self.settings.shutdown.is_begun())
+            (kind, rejection)
+        })?;
+        let tenant =
+            Tenant::from_header(record.headers.last(headers::TENANT)).map_err(|error| {
+                let reason = format!("header {}: {error}", headers::TENANT);
+                ("invalid", Rejection::new("", reason))
+            })?;
+        Ok((transaction, tenant))
     }
 
     fn is_ahead(&self, record: &Record<'_>, transaction: &Transaction<'_>) -> bool {
