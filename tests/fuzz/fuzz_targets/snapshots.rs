@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use libfuzzer_sys::fuzz_target;
 use tollgate_engine::snapshot::{self, SnapshotKey};
-use tollgate_engine::{Engine, Rules};
+use tollgate_engine::{Engine, Origin, Rules};
 use tollgate_types::Transaction;
 
 const KEY: [u8; 16] = [7; 16];
@@ -53,8 +53,9 @@ fn take_over(histories: &[u8]) {
     let text =
         br#"{"transaction_id":"t","user_id":"u","amount":1,"timestamp":"2026-03-01T12:00:00Z"}"#;
     let transaction = Transaction::parse(text).expect("a transaction");
+    let origin = Origin::default();
     assert_eq!(
-        first.score(&transaction).score.to_bits(),
-        second.score(&transaction).score.to_bits()
+        first.score(&transaction, &origin).score.to_bits(),
+        second.score(&transaction, &origin).score.to_bits()
     );
 }

@@ -6,7 +6,7 @@ use std::cell::RefCell;
 use std::sync::Arc;
 
 use libfuzzer_sys::fuzz_target;
-use tollgate_engine::{Engine, Rules};
+use tollgate_engine::{Engine, Origin, Rules};
 use tollgate_types::Transaction;
 
 /// Beyond this the engine is replaced, so that its memory stays bounded.
@@ -37,7 +37,11 @@ fuzz_target!(|data: &[u8]| {
             if engine.transactions() > MAX_TRANSACTIONS {
                 *engine = self::engine();
             }
-            let verdict = engine.score(&transaction);
+            let origin = Origin {
+                timestamp_ms: Some(transaction.timestamp.micros() / 1_000),
+                ..Origin::default()
+            };
+            let verdict = engine.score(&transaction, &origin);
             assert!(
                 verdict.score.is_finite() && verdict.score >= 0.0,
                 "{}",
