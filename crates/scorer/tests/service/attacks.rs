@@ -1,76 +1,28 @@
 //! Attempts to get around the rules, from outside: records on the topic of transactions, over the embedded log.
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use std::time::{Duration, Instant};
-
-use tollgate_log::{Acks, KafkaConfig, Log, LogRecord, Producer, ProducerRecord};
-use tollgate_scorer::{ScorerConfig, start};
-use tollgate_service::Shutdown;
-use tollgate_service::supervisor::RunningService;
+use tollgate_log::ProducerRecord;
 use tollgate_types::{Decision, Indicator, Reply, Status, Timestamp, headers};
 
-const DEADLINE: Duration = Duration::from_secs(30);
-const ADDRESS: &[u8] = b"1:00112233445566778899aabbccddeeff";
+use crate::harness::{ADDRESS, Harness};
+
 const HOUR: i64 = 3_600_000;
 const NOW: i64 = 1_772_000_000_000;
 
 type Headers<'a> = &'a [(&'a str, Option<&'a [u8]>)];
 
-struct Scorer {
-    log: Log,
-    producer: Producer,
-    shutdown: Shutdown,
-    service: RunningService,
-}
-
-impl Scorer {
-    async fn start() -> Self {
-        let log = Log::open(KafkaConfig {
-            partitions: 4,
-            ..KafkaConfig::default()
-        })
-        .unwrap();
-        let config = ScorerConfig {
-            admin_listen: "127.0.0.1:0".parse().unwrap(),
-            ..ScorerConfig::default()
-        };
-        let shutdown = Shutdown::new(Duration::from_secs(10));
-        let service = start(config, log.clone(), shutdown.clone()).await.unwrap();
-        let producer = log.producer("test").unwrap();
-        Self {
-            log,
-            producer,
-            shutdown,
-            service,
-        }
-    }
-
+impl Harness {
     /// Writes a payment of one user with timestamps in milliseconds: its own, and that of its record.
     fn pay(&self, id: &str, amount: &str, time_ms: i64, record_ms: i64, headers: Headers<'_>) {
         let time = Timestamp::from_millis(time_ms).unwrap();
         let json = format!(
             r#"{{"transaction_id":"{id}","user_id":"u","amount":"{amount}","timestamp":"{time}"}}"#
         );
-        let acks = Acks::new(|result| result.unwrap());
         let record = ProducerRecord {
             headers,
             timestamp_ms: Some(record_ms),
-            ..ProducerRecord::new(&self.log.topics().transactions, b"u", json.as_bytes())
+            ..ProducerRecord::new(&self.kafka.topics().transactions, b"u", json.as_bytes())
         };
-        self.producer.send(&record, &acks).unwrap();
-        acks.seal();
-    }
-
-    fn read(&self, topic: &str, count: usize) -> Vec<LogRecord> {
-        let mut reader = self.log.reader(&[topic]).unwrap();
-        let deadline = Instant::now() + DEADLINE;
-        let mut records = Vec::new();
-        while records.len() < count {
-            let left = deadline.saturating_duration_since(Instant::now());
-            assert!(!left.is_zero(), "{} of {count} records came", records.len());
-            records.extend(reader.next(left).unwrap());
-        }
-        records
+        self.put(&record);
     }
 
     /// The ids of all records of a topic that were written before this one's decision.
@@ -82,21 +34,16 @@ impl Scorer {
         });
         ids.collect()
     }
-
-    async fn stop(self) {
-        self.shutdown.begin();
-        self.service.join().await.unwrap();
-    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn payments_with_made_up_timestamps_are_counted_by_the_timestamps_of_their_records() {
-    let scorer = Scorer::start().await;
+    let scorer = Harness::start(|_| {}).await;
     for n in 0..20 {
         let time = NOW - n * 3 * HOUR;
         scorer.pay(&format!("p{n}"), "1500", time, NOW + n, &[]);
     }
-    let decisions = scorer.read(&scorer.log.topics().decisions, 20);
+    let decisions = scorer.read(&scorer.kafka.topics().decisions, 20);
     for (n, record) in decisions.iter().enumerate() {
         let decision = Decision::parse(&record.payload).unwrap();
         let fired = decision.fraud_indicators.contains(Indicator::HIGH_VELOCITY);
@@ -107,8 +54,8 @@ async fn payments_with_made_up_timestamps_are_counted_by_the_timestamps_of_their
 
 #[tokio::test(flavor = "multi_thread")]
 async fn another_amount_under_a_known_id_is_decided_for_itself_and_alerted() {
-    let scorer = Scorer::start().await;
-    let topics = scorer.log.topics().clone();
+    let scorer = Harness::start(|_| {}).await;
+    let topics = scorer.kafka.topics().clone();
     scorer.pay("id", "1.00", NOW, NOW, &[]);
     scorer.pay("id", "98765.00", NOW, NOW + 1, &[]);
     scorer.pay("id", "1.00", NOW, NOW + 2, &[]);
@@ -136,8 +83,8 @@ async fn another_amount_under_a_known_id_is_decided_for_itself_and_alerted() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_verdict_is_not_told_to_another_sender_who_repeats_the_id() {
-    let scorer = Scorer::start().await;
-    let topics = scorer.log.topics().clone();
+    let scorer = Harness::start(|_| {}).await;
+    let topics = scorer.kafka.topics().clone();
     let from = |sender: &'static [u8]| {
         [
             (headers::REPLY_TO, Some(ADDRESS)),
@@ -170,8 +117,8 @@ async fn a_verdict_is_not_told_to_another_sender_who_repeats_the_id() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn backfill_is_decided_and_causes_no_alert_and_no_reply() {
-    let scorer = Scorer::start().await;
-    let topics = scorer.log.topics().clone();
+    let scorer = Harness::start(|_| {}).await;
+    let topics = scorer.kafka.topics().clone();
     let backfill = [
         (headers::REPLY_TO, Some(ADDRESS)),
         (headers::BACKFILL, Some(&b"1"[..])),

@@ -1,104 +1,15 @@
 //! The scorer from outside: records on its topic, records on the topics that it writes, over the embedded log.
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tollgate_engine::{Engine, Origin, Rules};
-use tollgate_log::{
-    Acks, AuthenticationConfig, KafkaConfig, Log, LogRecord, Producer, ProducerRecord, Provenance,
-    TopicReader,
-};
-use tollgate_scorer::{Mode, ScorerConfig, start};
-use tollgate_service::Shutdown;
-use tollgate_service::supervisor::RunningService;
+use tollgate_log::{Acks, AuthenticationConfig, ProducerRecord, Provenance};
+use tollgate_scorer::Mode;
 use tollgate_types::{Decision, Partitioner, Reply, TopicKind, Transaction, headers};
 
-/// Partition 1 of `replies`, and a nonce.
-const ADDRESS: &[u8] = b"1:00112233445566778899aabbccddeeff";
-
-const DEADLINE: Duration = Duration::from_secs(30);
-
-struct Harness {
-    kafka: Log,
-    producer: Producer,
-    shutdown: Shutdown,
-    scorer: RunningService,
-}
-
-impl Harness {
-    async fn start(change: impl FnOnce(&mut ScorerConfig)) -> Self {
-        Self::start_with(AuthenticationConfig::default(), change).await
-    }
-
-    async fn start_with(
-        authentication: AuthenticationConfig,
-        change: impl FnOnce(&mut ScorerConfig),
-    ) -> Self {
-        let kafka = Log::open(KafkaConfig {
-            partitions: 4,
-            authentication,
-            ..KafkaConfig::default()
-        })
-        .unwrap();
-        let mut config = ScorerConfig {
-            admin_listen: "127.0.0.1:0".parse().unwrap(),
-            ..ScorerConfig::default()
-        };
-        change(&mut config);
-        let shutdown = Shutdown::new(Duration::from_secs(10));
-        let scorer = start(config, kafka.clone(), shutdown.clone())
-            .await
-            .unwrap();
-        let producer = kafka.producer("test").unwrap();
-        Self {
-            kafka,
-            producer,
-            shutdown,
-            scorer,
-        }
-    }
-
-    fn put(&self, record: &ProducerRecord<'_>) {
-        let acks = Acks::new(|result| result.unwrap());
-        self.producer.send(record, &acks).unwrap();
-        acks.seal();
-    }
-
-    fn put_transaction(&self, json: &str) {
-        let user = Transaction::parse(json.as_bytes())
-            .unwrap()
-            .user_id
-            .into_owned();
-        self.put(&ProducerRecord::new(
-            &self.kafka.topics().transactions,
-            user.as_bytes(),
-            json.as_bytes(),
-        ));
-    }
-
-    fn read(&self, topic: &str, count: usize) -> Vec<LogRecord> {
-        let mut reader = self.kafka.reader(&[topic]).unwrap();
-        take(&mut reader, count)
-    }
-
-    async fn stop(self) {
-        self.shutdown.begin();
-        self.scorer.join().await.unwrap();
-    }
-}
-
-fn take(reader: &mut TopicReader, count: usize) -> Vec<LogRecord> {
-    let deadline = Instant::now() + DEADLINE;
-    let mut records = Vec::new();
-    while records.len() < count {
-        let left = deadline.saturating_duration_since(Instant::now());
-        assert!(!left.is_zero(), "{} of {count} records came", records.len());
-        records.extend(reader.next(left).unwrap());
-    }
-    records
-}
+use crate::harness::{ADDRESS, Harness, take};
 
 fn transaction(user: &str, n: usize, amount: &str) -> String {
     let (minute, second) = (n / 60, n % 60);
