@@ -15,6 +15,7 @@ use crate::origin::{Origin, Sender};
 use crate::rules::Rules;
 use crate::state::{Entry, History, UserHasher, UserKey, Users};
 use crate::verdict::Verdict;
+use crate::worth::Worth;
 
 /// Scores transactions against the history of their users.
 pub struct Engine {
@@ -29,10 +30,12 @@ pub struct Engine {
     history_bytes: usize,
 }
 
+/// By how many hours an accepted transaction may be older than its record: `ingest.max_age_hours` by default.
+pub const ACCEPTED_AGE_HOURS: u64 = 72;
 /// Beyond the lookback, the hours after which a user without records is forgotten: 72 by which an accepted transaction may be
 /// older than its record, 24 by which it may be ahead of it, and 24 for records that are not in the order of their timestamps.
 /// So the rows of a user who is forgotten are older than the lookback of every transaction that can still be accepted.
-const FORGET_HOURS_BEYOND: u64 = 120;
+const FORGET_HOURS_BEYOND: u64 = ACCEPTED_AGE_HOURS + 48;
 /// Users that are looked at with each score for being forgotten: more than can be new with it, so that none is missed.
 const SWEPT_WITH_EACH: usize = 2;
 
@@ -79,7 +82,8 @@ impl Engine {
         if let Some(hour) = origin.timestamp_ms.map(log_time::hour) {
             history.see(hour);
         }
-        let verdict = decide(&self.checks, history, id, transaction, origin);
+        let worth = self.checks.valuation().of(transaction, &self.id_hasher);
+        let verdict = decide(&self.checks, history, id, worth, transaction, origin);
         self.transactions = self.transactions + history.len() - before.0;
         self.history_bytes = self.history_bytes + history.heap_bytes() - before.1;
         verdict
@@ -148,12 +152,13 @@ fn decide(
     checks: &Checks,
     history: &mut History,
     id: u64,
+    worth: Worth,
     transaction: &Transaction<'_>,
     origin: &Origin,
 ) -> Verdict {
     let sender = Sender::bits(origin.sender);
     let conflict = match history.find(id) {
-        Some(first) if first.is_of(transaction.amount) => {
+        Some(first) if first.is_of(worth.remembered) => {
             return Verdict::duplicate_of(first, sender);
         }
         other => other.is_some(),
@@ -168,6 +173,7 @@ fn decide(
         location: checks.place(transaction),
         arrival: checks.arrival(transaction, origin),
         conflict,
+        worth,
     };
     let contributions = checks.contributions(history, &scored);
     // Not `sum()`, which starts from -0.0.
@@ -183,6 +189,7 @@ fn decide(
     if late && !origin.backfill {
         status = status.max(checks.rules().late_status);
     }
+    status = status.max(checks.valuation().least_status(&worth));
     if !conflict {
         if let Some(arrival) = scored.arrival {
             history.arrivals.add(arrival, checks.arrival_window());
@@ -191,7 +198,7 @@ fn decide(
             let entry = Entry {
                 time,
                 id,
-                amount: transaction.amount,
+                amount: worth.remembered,
                 location: scored.location,
                 sender,
                 indicators: &indicators,

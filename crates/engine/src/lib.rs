@@ -11,11 +11,12 @@ mod rules;
 pub mod snapshot;
 mod state;
 mod verdict;
+mod worth;
 
-pub use engine::Engine;
+pub use engine::{ACCEPTED_AGE_HOURS, Engine};
 pub use origin::{Origin, Sender};
 pub use rules::{
-    ConflictingDuplicate, GeographicAnomaly, HighAmount, HighVelocity, Rules, RulesError,
+    ConflictingDuplicate, GeographicAnomaly, HighAmount, HighVelocity, Money, Rules, RulesError,
     StatusThresholds, SuspiciousPattern,
 };
 pub use state::{UserHasher, UserKey};

@@ -14,7 +14,7 @@ use tollgate_service::card_data::CardDataSettings;
 use tollgate_service::config::ConfigError;
 use tollgate_service::http::{ApiKeyConfig, ApiKeys, HttpConfig, TlsConfig};
 use tollgate_types::{
-    CardDataMode, CardIds, CardPolicy, MAX_TRANSACTION_BYTES, Tenant, UserIdCase,
+    CardDataMode, CardIds, CardPolicy, MAX_TRANSACTION_BYTES, Tenant, Timestamp, UserIdCase,
 };
 
 use crate::body::BodyPace;
@@ -45,6 +45,8 @@ pub struct IngestConfig {
     /// How old a timestamp may be, in hours, where API keys are configured and the key lacks the scope
     /// `transactions:backfill`; 0 is no limit.
     pub max_age_hours: u32,
+    /// Older timestamps are rejected, of whomever: they are mostly the zero time of a program.
+    pub earliest_timestamp: Timestamp,
     /// The most requests in flight, including those that wait for decisions; beyond it 503.
     pub max_in_flight: usize,
     /// The most bytes of bodies in memory, over all requests; beyond it 503.
@@ -120,6 +122,7 @@ impl Default for IngestConfig {
             max_transaction_bytes: MAX_TRANSACTION_BYTES,
             user_id_case: UserIdCase::Keep,
             max_age_hours: 72,
+            earliest_timestamp: Timestamp::YEAR_2000,
             max_in_flight: 512,
             max_in_flight_bytes: 256 * 1024 * 1024,
             max_key_share_percent: 75,
@@ -285,6 +288,22 @@ impl IngestConfig {
         )
     }
 
+    /// What ingest accepts, the scorer of the same process must accept.
+    ///
+    /// # Errors
+    /// Names the setting at fault.
+    pub fn validate_scored_since(&self, scored: Timestamp) -> Result<(), ConfigError> {
+        if self.earliest_timestamp >= scored {
+            return Ok(());
+        }
+        invalid(
+            "earliest_timestamp",
+            &format!(
+                "must be at least scorer.earliest_timestamp, {scored}: older transactions would be accepted, and dead-lettered by the scorer"
+            ),
+        )
+    }
+
     const fn request_timeout(&self) -> Duration {
         Duration::from_millis(self.request_timeout_ms)
     }
@@ -381,7 +400,7 @@ mod tests {
         kafka
             .properties
             .insert("message.max.bytes".into(), "4000000".into());
-        let config = IngestConfig {
+        let mut config = IngestConfig {
             max_transaction_bytes: 2_000_000,
             ..IngestConfig::default()
         };
@@ -395,5 +414,10 @@ mod tests {
             "{message}"
         );
         assert!(config.validate_scored_size(2_000_000).is_ok());
+        assert!(config.validate_scored_since(Timestamp::YEAR_2000).is_ok());
+        config.earliest_timestamp = Timestamp::MIN;
+        let refused = config.validate_scored_since(Timestamp::YEAR_2000);
+        let message = refused.unwrap_err().to_string();
+        assert!(message.contains("ingest.earliest_timestamp"), "{message}");
     }
 }

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use tollgate_types::{Rejection, Transaction, UserIdCase};
+use tollgate_types::{Rejection, Timestamp, Transaction, UserIdCase};
 
 use crate::imports::rows::{Columns, Format as RowFormat, InflationLimits, Row, Rows, RowsError};
 use crate::items::{self, Format, ItemLimits};
@@ -19,6 +19,7 @@ const LIMITS: ItemLimits = ItemLimits {
     max_bytes: MAX_ITEM_BYTES,
     now_micros: i64::MAX,
     oldest_micros: None,
+    earliest: Timestamp::YEAR_2000,
     user_id_case: UserIdCase::Keep,
 };
 

@@ -44,14 +44,18 @@ pub(crate) struct Transaction {
     #[schema(min_length = 1, max_length = 128, example = "user-1")]
     user_id: String,
     amount: Amount,
-    /// RFC 3339, in the years 0000 to 9999; without an offset it is UTC. At most 5 minutes ahead of the clock,
-    /// and, where API keys are configured, at most 72 hours old by default.
+    /// RFC 3339, in the years 2000 (by default) to 9999, also with an offset like +01 or +0100; without an offset it is
+    /// UTC. A number is rejected: it could be seconds or milliseconds. At most 5 minutes ahead of the clock, and, where API keys are configured, at most 72 hours old by default.
     #[schema(format = "date-time", example = "2026-03-01T12:30:00Z")]
     timestamp: String,
     /// Both coordinates, or no location.
     #[serde(skip_serializing_if = "Option::is_none")]
     location: Option<Location>,
-    /// Any other members, such as currency, merchant_id, merchant_category, country, device_id, ip, channel.
+    /// The code of the amount's currency in any case, such as EUR. Looked at where the rules have a base currency.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(example = "EUR")]
+    currency: Option<String>,
+    /// Any other members, such as merchant_id, merchant_category, country, device_id, ip, channel.
     #[serde(flatten)]
     other: std::collections::BTreeMap<String, serde_json::Value>,
 }
@@ -159,6 +163,9 @@ pub(crate) struct Contribution {
     /// The amount that caused the indicator.
     #[serde(skip_serializing_if = "Option::is_none")]
     amount: Option<String>,
+    /// That amount in the base currency of the rules, if they have one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    amount_base: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     speed_kmh: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -161,6 +161,7 @@ pub(crate) async fn validate<'a>(
         max_bytes: app.config.max_transaction_bytes,
         now_micros: items::now_micros(),
         oldest_micros: provenance.oldest_micros,
+        earliest: app.config.earliest_timestamp,
         user_id_case: app.config.user_id_case,
     };
     let mut validated = ValidatedItems::default();

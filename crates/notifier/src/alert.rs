@@ -94,7 +94,7 @@ impl Alert {
         // An alert whose transaction cannot be read is delivered regardless; its event time is that of the decision.
         let transaction = Transaction::parse(decision.transaction.get().as_bytes());
         let conflict_amount = match &transaction {
-            Ok(made) if decision.conflict => made.amount.to_string(),
+            Ok(made) if decision.conflict => made.amount_and_currency(),
             _ => String::new(),
         };
         let (event_time, first) = transaction.map_or((decision.processed_at, None), |made| {

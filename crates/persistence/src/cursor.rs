@@ -3,7 +3,7 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use tollgate_types::{Amount, MAX_ID_BYTES, Timestamp};
+use tollgate_types::{Amount, Currency, MAX_ID_BYTES, Timestamp};
 
 const VERSION: u8 = 1;
 /// Ids contain no such byte.
@@ -48,8 +48,15 @@ impl Cursor {
         let conflict_amount = parts.next().unwrap_or_default();
         let tenant = parts.next().unwrap_or_default();
         let is_amount = |text: &str| {
-            // Only as it is stored.
-            Amount::parse_decimal(text).is_ok_and(|amount| amount.to_string() == text)
+            let (amount, code) = match text.split_once(' ') {
+                None => (text, None),
+                Some((amount, code)) => (amount, Some(code)),
+            };
+            // Only as they are stored.
+            Amount::parse_decimal(amount).is_ok_and(|read| read.to_string() == amount)
+                && code.is_none_or(|code| {
+                    Currency::parse(code).is_ok_and(|read| read.as_str() == code)
+                })
         };
         let is_whole = parts.next().is_none()
             && (conflict_amount.is_empty() || is_amount(conflict_amount))
@@ -79,7 +86,7 @@ mod tests {
             micros in Timestamp::MIN.micros()..=Timestamp::MAX.micros(),
             user_id in "[^\0]{1,32}",
             transaction_id in "[^\0]{1,32}",
-            conflict_amount in "|[1-9][0-9]{0,9}|0\\.0[1-9]",
+            conflict_amount in "|[1-9][0-9]{0,9}( [A-Z]{3})?|0\\.0[1-9]",
             tenant in "[a-z]{0,4}",
         ) {
             let event_time = Timestamp::from_micros(micros).unwrap();

@@ -19,7 +19,7 @@ pub(crate) struct Row<'a> {
     pub(crate) transaction_id: Cow<'a, str>,
     /// Empty for the default tenant.
     pub(crate) tenant: Cow<'a, str>,
-    /// The amount, as canonical text, of a transaction whose id had been used for another amount. Empty for the first.
+    /// The amount, as canonical text with the code of its currency if it has one, of a transaction whose id had been used for another amount. Empty for the first.
     pub(crate) conflict_amount: String,
     pub(crate) amount: Amount,
     pub(crate) event_time: Timestamp,
@@ -62,7 +62,7 @@ impl<'a> Row<'a> {
             return Err("tenant: not the name of a tenant".to_owned());
         }
         let conflict_amount = if decision.conflict {
-            transaction.amount.to_string()
+            transaction.amount_and_currency()
         } else {
             String::new()
         };

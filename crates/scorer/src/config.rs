@@ -11,7 +11,7 @@ use tollgate_service::http::TlsConfig;
 use tollgate_service::objects::{self, StoreSettings};
 use tollgate_service::secret::Secret;
 use tollgate_service::telemetry::TelemetryConfig;
-use tollgate_types::{CardDataMode, CardIds, CardPolicy};
+use tollgate_types::{CardDataMode, CardIds, CardPolicy, Timestamp};
 
 use tollgate_engine::Rules;
 use tollgate_types::MAX_TRANSACTION_BYTES;
@@ -50,13 +50,15 @@ pub struct ScorerConfig {
     pub max_transaction_bytes: usize,
     /// How far a transaction's timestamp may be ahead of its record's own, in hours.
     pub max_ahead_hours: u32,
+    /// A transaction with an older timestamp is dead-lettered: it is mostly the zero time of a program.
+    pub earliest_timestamp: Timestamp,
     /// Most records in flight.
     pub max_in_flight_records: usize,
     /// Most bytes in flight.
     pub max_in_flight_bytes: usize,
     /// Time between commits, in milliseconds.
     pub commit_interval_ms: u64,
-    /// Where snapshots of histories are stored, so that a start need not read 7 days of the log: `file:///…`,
+    /// Where snapshots of histories are stored, so that a start need not read 11 days of the log: `file:///…`,
     /// `s3://bucket/prefix` or `memory://`. Empty: nowhere.
     pub snapshots: String,
     /// Further options of that store, as the crate `object_store` names them, such as `aws_endpoint`.
@@ -115,6 +117,7 @@ impl Default for ScorerConfig {
             batch: BatchConfig::default(),
             max_transaction_bytes: MAX_TRANSACTION_BYTES,
             max_ahead_hours: 24,
+            earliest_timestamp: Timestamp::YEAR_2000,
             max_in_flight_records: 100_000,
             max_in_flight_bytes: 64 * 1024 * 1024,
             commit_interval_ms: 200,

@@ -15,6 +15,8 @@ const TIMED_EVERY: u32 = 32;
 
 pub(crate) struct Measures {
     pub(crate) replayed: u64,
+    /// Records that were not replayed because they were signed with an unknown key.
+    pub(crate) missed: u64,
     pub(crate) routed: u64,
     by_status: [u64; 3],
     /// The built-in indicators, then others as they fire.
@@ -55,6 +57,7 @@ impl IndicatorCount {
 
 struct Handles {
     replayed: Counter,
+    missed: Counter,
     routed: Counter,
     by_status: [Counter; 3],
     duplicates: Counter,
@@ -78,6 +81,7 @@ impl Measures {
         let worker = worker.to_string();
         Self {
             replayed: 0,
+            missed: 0,
             routed: 0,
             by_status: [0; 3],
             by_indicator: Indicator::BUILT_IN.map(IndicatorCount::new).into(),
@@ -97,6 +101,7 @@ impl Measures {
             sizes_due: Instant::now(),
             handles: Handles {
                 replayed: counter!("tollgate_scorer_replayed_total"),
+                missed: counter!("tollgate_scorer_replay_unknown_key_total"),
                 routed: counter!("tollgate_scorer_routed_total"),
                 by_status: Status::ALL.map(
                     |status| counter!("tollgate_scorer_decisions_total", "status" => status.name()),
@@ -188,6 +193,7 @@ impl Measures {
         };
         let handles = &self.handles;
         publish(&handles.replayed, &mut self.replayed);
+        publish(&handles.missed, &mut self.missed);
         publish(&handles.routed, &mut self.routed);
         publish(&handles.duplicates, &mut self.duplicates);
         publish(&handles.late, &mut self.late);

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use tokio::sync::{mpsc, oneshot};
+use tollgate_engine::ACCEPTED_AGE_HOURS;
 use tollgate_log::{
     BarrierInterval, Batching, ConsumerOptions, DeliveryFailure, Distribution, Histories, Log,
     Producer, SNAPSHOT_GRACE,
@@ -74,6 +75,7 @@ async fn work(
     if !kafka.wait_for_topics(&written, &health, &shutdown).await {
         return Ok(());
     }
+    warn_without_key(&config, &health);
     // A log in memory ends with its process, and a snapshot of its histories could never be used.
     let in_memory = kafka.embedded().is_some_and(|log| !log.is_durable());
     let snapshots = if config.snapshots.is_empty() || in_memory {
@@ -90,6 +92,7 @@ async fn work(
     let (failures, mut failed) = mpsc::unbounded_channel();
     let settings = Arc::new(WorkerSettings::new(
         config,
+        health,
         kafka.clone(),
         producer.clone(),
         shutdown.clone(),
@@ -121,6 +124,15 @@ async fn work(
     }?;
     consumer.join().await?;
     flush(producer, shutdown.grace()).await
+}
+
+/// Without a key of its own, what a snapshot is protected by lies beside it.
+fn warn_without_key(config: &ScorerConfig, health: &Health) {
+    let is_kept = !config.snapshots.is_empty() && !config.snapshots.starts_with("memory:");
+    let warning = "scorer.snapshot_key is not set: whoever can read and write the store of snapshots can forge the \
+                   histories of users, since hash.key lies beside them";
+    let warning = (is_kept && config.snapshot_key.is_empty()).then(|| warning.to_owned());
+    health.warn("snapshot_key", warning);
 }
 
 /// Opens the snapshots as soon as their store answers. `None`: the shutdown came first.
@@ -182,7 +194,7 @@ fn options(config: &ScorerConfig, snapshots: Option<&Arc<Snapshots>>) -> Consume
         budget_records: config.max_in_flight_records,
         budget_bytes: config.max_in_flight_bytes,
         commit_interval: Duration::from_millis(config.commit_interval_ms),
-        replay: Some(Duration::from_secs(config.rules.lookback_seconds())),
+        replay: Some(replay(config)),
         histories: snapshots.map(|snapshots| {
             let every = BarrierInterval {
                 interval: Duration::from_secs(config.snapshot_interval_seconds),
@@ -192,6 +204,14 @@ fn options(config: &ScorerConfig, snapshots: Option<&Arc<Snapshots>>) -> Consume
             (histories, every)
         }),
     }
+}
+
+/// How far back the log is read to rebuild histories, by the timestamps of records. A transaction that is accepted now may be 72
+/// hours older than its record; it is scored against the lookback before it; and each of those may have been ahead of its own
+/// record.
+fn replay(config: &ScorerConfig) -> Duration {
+    let around_records = ACCEPTED_AGE_HOURS + u64::from(config.max_ahead_hours);
+    Duration::from_secs(config.rules.lookback_seconds() + around_records * 3_600)
 }
 
 const fn at_once() -> Batching {

@@ -83,7 +83,7 @@ impl Configs {
             // Until the data directory is locked.
             ingest.card_token_key = card_key::new()?;
         }
-        treat_cards_alike(settings, &ingest, &mut scorer);
+        accept_alike(settings, &ingest, &mut scorer);
         let mut configs = Self {
             kafka: settings.section("kafka")?,
             ingest,
@@ -107,6 +107,8 @@ impl Configs {
         configs.scorer.validate_record_size(&configs.kafka)?;
         let scored = configs.scorer.max_transaction_bytes;
         configs.ingest.validate_scored_size(scored)?;
+        let since = configs.scorer.earliest_timestamp;
+        configs.ingest.validate_scored_since(since)?;
         configs.persistence.validate()?;
         configs.notifier.validate()?;
         Ok(configs)
@@ -114,7 +116,7 @@ impl Configs {
 }
 
 /// What is not set for the scorer is as for ingest: in one process, one setting is enough.
-fn treat_cards_alike(settings: &Settings, ingest: &IngestConfig, scorer: &mut ScorerConfig) {
+fn accept_alike(settings: &Settings, ingest: &IngestConfig, scorer: &mut ScorerConfig) {
     let is_set = |name: &str| settings.is_set(&format!("scorer.{name}"));
     if !is_set("card_data") {
         scorer.card_data = ingest.card_data;
@@ -127,6 +129,9 @@ fn treat_cards_alike(settings: &Settings, ingest: &IngestConfig, scorer: &mut Sc
     }
     if !is_set("card_data_exempt") {
         scorer.card_data_exempt.clone_from(&ingest.card_data_exempt);
+    }
+    if !is_set("earliest_timestamp") {
+        scorer.earliest_timestamp = ingest.earliest_timestamp;
     }
 }
 

@@ -189,7 +189,7 @@ struct CreateArgs {
     /// Copies of each partition; kafka.replication (the brokers' default) where not given.
     #[arg(long, value_name = "N")]
     replication: Option<i32>,
-    /// How long records are kept; kafka.retention_hours (192) where not given.
+    /// How long records are kept; kafka.retention_hours (288) where not given.
     #[arg(long, value_name = "HOURS")]
     retention_hours: Option<u32>,
     /// Also print the commands of kafka-acls.sh that permit each service what it needs and nothing else, as a shell script:

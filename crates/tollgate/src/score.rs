@@ -120,7 +120,11 @@ fn score(config: &ScorerConfig, files: &mut Files) -> anyhow::Result<u64> {
         let parsed = if let Some(refusal) = protected.refusal {
             Err(refusal)
         } else if whole {
-            Transaction::parse(&protected.text)
+            Transaction::parse(&protected.text).and_then(|transaction| {
+                transaction
+                    .check_not_before(config.earliest_timestamp, "scorer.earliest_timestamp")?;
+                Ok(transaction)
+            })
         } else {
             Err(Rejection::new("", "the line is longer than 1 MiB"))
         };

@@ -151,6 +151,45 @@ fn score_answers_line_by_line_and_tells_what_it_rejects() {
 }
 
 #[test]
+fn score_converts_amounts_by_the_rates_of_its_rules() {
+    let dir = TempDir::new().unwrap();
+    let rules =
+        "[scorer.rules.money]\nbase = \"EUR\"\n[scorer.rules.money.rates]\nJPY = \"0.0061\"\n";
+    std::fs::write(dir.path().join("rules.toml"), rules).unwrap();
+    let payment = |currency: &str| {
+        format!(
+            r#"{{"transaction_id":"{currency}","user_id":"u","amount":3000,"timestamp":"2026-03-01T12:00:00Z","currency":"{currency}"}}"#
+        )
+    };
+    let input = ["JPY", "EUR", "USD"].map(payment).join("\n");
+    std::fs::write(dir.path().join("in"), input).unwrap();
+    let told = |arguments: &[&str]| -> Vec<String> {
+        let all = [&["score", "--input", "in", "--output", "-"], arguments].concat();
+        let scored = run(dir.path(), &all);
+        assert_eq!(scored.status.code(), Some(0), "{}", text(&scored.stderr));
+        let decisions = text(&scored.stdout);
+        let decisions = decisions.lines().map(|line| {
+            let decision: Value = serde_json::from_str(line).unwrap();
+            let base = decision["contributions"][0]["amount_base"].as_str();
+            let indicator = decision["fraud_indicators"][0].as_str();
+            [decision["status"].as_str(), indicator, base]
+                .map(Option::unwrap_or_default)
+                .join(" ")
+        });
+        decisions.collect()
+    };
+    assert_eq!(
+        told(&["--config", "rules.toml"]),
+        [
+            "approved  ",
+            "review high_amount 3000",
+            "review unknown_currency "
+        ]
+    );
+    assert_eq!(told(&[]), ["review high_amount "; 3]);
+}
+
+#[test]
 fn score_refuses_files_that_would_overwrite_each_other() {
     let dir = TempDir::new().unwrap();
     std::fs::write(dir.path().join("in"), "").unwrap();

@@ -7,7 +7,7 @@ use serde::ser::Serializer;
 use serde::{Deserialize, Serialize};
 use smallvec::SmallVec;
 
-use crate::{Amount, Indicator, Indicators, indicator};
+use crate::{Amount, BaseAmount, Indicator, Indicators, indicator};
 
 /// The points that one indicator gave, and the measured value behind them.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -22,6 +22,9 @@ pub struct Contribution {
     /// The amount that was high or round.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub amount: Option<Amount>,
+    /// That amount in the base currency, where the rules have one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub amount_base: Option<BaseAmount>,
     /// Speed from the last place to this one, in km/h.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub speed_kmh: Option<f64>,
@@ -39,6 +42,7 @@ impl Contribution {
             points,
             count: None,
             amount: None,
+            amount_base: None,
             speed_kmh: None,
             distance_km: None,
         }

@@ -11,6 +11,7 @@ mod decision;
 pub mod headers;
 mod indicator;
 mod json_error;
+mod money;
 mod partitioner;
 mod rejection;
 mod reply;
@@ -27,6 +28,7 @@ pub use contribution::{Contribution, Contributions};
 pub use decision::{Decision, Status};
 pub use indicator::{Indicator, IndicatorError, Indicators, MAX_INDICATOR_BYTES, MAX_INDICATORS};
 pub use json_error::JsonError;
+pub use money::{BaseAmount, Currency, InvalidCurrency, InvalidRate, Rate};
 pub use partitioner::Partitioner;
 pub use rejection::Rejection;
 pub use reply::{ErrorReply, ErrorStatus, Reply};
@@ -37,5 +39,5 @@ pub use topics::{Role, Stage, TopicKind, Topics};
 pub use trace_context::{TRACEPARENT_BYTES, TraceContext};
 pub use transaction::{
     Location, MAX_DEPTH, MAX_ID_BYTES, MAX_TRANSACTION_BYTES, MemberSlot, MemberTable, Members,
-    NewTransaction, Transaction, UserIdCase, mixes_scripts,
+    NamedCurrency, NewTransaction, Transaction, UserIdCase, mixes_scripts,
 };

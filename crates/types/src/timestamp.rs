@@ -1,5 +1,6 @@
 //! Event time: microseconds since 1970-01-01T00:00:00Z, read from and printed as RFC 3339.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::ops::Sub;
 
@@ -17,6 +18,11 @@ pub enum TimestampError {
     /// Not RFC 3339.
     #[error("expected an RFC 3339 time such as 2026-03-01T12:30:00Z")]
     Malformed,
+    /// Only digits.
+    #[error(
+        "expected RFC 3339 such as 2026-03-01T12:30:00Z; a number may be seconds or milliseconds"
+    )]
+    Number,
     /// RFC 3339 has four digits for the year, in UTC too.
     #[error("must lie between the years 0000 and 9999 in UTC")]
     OutOfRange,
@@ -48,7 +54,11 @@ impl Timestamp {
         self.0
     }
 
-    /// Reads RFC 3339; without an offset the time is UTC. Digits beyond the microsecond are dropped.
+    /// 2000-01-01T00:00:00Z. The zero times of programs are before it: 0001-01-01, 1899-12-30, 1970-01-01, 1980-01-01.
+    pub const YEAR_2000: Self = Self(946_684_800_000_000);
+
+    /// Reads RFC 3339; without an offset the time is UTC. Offsets are also read as `+01` and `+0100`, as databases and ISO
+    /// 8601 write them, and a blank may stand in the place of the `T`. Digits beyond the microsecond are dropped.
     ///
     /// # Errors
     /// Where the text is no such time, or lies outside the years 0000 to 9999.
@@ -56,10 +66,11 @@ impl Timestamp {
         if let Some(micros) = parse_usual(text.as_bytes()) {
             return Self::from_micros(micros).ok_or(TimestampError::OutOfRange);
         }
-        let micros = match DateTime::parse_from_rfc3339(text) {
+        let whole = with_whole_offset(text);
+        let micros = match DateTime::parse_from_rfc3339(&whole) {
             Ok(time) => time.timestamp_micros(),
             Err(_) => parse_without_offset(text)
-                .ok_or(TimestampError::Malformed)?
+                .ok_or_else(|| unreadable(text))?
                 .and_utc()
                 .timestamp_micros(),
         };
@@ -67,11 +78,42 @@ impl Timestamp {
     }
 }
 
-/// Reads what nearly every producer writes, `2026-03-01T12:30:00` with at most nine decimals and `Z`, `±hh:mm` or
+/// Why a text is not read.
+fn unreadable(text: &str) -> TimestampError {
+    let digits = text.strip_prefix('-').unwrap_or(text);
+    let is_number = digits.starts_with(|first: char| first.is_ascii_digit())
+        && digits
+            .bytes()
+            .all(|byte| byte.is_ascii_digit() || byte == b'.');
+    match is_number {
+        true => TimestampError::Number,
+        false => TimestampError::Malformed,
+    }
+}
+
+/// The text with its offset as `±hh:mm`, where it ends in `±hh` or `±hhmm` behind a time.
+fn with_whole_offset(text: &str) -> Cow<'_, str> {
+    let sign = text.rfind(['+', '-']).filter(|at| *at >= 19);
+    let Some((time, offset)) = sign.map(|at| text.split_at(at)) else {
+        return Cow::Borrowed(text);
+    };
+    let is_short = matches!(offset.len(), 3 | 5) && offset[1..].bytes().all(|b| b.is_ascii_digit());
+    if !is_short {
+        return Cow::Borrowed(text);
+    }
+    let minutes = if offset.len() == 5 {
+        &offset[3..]
+    } else {
+        "00"
+    };
+    Cow::Owned(format!("{time}{}:{minutes}", &offset[..3]))
+}
+
+/// Reads what nearly every producer writes, `2026-03-01T12:30:00` with at most nine decimals and `Z`, `±hh:mm`, `±hhmm`, `±hh` or
 /// nothing after it, in a tenth of the time. For any other form `None`, and the general reader decides.
 fn parse_usual(text: &[u8]) -> Option<i64> {
     let (fixed, rest) = text.split_first_chunk::<19>()?;
-    if [fixed[4], fixed[7], fixed[10], fixed[13], fixed[16]] != *b"--T::" {
+    if [fixed[4], fixed[7], fixed[13], fixed[16]] != *b"--::" || !matches!(fixed[10], b'T' | b' ') {
         return None;
     }
     let two = |at: usize| digits(&fixed[at..at + 2]);
@@ -101,8 +143,14 @@ fn parse_usual(text: &[u8]) -> Option<i64> {
     };
     let offset_minutes = match offset {
         b"" | b"Z" => 0,
-        [sign @ (b'+' | b'-'), hour @ .., b':', m1, m2] if hour.len() == 2 => {
-            let (hours, minutes) = (digits(hour)?, digits(&[*m1, *m2])?);
+        [sign @ (b'+' | b'-'), rest @ ..] => {
+            let (hours, minutes) = match rest {
+                [h1, h2, b':', m1, m2] | [h1, h2, m1, m2] => {
+                    (digits(&[*h1, *h2])?, digits(&[*m1, *m2])?)
+                }
+                [_, _] => (digits(rest)?, 0),
+                _ => return None,
+            };
             if hours > 23 || minutes > 59 {
                 return None;
             }
@@ -259,6 +307,14 @@ mod tests {
             "2026-03-01T04:30:00.500-08:00",
             "2026-03-01t12:30:00.5z",
             "2026-03-01 12:30:00.5",
+            // As PostgreSQL, ISO 8601 in its basic form, and both with many digits have it.
+            "2026-03-01 12:30:00.5+00",
+            "2026-03-01 13:30:00.500+01",
+            "2026-03-01T13:30:00.5+0100",
+            "2026-03-01T07:00:00.5-0530",
+            "2026-03-01T13:30:00.50000000000+01",
+            "2026-03-01t13:30:00.5+0100",
+            "2026-03-01T12:30:00.5-00",
         ] {
             assert_eq!(micros(text), expected, "{text}");
         }
@@ -317,7 +373,14 @@ mod tests {
         for text in [
             "",
             "now",
-            "1767225600",
+            "2026-03-01T12:30:00+1",
+            "2026-03-01T12:30:00+010",
+            "2026-03-01T12:30:00+01:0",
+            "2026-03-01T12:30:00+24",
+            "2026-03-01T12:30:00+0160",
+            "2026-03-01T12:30:00+00Z",
+            "2026-03-01+00",
+            "2026-03-01T12:30+00",
             "2026-02-30T00:00:00Z",
             "2026-03-01",
             "2026-03-01T25:00:00Z",
@@ -327,7 +390,50 @@ mod tests {
         }
     }
 
+    #[test]
+    fn a_number_is_no_time_and_the_reason_says_why() {
+        for text in [
+            "1767225600",
+            "1767225600000",
+            "1767225600.5",
+            "-1",
+            "20260301",
+        ] {
+            assert_eq!(micros(text), Err(TimestampError::Number), "{text}");
+        }
+    }
+
+    #[test]
+    fn the_zero_times_of_programs_are_before_2000() {
+        assert_eq!(Timestamp::YEAR_2000.to_string(), "2000-01-01T00:00:00Z");
+        for text in [
+            "0001-01-01T00:00:00Z",
+            "1899-12-30T00:00:00",
+            "1970-01-01T00:00:00Z",
+            "1980-01-06T00:00:00Z",
+        ] {
+            assert!(
+                Timestamp::parse(text).unwrap() < Timestamp::YEAR_2000,
+                "{text}"
+            );
+        }
+    }
+
     proptest! {
+        #[test]
+        fn an_offset_in_a_short_form_is_the_same_offset(
+            time in "[0-9]{4}-0[1-9]-[01][1-9]T[01][0-9]:[0-5][0-9]:[0-5][0-9](\\.[0-9]{1,12})?",
+            sign in "[-+]", hours in 0..24_u8, minutes in 0..60_u8,
+        ) {
+            let whole = micros(&format!("{time}{sign}{hours:02}:{minutes:02}"));
+            prop_assert_eq!(micros(&format!("{time}{sign}{hours:02}{minutes:02}")), whole);
+            if minutes == 0 {
+                prop_assert_eq!(micros(&format!("{time}{sign}{hours:02}")), whole);
+            }
+            let blank = time.replace('T', " ");
+            prop_assert_eq!(micros(&format!("{blank}{sign}{hours:02}{minutes:02}")), whole);
+        }
+
         #[test]
         fn parsing_what_was_printed_gives_the_same_instant(micros in Timestamp::MIN.0..=Timestamp::MAX.0) {
             let time = Timestamp(micros);

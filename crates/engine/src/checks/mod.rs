@@ -13,16 +13,18 @@ mod suspicious_pattern;
 
 use std::sync::Arc;
 
-use tollgate_types::{Contributions, Location, Status, Transaction};
+use tollgate_types::{Contribution, Contributions, Location, Status, Transaction};
 
 use crate::origin::Origin;
 use crate::rules::{MAX_LOOKBACK_SECONDS, Rules, StatusThresholds};
 use crate::state::{Bounds, History};
+use crate::worth::{Valuation, Worth};
 
 /// The rules, and the windows in them as times are kept.
 pub(crate) struct Checks {
     rules: Arc<Rules>,
     windows: Windows,
+    valuation: Valuation,
 }
 
 /// Lengths of time in microseconds, except that of arrivals.
@@ -48,6 +50,8 @@ pub(crate) struct Scored<'a> {
     pub(crate) arrival: Option<i64>,
     /// The user has its id in history with another amount.
     pub(crate) conflict: bool,
+    /// What its amount is worth.
+    pub(crate) worth: Worth,
 }
 
 /// What a check looks at.
@@ -59,6 +63,7 @@ struct Input<'a> {
     location: Option<Location>,
     arrival: Option<i64>,
     conflict: bool,
+    worth: Worth,
     /// Event time in microseconds since 1970.
     time: i64,
 }
@@ -75,11 +80,19 @@ impl Checks {
             repeat: micros(rules.suspicious_pattern.repeat_window_seconds),
             lookback: micros(rules.lookback_seconds()),
         };
-        Self { rules, windows }
+        Self {
+            valuation: Valuation::new(Arc::clone(&rules)),
+            rules,
+            windows,
+        }
     }
 
     pub(crate) const fn rules(&self) -> &Arc<Rules> {
         &self.rules
+    }
+
+    pub(crate) const fn valuation(&self) -> &Valuation {
+        &self.valuation
     }
 
     /// How far back a history reaches from its newest entry, in microseconds.
@@ -128,6 +141,7 @@ impl Checks {
             location: scored.location,
             arrival: scored.arrival,
             conflict: scored.conflict,
+            worth: scored.worth,
             time: scored.transaction.timestamp.micros(),
         };
         let fired = [
@@ -140,6 +154,12 @@ impl Checks {
         let mut contributions = Contributions::default();
         for contribution in fired.into_iter().flatten() {
             contributions.insert(contribution);
+        }
+        if let Some(unknown) = self.valuation.unknown(&scored.worth) {
+            contributions.insert(Contribution {
+                amount: Some(scored.transaction.amount),
+                ..Contribution::new(unknown, 0.0)
+            });
         }
         contributions
     }

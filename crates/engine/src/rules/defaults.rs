@@ -19,6 +19,7 @@ impl Default for Rules {
             late_status: Status::Review,
             lateness_seconds: 3_600,
             max_user_transactions: 200_000,
+            money: None,
         }
     }
 }

@@ -4,10 +4,12 @@
 //! divide by zero, score NaN or exceed the 48 bits in which it packs a time.
 
 mod defaults;
+mod money;
 mod validate;
 
 use std::hash::Hasher as _;
 
+pub use money::Money;
 use serde::de::{self, Deserializer, Visitor};
 use serde::{Deserialize, Serialize};
 use siphasher::sip::SipHasher13;
@@ -42,6 +44,9 @@ pub struct Rules {
     /// Most transactions that are remembered of a user. Beyond it the oldest are dropped, windows that reach back to them
     /// are counted without them, and the status is at least `review`.
     pub max_user_transactions: u32,
+    /// The currency of the thresholds, and the rates of others.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub money: Option<Money>,
 }
 
 /// `min(points_per_transaction · n, cap)` for n ≥ `minimum_count` transactions in (t − window, t + window), or records in

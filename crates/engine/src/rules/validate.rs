@@ -96,6 +96,11 @@ impl Rules {
         if self.max_user_transactions < LEAST_MAX_USER_TRANSACTIONS {
             return fail("max_user_transactions", "must be at least 1000");
         }
+        if let Some(money) = &self.money
+            && money.rates.contains_key(&money.base)
+        {
+            return fail("money.rates", "must not have the base currency");
+        }
         if self.lookback_seconds() >= MAX_LOOKBACK_SECONDS {
             return fail(
                 "lateness_seconds",

@@ -3,7 +3,7 @@
 use std::io::Read as _;
 
 use serde::{Deserialize, Serialize};
-use tollgate_types::Timestamp;
+use tollgate_types::{Currency, Timestamp};
 
 use super::SnapshotKey;
 
@@ -32,6 +32,9 @@ pub struct Header {
     /// How far the histories look back, at least. The member has the name that it had in the first release.
     #[serde(rename = "horizon_seconds")]
     pub lookback_seconds: u64,
+    /// The base currency of the rules, if they had one: amounts of other currencies are remembered in another way.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub base_currency: Option<Currency>,
     /// When it was written.
     pub written_at: Timestamp,
     /// Bytes of the histories, uncompressed.
@@ -138,6 +141,7 @@ mod tests {
             log: "00000000000000f3".to_owned(),
             offset: 1_234,
             lookback_seconds: 7,
+            base_currency: None,
             written_at: Timestamp::from_micros(0).unwrap(),
             bytes,
         }

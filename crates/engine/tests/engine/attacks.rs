@@ -30,6 +30,7 @@ fn payment(
         timestamp: Timestamp::from_micros(micros).unwrap(),
         location,
         traceparent: None,
+        currency: None,
         members: Members::default(),
         json: "".into(),
     }

@@ -5,5 +5,6 @@ mod forgotten;
 mod golden;
 mod histories;
 mod model;
+mod money;
 #[path = "../stream/mod.rs"]
 mod stream;

@@ -7,9 +7,10 @@ use std::sync::Arc;
 
 use proptest::prelude::*;
 use proptest::sample::select;
-use tollgate_engine::{Engine, Origin, Rules, Sender, Verdict};
+use tollgate_engine::{Engine, Money, Origin, Rules, Sender, Verdict};
 use tollgate_types::{
-    Amount, Contribution, Indicator, Location, Members, Status, Timestamp, Transaction,
+    Amount, Contribution, Currency, Indicator, Location, Members, Rate, Status, Timestamp,
+    Transaction,
 };
 
 const SECOND: i64 = 1_000_000;
@@ -22,6 +23,8 @@ struct Past {
     id: String,
     time: i64,
     amount: i64,
+    /// None of the base currency, and where the rules have none.
+    currency: Option<&'static str>,
     location: Option<Location>,
     score: f64,
     indicators: Vec<Indicator>,
@@ -34,6 +37,46 @@ struct Model {
     remembered: Vec<Past>,
     /// Users, and when the records arrived that take part in the count by arrival, in milliseconds.
     arrivals: Vec<(String, i64)>,
+}
+
+/// Members `currency`, what they mean where the base currency is the euro, and their rates in 10^-12.
+const CURRENCIES: [(Option<&str>, Option<&str>, Option<i128>); 7] = [
+    (None, None, Some(1_000_000_000_000)),
+    (Some("\"eur\""), None, Some(1_000_000_000_000)),
+    (Some("\"JPY\""), Some("JPY"), Some(6_150_000_001)),
+    (Some("\"kwd\""), Some("KWD"), Some(3_014_999_999_999)),
+    (Some("\"KWD \""), Some("KWD"), Some(3_014_999_999_999)),
+    (Some("\"XTS\""), Some("XTS"), None),
+    (Some("[1]"), Some("[1]"), None),
+];
+
+/// The rules' section for them.
+fn money(unknown_status: Status) -> Money {
+    let rate = |currency, rate| {
+        (
+            Currency::parse(currency).unwrap(),
+            Rate::parse(rate).unwrap(),
+        )
+    };
+    Money {
+        base: Currency::parse("EUR").unwrap(),
+        rates: [rate("JPY", "0.006150000001"), rate("KWD", "3.014999999999")].into(),
+        unknown_status,
+    }
+}
+
+/// An amount in the base currency in ten-thousandths, half to even.
+fn base_of(amount: i64, rate: i128) -> i128 {
+    let exact = i128::from(amount) * rate;
+    let below = exact.div_euclid(1_000_000_000_000);
+    let twice_rest = 2 * exact.rem_euclid(1_000_000_000_000);
+    let up = twice_rest > 1_000_000_000_000 || (twice_rest == 1_000_000_000_000 && below % 2 != 0);
+    below + i128::from(up)
+}
+
+/// Ten-thousandths as a decimal.
+fn decimal(value: i128) -> String {
+    format!("{}.{:04}", value / 10_000, value % 10_000)
 }
 
 struct Judged {
@@ -107,6 +150,17 @@ impl Model {
             .collect()
     }
 
+    /// What the currency of a transaction means under the rules, and its rate.
+    fn currency(&self, transaction: &Transaction<'_>) -> (Option<&'static str>, Option<i128>) {
+        let known = CURRENCIES
+            .iter()
+            .find(|(raw, ..)| *raw == transaction.currency);
+        match (known, &self.rules.money) {
+            (Some((_, meaning, rate)), Some(_)) => (*meaning, *rate),
+            _ => (None, Some(1_000_000_000_000)),
+        }
+    }
+
     /// The rules as the specification words them, over the remembered transactions of the user.
     fn contributions(
         &self,
@@ -140,12 +194,20 @@ impl Model {
             });
         }
 
+        let (currency, rate) = self.currency(transaction);
+        let base = rate.map(|rate| base_of(amount, rate));
+        let amount_base = base
+            .filter(|_| self.rules.money.is_some())
+            .map(|base| serde_json::from_value(decimal(base).into()).unwrap());
         let rule = &self.rules.high_amount;
-        if transaction.amount > rule.threshold {
-            let share = transaction.amount.to_f64() / rule.threshold.to_f64();
+        if let Some(base) = base
+            && base > i128::from(rule.threshold.ten_thousandths())
+        {
+            let share = base as f64 / 1e4 / rule.threshold.to_f64();
             let points = f64::min(share * rule.points_per_threshold, rule.cap);
             contributions.push(Contribution {
                 amount: Some(transaction.amount),
+                amount_base,
                 ..Contribution::new(Indicator::HIGH_AMOUNT, points)
             });
         }
@@ -189,14 +251,21 @@ impl Model {
         let rule = &self.rules.suspicious_pattern;
         let repeated = visible
             .iter()
-            .filter(|past| window(rule.repeat_window_seconds, past.time) && past.amount == amount)
+            .filter(|past| window(rule.repeat_window_seconds, past.time))
+            .filter(|past| past.amount == amount && past.currency == currency)
             .count();
+        // The least power of ten of the currency that is worth more than a tenth of the base.
+        let mut power = 1_i128;
+        while rate.is_some_and(|rate| rate * power <= 100_000_000_000) {
+            power *= 10;
+        }
         let n = u32::try_from(repeated + 1).unwrap();
-        if amount % rule.round_multiple.ten_thousandths() == 0
-            && amount >= rule.round_minimum.ten_thousandths()
-        {
+        let multiple = i128::from(rule.round_multiple.ten_thousandths()) * power;
+        let minimum = i128::from(rule.round_minimum.ten_thousandths());
+        if i128::from(amount) % multiple == 0 && base.is_some_and(|base| base >= minimum) {
             contributions.push(Contribution {
                 amount: Some(transaction.amount),
+                amount_base,
                 ..Contribution::new(Indicator::SUSPICIOUS_PATTERN, rule.round_points)
             });
         } else if n >= rule.repeat_minimum_count {
@@ -204,6 +273,7 @@ impl Model {
             contributions.push(Contribution {
                 count: Some(n),
                 amount: Some(transaction.amount),
+                amount_base,
                 ..Contribution::new(Indicator::SUSPICIOUS_PATTERN, points)
             });
         }
@@ -214,18 +284,25 @@ impl Model {
                 ..Contribution::new(Indicator::CONFLICTING_DUPLICATE, points)
             });
         }
+        if rate.is_none() {
+            contributions.push(Contribution {
+                amount: Some(transaction.amount),
+                ..Contribution::new(Indicator::intern("unknown_currency").unwrap(), 0.0)
+            });
+        }
         contributions
     }
 
     fn score(&mut self, transaction: &Transaction<'_>, origin: &Origin) -> Judged {
         let (user, time) = (transaction.user_id.as_ref(), transaction.timestamp.micros());
         let amount = transaction.amount.ten_thousandths();
+        let (currency, rate) = self.currency(transaction);
         let visible = self.visible(user);
         let first = visible
             .iter()
             .find(|past| past.id == transaction.transaction_id);
         if let Some(first) = first
-            && first.amount == amount
+            && (first.amount, first.currency) == (amount, currency)
         {
             let past = (*first).clone();
             return Judged {
@@ -257,11 +334,15 @@ impl Model {
         if late && !origin.backfill && self.rules.late_status > status {
             status = self.rules.late_status;
         }
+        if let (None, Some(money)) = (rate, &self.rules.money) {
+            status = status.max(money.unknown_status);
+        }
         let past = Past {
             user: user.to_owned(),
             id: transaction.transaction_id.to_string(),
             time,
             amount,
+            currency,
             location: self.place(transaction),
             score,
             indicators: contributions.iter().map(|each| each.indicator).collect(),
@@ -365,6 +446,7 @@ struct Step {
     arrival: Option<Arrival>,
     backfill: bool,
     sender: u8,
+    currency: usize,
 }
 
 /// When a record arrived.
@@ -418,9 +500,14 @@ fn step() -> impl Strategy<Value = Step> {
         1 => (-30_000..0_i64).prop_map(|ms| Some(Arrival::After(ms))),
         2 => select(vec![0, 1, 3_600_000, 7_200_000, 7_200_001, -7]).prop_map(|ms| Some(Arrival::Beside(ms))),
     ];
-    let beside = (arrival, prop::bool::weighted(0.1), 0..3_u8);
+    let beside = (
+        arrival,
+        prop::bool::weighted(0.1),
+        0..3_u8,
+        0..CURRENCIES.len(),
+    );
     (0..3_u8, repeat, when(), amount, location(), beside).prop_map(
-        |(user, repeat, when, amount, location, (arrival, backfill, sender))| Step {
+        |(user, repeat, when, amount, location, (arrival, backfill, sender, currency))| Step {
             user,
             repeat,
             when,
@@ -429,6 +516,7 @@ fn step() -> impl Strategy<Value = Step> {
             arrival,
             backfill,
             sender,
+            currency,
         },
     )
 }
@@ -443,6 +531,7 @@ prop_compose! {
         threshold_kmh in 0.0..1e5,
         statuses in (0.0..50.0, 0.0..50.0, select(Status::ALL.to_vec())),
         (arrival_within_hours, minimum_km, null_island, points) in (0..3_u32, 0.0..2.0, any::<bool>(), 0.0..60.0),
+        unknown_status in prop::option::of(select(Status::ALL.to_vec())),
     ) -> Rules {
         let mut rules = Rules::default();
         rules.high_velocity.window_seconds = windows.0;
@@ -466,6 +555,7 @@ prop_compose! {
         rules.geographic_anomaly.minimum_km = minimum_km;
         rules.geographic_anomaly.null_island = null_island;
         rules.conflicting_duplicate.points = points;
+        rules.money = unknown_status.map(money);
         rules
     }
 }
@@ -527,6 +617,7 @@ fn agrees_with_the_model(rules: Rules, steps: &[Step]) -> Result<(), TestCaseErr
             amount: Amount::from_ten_thousandths(amount).unwrap(),
             location: step.location,
             traceparent: None,
+            currency: CURRENCIES[step.currency].0,
             members: Members::default(),
             json: "".into(),
         };
@@ -613,6 +704,7 @@ fn transaction<'a>(id: &'a str, user: &'a str, seconds: i64, amount: i64) -> Tra
         timestamp: Timestamp::from_micros(seconds * SECOND).unwrap(),
         location: None,
         traceparent: None,
+        currency: None,
         members: Members::default(),
         json: "".into(),
     }

@@ -73,6 +73,7 @@ pub fn transaction(
         timestamp: Timestamp::from_micros(seconds * 1_000_000).unwrap(),
         location,
         traceparent: None,
+        currency: None,
         members: Members::default(),
         json: "".into(),
     }

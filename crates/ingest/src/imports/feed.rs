@@ -14,7 +14,7 @@ use tollgate_log::{
     Acks, DeliveryFailure, Log, Origin, Producer, ProducerRecord, RejectedRow, SendError,
 };
 use tollgate_service::card_data::count_card_data;
-use tollgate_types::{CardPolicy, TraceContext, UserIdCase, headers};
+use tollgate_types::{CardPolicy, Timestamp, TraceContext, UserIdCase, headers};
 
 use super::journal::{Entry, Failure, Progress, Request};
 use super::object::{ImportContext, ObjectReader};
@@ -53,6 +53,7 @@ pub(super) struct ImportWriter {
     producer: Producer,
     max_bytes: usize,
     user_id_case: UserIdCase,
+    earliest: Timestamp,
     rejects: RejectLimits,
     max_rejected_bytes: u64,
     inflation: InflationLimits,
@@ -74,6 +75,7 @@ impl ImportWriter {
             producer,
             max_bytes: config.max_transaction_bytes,
             user_id_case: config.user_id_case,
+            earliest: config.earliest_timestamp,
             rejects: config.import_rejects,
             max_rejected_bytes: config.import_max_rejected_bytes,
             inflation: InflationLimits {
@@ -279,6 +281,7 @@ impl Window {
             now_micros: items::now_micros(),
             // The operator chooses what is imported.
             oldest_micros: None,
+            earliest: writer.earliest,
             user_id_case: writer.user_id_case,
         };
         let protected = writer.cards.protect(&row.text);

@@ -19,6 +19,7 @@ mod tests {
         max_bytes: 200,
         now_micros: i64::MAX,
         oldest_micros: None,
+        earliest: tollgate_types::Timestamp::YEAR_2000,
         user_id_case: tollgate_types::UserIdCase::Fold,
     };
 

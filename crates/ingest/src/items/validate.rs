@@ -14,6 +14,8 @@ pub(crate) struct ItemLimits {
     pub(crate) now_micros: i64,
     /// The oldest timestamp, in microseconds since 1970, if it is limited.
     pub(crate) oldest_micros: Option<i64>,
+    /// The oldest timestamp that is not taken for the zero time of a program.
+    pub(crate) earliest: Timestamp,
     /// Whether user ids that differ only in case are one user.
     pub(crate) user_id_case: UserIdCase,
 }
@@ -52,6 +54,7 @@ pub(crate) fn validate(item: &[u8], limits: ItemLimits) -> Result<Transaction<'_
         let reason = "is more than 5 minutes ahead of the clock";
         return Err(Rejection::new("timestamp", reason));
     }
+    transaction.check_not_before(limits.earliest, "ingest.earliest_timestamp")?;
     if limits
         .oldest_micros
         .is_some_and(|oldest| transaction.timestamp.micros() < oldest)
@@ -94,6 +97,7 @@ mod tests {
             max_bytes: 200,
             now_micros: Timestamp::parse("2026-03-01T12:00:00Z").unwrap().micros(),
             oldest_micros: None,
+            earliest: Timestamp::YEAR_2000,
             user_id_case: UserIdCase::Keep,
         }
     }
@@ -108,6 +112,30 @@ mod tests {
         let rejection =
             validate(at("2026-03-01T12:05:00.000001Z").as_bytes(), limits()).unwrap_err();
         assert_eq!(rejection.field, "timestamp");
+    }
+
+    #[test]
+    fn the_zero_time_of_a_program_is_no_timestamp_unless_a_setting_permits_it() {
+        for zero in [
+            "0001-01-01T00:00:00Z",
+            "1970-01-01T00:00:00Z",
+            "1899-12-30T00:00:00",
+            "1999-12-31T23:59:59.999999Z",
+        ] {
+            let item = at(zero);
+            let rejection = validate(item.as_bytes(), limits()).unwrap_err();
+            assert_eq!(rejection.field, "timestamp", "{zero}");
+            assert!(
+                rejection.reason.contains("ingest.earliest_timestamp"),
+                "{rejection}"
+            );
+            let open = ItemLimits {
+                earliest: Timestamp::MIN,
+                ..limits()
+            };
+            assert!(validate(item.as_bytes(), open).is_ok(), "{zero}");
+        }
+        assert!(validate(at("2000-01-01T00:00:00Z").as_bytes(), limits()).is_ok());
     }
 
     #[test]
@@ -146,13 +174,22 @@ mod tests {
             before in "[ \n]{0,3}",
             traced: bool,
             fold: bool,
+            timestamp in prop_oneof![
+                3 => "2026-02-[012][1-8][T ][01][0-9]:[0-5][0-9]:[0-5][0-9](\\.[0-9]{1,9})?(Z|[-+]0[0-9](:?[0-5][0-9])?|)",
+                1 => "(0001|1899|1970|1999|2000)-01-01T00:00:00(Z|[+]00)",
+            ],
+            location in prop::sample::select(vec![
+                "null", "\"\"", "{\"latitude\":\"52.5\",\"longitude\":13.4}", "{\"latitude\":\"\",\"longitude\":\"\"}",
+                "{\"latitude\":\"5,5\",\"longitude\":1}", "[1,2]",
+            ]),
         ) {
             let limits = ItemLimits {
+                max_bytes: 300,
                 user_id_case: if fold { UserIdCase::Fold } else { UserIdCase::Keep },
                 ..limits()
             };
             let item = format!(
-                "{before}{{\n\"transaction_id\":\"t\",\"user_id\":\"{user}\",\"amount\":1,\"timestamp\":\"2026-03-01T12:00:00Z\",\"x\":\"{}\"}}{before}",
+                "{before}{{\n\"transaction_id\":\"t\",\"user_id\":\"{user}\",\"amount\":1,\"timestamp\":\"{timestamp}\",\"location\":{location},\"x\":\"{}\"}}{before}",
                 "x".repeat(padding)
             );
             let trace = TraceContext::new(7, 7, true).filter(|_| traced);
@@ -162,8 +199,13 @@ mod tests {
                 let read = Transaction::parse(written.as_bytes()).unwrap();
                 prop_assert_eq!(&read.user_id, &transaction.user_id);
                 prop_assert_eq!(&read.json, &*written);
+                prop_assert_eq!(read.timestamp, transaction.timestamp);
+                prop_assert_eq!(read.location, transaction.location);
+                prop_assert!(read.check_not_before(limits.earliest, "scorer.earliest_timestamp").is_ok());
             } else {
-                prop_assert!(item.len() + 3 * user.len() > limits.max_bytes);
+                let is_small = item.len() + 3 * user.len() <= limits.max_bytes;
+                let is_good = timestamp.starts_with("20") && !matches!(location.as_bytes(), [b'[', ..] | [.., b'1', b'}']);
+                prop_assert!(!(is_small && is_good), "{item}");
             }
         }
     }

@@ -1,6 +1,7 @@
 //! Invalid input: nothing panics, valid items beside it are accepted, and the caller gets the reason.
 
 use serde_json::{Value, json};
+use tollgate_types::Timestamp;
 
 use crate::support::{JSON, NDJSON, Service, start, transaction};
 
@@ -150,10 +151,40 @@ async fn ids_of_a_mebibyte_and_items_beyond_their_limit_are_rejected() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_year_zero_is_accepted() {
+async fn the_zero_time_of_a_program_is_rejected_unless_a_setting_permits_it() {
     let service = start(|_| ()).await;
+    for year in ["0000", "0001", "1899", "1970", "1999"] {
+        let item = transaction("t", "u").replace("2026", year);
+        let result = between_good_ones(&service, &item).await;
+        assert_eq!(result["field"], "timestamp", "{year}");
+        let reason = result["reason"].as_str().unwrap();
+        assert!(reason.contains("ingest.earliest_timestamp"), "{reason}");
+    }
+    service.stop().await;
+
+    let service = start(|config| config.earliest_timestamp = Timestamp::MIN).await;
     let item = transaction("t", "u").replace("2026", "0000");
     assert_eq!(service.send(JSON, item).await.status, 202);
+    service.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_has_one_clear_reading_is_accepted_and_written_as_it_came() {
+    let service = start(|_| ()).await;
+    for time in ["2026-03-01 12:30:00+00", "2026-03-01T13:30:00+0100"] {
+        let item = transaction("t", "u").replace("2026-03-01T12:30:00Z", time);
+        let item = item.replacen(
+            '{',
+            r#"{"location":{"latitude":"52.5","longitude":"13.4"},"#,
+            1,
+        );
+        let answer = service.send(JSON, item).await;
+        assert_eq!(answer.status, 202, "{}", answer.text);
+    }
+    let item = transaction("t", "u").replace("\"2026-03-01T12:30:00Z\"", "1772368200");
+    let result = between_good_ones(&service, &item).await;
+    let reason = result["reason"].as_str().unwrap();
+    assert!(reason.contains("seconds or milliseconds"), "{reason}");
     service.stop().await;
 }
 

@@ -168,7 +168,7 @@ fn alerts_in(lines: &[u8]) -> HashSet<AlertKey> {
                 user_id: ids.user_id,
                 transaction_id: ids.transaction_id,
                 tenant: ids.tenant,
-                conflict_amount: made.map_or_else(String::new, |made| made.amount.to_string()),
+                conflict_amount: made.map_or_else(String::new, |made| made.amount_and_currency()),
             }
         })
         .collect()

@@ -67,6 +67,8 @@ pub(super) struct Contribution {
     count: Option<u32>,
     /// The amount that was high or round.
     amount: Option<String>,
+    /// That amount in the base currency of the rules, if they have one.
+    amount_base: Option<String>,
     speed_kmh: Option<f64>,
     distance_km: Option<f64>,
 }

@@ -20,6 +20,7 @@ on_each_store!(
     columns_hold_what_the_interface_says,
     a_forged_decision_neither_replaces_one_nor_enters_the_store,
     another_amount_under_a_known_id_is_a_row_of_its_own_beside_the_first,
+    the_same_amount_in_other_currencies_under_one_id_is_a_row_for_each,
     users_of_other_tenants_have_rows_of_their_own,
 );
 
@@ -449,6 +450,39 @@ async fn another_amount_under_a_known_id_is_a_row_of_its_own_beside_the_first(
     assert_eq!(log.count_dead_letters(), 0);
     let rows = store.number("SELECT count(*) FROM transactions").await;
     assert_eq!(rows, 3);
+}
+
+async fn the_same_amount_in_other_currencies_under_one_id_is_a_row_for_each(store: Arc<TestStore>) {
+    let service = Service::start(&store).await;
+    let decision = |currency: &str, conflict: &str| {
+        let mut sample = Sample::new("u", "t").alert("review", 40.0, &["high_amount"]);
+        sample.amount = "900".into();
+        sample.more = format!(r#","currency":"{currency}""#);
+        let conflict = format!("\"duplicate\":false{conflict}");
+        sample.decision().replace("\"duplicate\":false", &conflict)
+    };
+    let conflict = ",\"conflict\":true";
+    let all = [
+        decision("JPY", ""),
+        decision("EUR", conflict),
+        decision("KWD", conflict),
+    ];
+    service.log.send([&all[0], &all[1], &all[2], &all[1]]).await;
+    service.stored(3).await;
+    service.log.wait_until_committed().await;
+    let (mut after, mut seen) = (String::new(), Vec::new());
+    loop {
+        let page = service
+            .get(&format!("/v1/decisions?user_id=u&limit=1{after}"))
+            .await;
+        seen.push(page["decisions"][0]["transaction"]["currency"].to_string());
+        let Some(next) = page["next"].as_str() else {
+            break;
+        };
+        after = format!("&after={next}");
+    }
+    assert_eq!(seen, ["\"KWD\"", "\"EUR\"", "\"JPY\""]);
+    service.stop().await;
 }
 
 async fn users_of_other_tenants_have_rows_of_their_own(store: Arc<TestStore>) {

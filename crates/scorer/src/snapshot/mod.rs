@@ -1,4 +1,4 @@
-//! Snapshots of histories, so that a scorer that is assigned a partition need not read 7 days of the log.
+//! Snapshots of histories, so that a scorer that is assigned a partition need not read 11 days of the log.
 //!
 //! A barrier comes after the same record in the queue of every worker, so the histories of all workers at the barrier are
 //! one history, at one offset of the log. Invariant: it is stored only when the group has committed that offset, so that a
@@ -19,6 +19,7 @@ use tokio::runtime::Handle;
 use tollgate_log::{Histories, Position, SnapshotRequirements};
 
 use crate::config::{Mode, ScorerConfig};
+use requirements::RulesNeed;
 use store::SnapshotStore;
 use tollgate_engine::snapshot::{self, Header, SnapshotKey, UnreadableHistory};
 use tollgate_engine::{Engine, UserHasher};
@@ -36,7 +37,7 @@ pub(crate) struct Snapshots {
     hasher: UserHasher,
     by_user: bool,
     workers: usize,
-    lookback_seconds: u64,
+    needs: RulesNeed,
     state: Mutex<State>,
     changed: Condvar,
 }
@@ -90,7 +91,10 @@ impl Snapshots {
             hasher: UserHasher::new(hash_key),
             by_user: config.mode == Mode::Parallel,
             workers: config.parallelism,
-            lookback_seconds: config.rules.lookback_seconds(),
+            needs: RulesNeed {
+                lookback_seconds: config.rules.lookback_seconds(),
+                base_currency: config.rules.money.as_ref().map(|money| money.base),
+            },
             state: Mutex::default(),
             changed: Condvar::new(),
         })
@@ -182,7 +186,8 @@ impl Snapshots {
                 partitions: position.partitions,
                 log: format!("{:016x}", position.log),
                 offset: position.offset,
-                lookback_seconds: self.lookback_seconds,
+                lookback_seconds: self.needs.lookback_seconds,
+                base_currency: self.needs.base_currency,
                 written_at: tollgate_service::now(),
                 bytes: bytes as u64,
             };
@@ -247,7 +252,7 @@ impl Snapshots {
                     let read = move || snapshot::read(&bytes, &key, limit);
                     match tokio::task::spawn_blocking(read).await {
                         Ok(Ok((header, histories))) => {
-                            requirements::check(&header, required, self.lookback_seconds)
+                            requirements::check(&header, required, &self.needs)
                                 .map(|()| (header.offset, histories))
                                 .map_err(str::to_owned)
                         }

@@ -19,6 +19,7 @@ use tollgate_log::{
 use tollgate_service::Shutdown;
 use tollgate_service::card_data::count_card_data;
 use tollgate_service::config::ConfigError;
+use tollgate_service::health::Health;
 use tollgate_service::telemetry::trace::{
     Array, Span, StringValue, Value, begin_always, begin_kept,
 };
@@ -40,6 +41,7 @@ const MAX_HEADER_BYTES: usize = 64 * 1024;
 /// What all workers of a scorer share.
 pub(crate) struct WorkerSettings {
     config: ScorerConfig,
+    health: Health,
     kafka: Log,
     producer: Producer,
     shutdown: Shutdown,
@@ -55,6 +57,7 @@ pub(crate) struct WorkerSettings {
 impl WorkerSettings {
     pub(crate) fn new(
         config: ScorerConfig,
+        health: Health,
         kafka: Log,
         producer: Producer,
         shutdown: Shutdown,
@@ -64,6 +67,7 @@ impl WorkerSettings {
         Ok(Self {
             cards: config.card_policy()?,
             reads: kafka.reads(Stage::Scorer),
+            health,
             kafka,
             producer,
             shutdown,
@@ -243,6 +247,9 @@ impl Worker {
             .settings
             .kafka
             .authenticate(TopicKind::Transactions, record);
+        if record.replayed && provenance == Err(Unauthenticated::UnknownKey) {
+            self.miss();
+        }
         self.is_of_service = provenance == Ok(Provenance::Service);
         self.reply_to = route::reply_address(record)
             .filter(|_| self.is_of_service)
@@ -347,12 +354,29 @@ impl Worker {
             };
             (kind, rejection)
         })?;
+        transaction
+            .check_not_before(
+                self.settings.config.earliest_timestamp,
+                "scorer.earliest_timestamp",
+            )
+            .map_err(|rejection| ("invalid", rejection))?;
         let tenant =
             Tenant::from_header(record.headers.last(headers::TENANT)).map_err(|error| {
                 let reason = format!("header {}: {error}", headers::TENANT);
                 ("invalid", Rejection::new("", reason))
             })?;
         Ok((transaction, tenant))
+    }
+
+    /// A record cannot become part of a history that is rebuilt, because it was signed with a key that is not configured. It
+    /// may have been part of it before.
+    fn miss(&mut self) {
+        self.measures.missed += 1;
+        let warning = "records that were signed with a key that is not in kafka.authentication.keys are missing from \
+                       the histories that were rebuilt: scores may be too low. If a key was removed, add it behind the \
+                       others again and restart the scorer";
+        let health = &self.settings.health;
+        health.warn("history_keys", Some(warning.to_owned()));
     }
 
     fn is_ahead(&self, record: &Record<'_>, transaction: &Transaction<'_>) -> bool {

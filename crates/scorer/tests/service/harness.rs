@@ -2,6 +2,8 @@
 
 use std::time::{Duration, Instant};
 
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
 use tollgate_log::{
     Acks, AuthenticationConfig, KafkaConfig, Log, LogRecord, Producer, ProducerRecord, TopicReader,
 };
@@ -37,6 +39,11 @@ impl Harness {
             ..KafkaConfig::default()
         })
         .unwrap();
+        Self::on(kafka, change).await
+    }
+
+    /// A scorer on a log that has been there before.
+    pub(crate) async fn on(kafka: Log, change: impl FnOnce(&mut ScorerConfig)) -> Self {
         let mut config = ScorerConfig {
             admin_listen: "127.0.0.1:0".parse().unwrap(),
             ..ScorerConfig::default()
@@ -76,6 +83,20 @@ impl Harness {
     pub(crate) fn read(&self, topic: &str, count: usize) -> Vec<LogRecord> {
         let mut reader = self.kafka.reader(&[topic]).unwrap();
         take(&mut reader, count)
+    }
+
+    /// What `/readyz` answers once the scorer is ready.
+    pub(crate) async fn readiness(&self) -> String {
+        assert!(self.scorer.ready().await);
+        let url = self.scorer.admin_url();
+        let address = url.trim_start_matches("http://").trim_end_matches('/');
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        let request =
+            format!("GET /readyz HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        answer
     }
 
     pub(crate) async fn stop(self) {

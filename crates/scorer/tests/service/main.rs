@@ -5,3 +5,4 @@
 mod attacks;
 mod harness;
 mod records;
+mod restore;

@@ -1,13 +1,16 @@
 //! The scorer from outside: records on its topic, records on the topics that it writes, over the embedded log.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tollgate_engine::{Engine, Origin, Rules};
-use tollgate_log::{Acks, AuthenticationConfig, ProducerRecord, Provenance};
+use tollgate_engine::{Engine, Money, Origin, Rules};
+use tollgate_log::{Acks, AuthenticationConfig, LogRecord, ProducerRecord, Provenance};
 use tollgate_scorer::Mode;
-use tollgate_types::{Decision, Partitioner, Reply, TopicKind, Transaction, headers};
+use tollgate_types::{
+    Currency, Decision, Indicator, Partitioner, Rate, Reply, Status, Timestamp, TopicKind,
+    Transaction, headers,
+};
 
 use crate::harness::{ADDRESS, Harness, take};
 
@@ -645,4 +648,81 @@ async fn card_data_of_a_foreign_producer_gets_no_further_than_the_topic_of_trans
         assert!(!shown.contains(PAN) && !shown.contains("987"), "{shown}");
     }
     harness.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn amounts_are_judged_in_the_base_currency_and_an_unknown_one_is_alerted() {
+    let currency = |code: &str| Currency::parse(code).unwrap();
+    let money = Money {
+        base: currency("EUR"),
+        rates: [(currency("JPY"), Rate::parse("0.0061").unwrap())].into(),
+        unknown_status: Status::Review,
+    };
+    let scorer = Harness::start(|config| config.rules.money = Some(money)).await;
+    let topics = scorer.kafka.topics().clone();
+    for (id, currency) in [("yen", "jpy"), ("euro", "EUR"), ("other", "ZZZ")] {
+        scorer.put_transaction(&format!(
+            r#"{{"transaction_id":"{id}","user_id":"u-{id}","amount":3000,"timestamp":"2026-03-01T12:00:00Z","currency":"{currency}"}}"#
+        ));
+    }
+    let decisions = scorer.read(&topics.decisions, 3);
+    let told = decisions.iter().map(|record| {
+        let decision = Decision::parse(&record.payload).unwrap();
+        let base = decision
+            .contributions
+            .iter()
+            .find_map(|each| each.amount_base);
+        let names: Vec<_> = decision
+            .fraud_indicators
+            .iter()
+            .map(Indicator::name)
+            .collect();
+        let id = decision.transaction_id.to_string();
+        (
+            id,
+            names.join(","),
+            decision.status,
+            base.map(|base| base.to_string()),
+        )
+    });
+    let told: BTreeSet<_> = told.collect();
+    let of = |id: &str, names: &str, status, base: Option<&str>| {
+        (
+            id.to_owned(),
+            names.to_owned(),
+            status,
+            base.map(str::to_owned),
+        )
+    };
+    let round = "high_amount,suspicious_pattern";
+    assert_eq!(
+        told,
+        BTreeSet::from([
+            of("yen", "", Status::Approved, None),
+            of("euro", round, Status::Review, Some("3000")),
+            of("other", "unknown_currency", Status::Review, None),
+        ])
+    );
+    let alerts = scorer.read(&topics.alerts, 2);
+    let is_other = |record: &LogRecord| record.payload.windows(4).any(|part| part == b"\"ZZZ");
+    assert_eq!(alerts.iter().filter(|alert| is_other(alert)).count(), 1);
+    scorer.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_zero_time_of_a_program_is_dead_lettered_unless_a_setting_permits_it() {
+    let zero =
+        r#"{"transaction_id":"t","user_id":"u","amount":1,"timestamp":"1970-01-01T00:00:00Z"}"#;
+    let scorer = Harness::start(|_| {}).await;
+    scorer.put_transaction(zero);
+    let letter = &scorer.read(&scorer.kafka.topics().transactions_dlq, 1)[0];
+    assert_eq!(letter.header(headers::ERROR_KIND), Some("invalid"));
+    let reason = letter.header(headers::ERROR_REASON).unwrap();
+    assert!(reason.contains("scorer.earliest_timestamp"), "{reason}");
+    scorer.stop().await;
+
+    let scorer = Harness::start(|config| config.earliest_timestamp = Timestamp::MIN).await;
+    scorer.put_transaction(zero);
+    scorer.read(&scorer.kafka.topics().decisions, 1);
+    scorer.stop().await;
 }

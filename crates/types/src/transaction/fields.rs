@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use super::ids::{self, UserIdCase};
 use super::{MAX_ID_BYTES, Span};
-use crate::{Amount, Rejection, Timestamp};
+use crate::{Amount, Rejection, Timestamp, TimestampError};
 
 /// What kind of JSON value a text is, for errors.
 pub(super) fn kind(raw: &str) -> &'static str {
@@ -79,6 +79,12 @@ pub(super) fn amount(raw: Option<&str>) -> Result<Amount, Rejection> {
 
 pub(super) fn timestamp(raw: Option<&str>) -> Result<Timestamp, Rejection> {
     let raw = raw.ok_or_else(|| Rejection::new("timestamp", "is missing"))?;
+    if matches!(raw.as_bytes().first(), Some(b'-' | b'0'..=b'9')) {
+        return Err(Rejection::new(
+            "timestamp",
+            TimestampError::Number.to_string(),
+        ));
+    }
     Timestamp::parse(&string("timestamp", raw)?)
         .map_err(|error| Rejection::new("timestamp", error.to_string()))
 }

@@ -17,7 +17,7 @@ pub struct Location {
     pub longitude: f64,
 }
 
-/// Reads the member. `null`, `{}` and two `null`s all mean that there is no location.
+/// Reads the member. `null`, `""`, `{}` and two coordinates that are `null` or `""` all mean that there is no location.
 pub(super) fn location<'a>(raw: &'a str) -> Result<Option<Location>, Rejection> {
     #[derive(Deserialize)]
     struct Coordinates<'a> {
@@ -26,7 +26,7 @@ pub(super) fn location<'a>(raw: &'a str) -> Result<Option<Location>, Rejection> 
         #[serde(borrow, default)]
         longitude: Option<&'a RawValue>,
     }
-    if raw == "null" {
+    if is_nothing(raw) {
         return Ok(None);
     }
     if !raw.starts_with('{') {
@@ -52,7 +52,8 @@ pub(super) fn location<'a>(raw: &'a str) -> Result<Option<Location>, Rejection> 
         };
         Rejection::new("location", reason)
     })?;
-    let given = |value: Option<&'a RawValue>| value.map(RawValue::get).filter(|raw| *raw != "null");
+    let given =
+        |value: Option<&'a RawValue>| value.map(RawValue::get).filter(|raw| !is_nothing(raw));
     match (given(read.latitude), given(read.longitude)) {
         (None, None) => Ok(None),
         (None, Some(_)) => Err(Rejection::new(
@@ -82,6 +83,11 @@ fn usual_location(raw: &str) -> Option<(&str, &str)> {
     (number(latitude) && number(longitude)).then_some((latitude, longitude))
 }
 
+/// Spreadsheets and programs write an empty string where there is no value.
+fn is_nothing(raw: &str) -> bool {
+    raw == "null" || raw == "\"\""
+}
+
 fn both(latitude: &str, longitude: &str) -> Result<Option<Location>, Rejection> {
     Ok(Some(Location {
         latitude: coordinate("location.latitude", latitude, 90.0)?,
@@ -90,9 +96,13 @@ fn both(latitude: &str, longitude: &str) -> Result<Option<Location>, Rejection> 
 }
 
 fn coordinate(field: &'static str, raw: &str, limit: f64) -> Result<f64, Rejection> {
-    let value: f64 = raw
-        .parse()
-        .map_err(|_| Rejection::new(field, format!("expected a number, found {}", kind(raw))))?;
+    let value = number(raw).ok_or_else(|| {
+        let found = match kind(raw) {
+            "a string" => "a string that is none",
+            other => other,
+        };
+        Rejection::new(field, format!("expected a number, found {found}"))
+    })?;
     if value.abs() <= limit {
         return Ok(value);
     }
@@ -100,4 +110,19 @@ fn coordinate(field: &'static str, raw: &str, limit: f64) -> Result<f64, Rejecti
         field,
         format!("must lie between -{limit} and {limit}"),
     ))
+}
+
+/// A number, or a string that is a decimal number: it has one reading only.
+fn number(raw: &str) -> Option<f64> {
+    let Some(text) = raw.strip_prefix('"') else {
+        return raw.parse().ok();
+    };
+    let text = text.strip_suffix('"')?.trim_ascii();
+    // No "inf" and no "nan".
+    let is_decimal = text
+        .starts_with(|first: char| first.is_ascii_digit() || matches!(first, '-' | '+' | '.'))
+        && text
+            .bytes()
+            .all(|byte| matches!(byte, b'0'..=b'9' | b'-' | b'+' | b'.' | b'e' | b'E'));
+    is_decimal.then(|| text.parse().ok())?
 }

@@ -1,6 +1,6 @@
 //! The members of a transaction that are looked at, found in one pass over its text.
 //!
-//! Six are read for every transaction. A feature that reads another registers its name in a [`MemberTable`] and finds
+//! Seven are read for every transaction. A feature that reads another registers its name in a [`MemberTable`] and finds
 //! the value by its [`MemberSlot`], without a second parse. Every other member is skipped over, and stays in the text.
 
 use std::cell::Cell;
@@ -28,6 +28,9 @@ pub(super) const AMOUNT: usize = 2;
 pub(super) const TIMESTAMP: usize = 3;
 pub(super) const LOCATION: usize = 4;
 pub(super) const TRACE: usize = 5;
+
+/// The member that says in which currency the amount is. It can be registered as well.
+const CURRENCY: &str = "currency";
 
 /// The names of further members to be read from each transaction.
 #[derive(Debug, Clone, Default)]
@@ -100,6 +103,7 @@ impl<'a> Members<'a> {
 /// What one pass over a transaction has found.
 pub(super) struct Found<'a> {
     pub(super) core: [Option<&'a str>; CORE.len()],
+    pub(super) currency: Option<&'a str>,
     pub(super) further: Members<'a>,
 }
 
@@ -128,11 +132,12 @@ impl<'de> Visitor<'de> for MembersSeed<'_> {
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
         let mut core = [None; CORE.len()];
         let mut further = Members::new(self.table);
+        let mut currency = None;
         let mut wrong = None;
         while let Some(member) = map.next_key_seed(NameSeed(self.table))? {
             self.reading.set(match member {
                 Member::Core(number) => CORE[number],
-                Member::Further(_) | Member::Other => "",
+                Member::Currency | Member::Further(_) | Member::Other => "",
             });
             let value = map.next_value::<&'de RawValue>()?.get();
             self.reading.set("");
@@ -148,6 +153,15 @@ impl<'de> Visitor<'de> for MembersSeed<'_> {
                     }
                     continue;
                 }
+                Member::Currency => {
+                    // Readers would disagree on which one counts, so that none does.
+                    currency = Some(if currency.is_some() { "" } else { value });
+                    if let Some(slot) = self.table.find(CURRENCY)
+                        && let Some(slot) = further.slot_mut(slot)
+                    {
+                        slot.get_or_insert(value);
+                    }
+                }
                 Member::Further(slot) => {
                     if let Some(slot) = further.slot_mut(slot) {
                         slot.get_or_insert(value);
@@ -161,7 +175,12 @@ impl<'de> Visitor<'de> for MembersSeed<'_> {
                 });
             }
         }
-        Ok(wrong.map_or(Ok(Found { core, further }), Err))
+        let found = Found {
+            core,
+            currency,
+            further,
+        };
+        Ok(wrong.map_or(Ok(found), Err))
     }
 }
 
@@ -200,6 +219,7 @@ impl<'de> Visitor<'de> for FindId<'_, 'de> {
 
 enum Member {
     Core(usize),
+    Currency,
     Further(usize),
     Other,
 }
@@ -229,6 +249,7 @@ impl Visitor<'_> for NameSeed<'_> {
             "timestamp" => Member::Core(TIMESTAMP),
             "location" => Member::Core(LOCATION),
             TRACEPARENT => Member::Core(TRACE),
+            CURRENCY => Member::Currency,
             other => self.0.find(other).map_or(Member::Other, Member::Further),
         })
     }

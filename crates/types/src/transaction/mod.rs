@@ -4,6 +4,7 @@
 //! [`Transaction::json`] is the text it was read from, so that no service loses a member or a digit. Only an id that
 //! was not in the form in which ids are used is written anew in it.
 
+mod currency;
 mod fields;
 mod ids;
 mod location;
@@ -18,6 +19,7 @@ use serde::de::DeserializeSeed as _;
 
 use crate::headers::TRACEPARENT;
 use crate::{Amount, JsonError, Rejection, Timestamp, TraceContext};
+pub use currency::NamedCurrency;
 use fields::Id;
 pub use ids::{UserIdCase, mixes_scripts};
 pub use location::Location;
@@ -47,6 +49,8 @@ pub struct Transaction<'a> {
     pub location: Option<Location>,
     /// Its member `traceparent` as it stands in the text, valid or not.
     pub traceparent: Option<&'a str>,
+    /// Its member `currency` as it stands in the text, valid or not; empty where it is given twice.
+    pub currency: Option<&'a str>,
     /// The members that were registered in the table it was read with.
     pub members: Members<'a>,
     /// The JSON object as it came, without surrounding white space, its ids in the form above.
@@ -123,9 +127,24 @@ impl<'a> Transaction<'a> {
             timestamp: fields::timestamp(core[members::TIMESTAMP])?,
             location: core[members::LOCATION].map_or(Ok(None), location::location)?,
             traceparent: core[members::TRACE],
+            currency: found.currency,
             members: found.further,
             json,
         })
+    }
+
+    /// Checks that it is not older than `earliest`: older timestamps are mostly the zero time of a program.
+    ///
+    /// # Errors
+    /// Names the timestamp, and `setting`, which holds the limit.
+    pub fn check_not_before(&self, earliest: Timestamp, setting: &str) -> Result<(), Rejection> {
+        if self.timestamp >= earliest {
+            return Ok(());
+        }
+        let reason = format!(
+            "is before {earliest}, as the zero time of a program is; {setting} sets the limit"
+        );
+        Err(Rejection::new("timestamp", reason))
     }
 
     /// The id in a text that [`Transaction::parse`] refused, if it can still be read, for answers that name the item.

@@ -136,7 +136,15 @@ fn each_wrong_location_is_named_with_its_coordinate() {
         ),
         (r#"{"latitude":-1e400,"longitude":1}"#, "location.latitude"),
         (r#"{"latitude":1,"longitude":180.1}"#, "location.longitude"),
-        (r#"{"latitude":"1","longitude":1}"#, "location.latitude"),
+        (r#"{"latitude":"1,5","longitude":1}"#, "location.latitude"),
+        (r#"{"latitude":1,"longitude":"1 E"}"#, "location.longitude"),
+        (r#"{"latitude":1,"longitude":"inf"}"#, "location.longitude"),
+        (
+            r#"{"latitude":"1\u0030","longitude":1}"#,
+            "location.latitude",
+        ),
+        (r#"{"latitude":"91","longitude":1}"#, "location.latitude"),
+        (r#"{"latitude":"","longitude":1}"#, "location.latitude"),
         (r#"{"latitude":"NaN","longitude":1}"#, "location.latitude"),
         (r#"{"latitude":[1],"longitude":1}"#, "location.latitude"),
         (r#"{"latitude":true,"longitude":1}"#, "location.latitude"),
@@ -155,7 +163,9 @@ fn a_location_that_says_nothing_is_none() {
     for value in [
         "null",
         "{}",
+        r#""""#,
         r#"{"latitude":null,"longitude":null}"#,
+        r#"{"latitude":"","longitude":""}"#,
         r#"{"accuracy":{"m":5}}"#,
     ] {
         let text = with("location", Some(value));
@@ -164,6 +174,32 @@ fn a_location_that_says_nothing_is_none() {
             None,
             "{value}"
         );
+    }
+}
+
+#[test]
+fn coordinates_in_strings_are_read_as_numbers() {
+    let plain = with("location", Some(r#"{"latitude":52.5,"longitude":-13}"#));
+    let expected = Transaction::parse(plain.as_bytes()).unwrap().location;
+    assert!(expected.is_some());
+    for value in [
+        r#"{"latitude":"52.5","longitude":"-13"}"#,
+        r#"{"latitude":52.5,"longitude":"-13.0"}"#,
+        r#"{"longitude":" -13","latitude":"+52.50 "}"#,
+        r#"{"latitude":"5.25e1","longitude":-13}"#,
+    ] {
+        let text = with("location", Some(value));
+        let read = Transaction::parse(text.as_bytes()).unwrap();
+        assert_eq!(read.location, expected, "{value}");
+        assert_eq!(read.json, text, "the text stays as it came");
+    }
+}
+
+#[test]
+fn a_timestamp_that_is_a_number_is_told_why_it_is_not_read() {
+    for value in ["1767225600", r#""1767225600000""#] {
+        let reason = rejection(with("timestamp", Some(value))).reason;
+        assert!(reason.contains("seconds or milliseconds"), "{reason}");
     }
 }
 

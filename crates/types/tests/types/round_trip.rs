@@ -9,7 +9,7 @@ use proptest::prelude::*;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 use tollgate_types::{
-    Amount, Contribution, Contributions, Decision, Indicator, Location, MemberTable,
+    Amount, BaseAmount, Contribution, Contributions, Decision, Indicator, Location, MemberTable,
     NewTransaction, Status, Timestamp, TraceContext, Transaction,
 };
 
@@ -204,7 +204,8 @@ proptest! {
         let raw = RawValue::from_string(transaction.one_line().into_owned()).unwrap();
         let mut contributions = Contributions::default();
         for (indicator, points, count, amount, speed_kmh, distance_km) in measured {
-            contributions.insert(Contribution { indicator, points, count, amount, speed_kmh, distance_km });
+            let amount_base = amount.map(BaseAmount::from);
+            contributions.insert(Contribution { indicator, points, count, amount, amount_base, speed_kmh, distance_km });
         }
         let decision = Decision {
             transaction_id: Cow::Borrowed(&transaction.transaction_id),
