@@ -119,7 +119,7 @@ impl TestStore {
     /// Where it is not there.
     pub async fn body(&self, user_id: &str, transaction_id: &str) -> anyhow::Result<String> {
         let body = sqlx::query_scalar(
-            "SELECT body::text FROM transactions WHERE user_id = $1 AND transaction_id = $2 AND conflict_amount = ''",
+            "SELECT coalesce(original, body::text) FROM transactions WHERE user_id = $1 AND transaction_id = $2 AND conflict_amount = ''",
         )
         .bind(user_id)
         .bind(transaction_id)

@@ -21,6 +21,8 @@ mod audit;
 mod config;
 #[path = "../src/cursor.rs"]
 mod cursor;
+#[path = "../src/queryable.rs"]
+mod queryable;
 #[path = "../src/retention.rs"]
 mod retention;
 #[path = "../src/rows.rs"]

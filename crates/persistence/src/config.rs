@@ -13,6 +13,7 @@ use tollgate_service::http::{ApiKeyConfig, HttpConfig, TlsConfig};
 use tollgate_service::resilience::{BreakerConfig, DependencyConfig, RetryConfig};
 use tollgate_service::secret::redacted_url;
 use tollgate_service::telemetry::TelemetryConfig;
+use tollgate_types::UserIdCase;
 
 use crate::audit::AuditConfig;
 
@@ -45,6 +46,8 @@ pub struct PersistenceConfig {
     pub retry: RetryConfig,
     /// When the circuit of the store opens.
     pub breaker: BreakerConfig,
+    /// Whether user ids that are asked for are folded, as ingest does with `ingest.user_id_case`.
+    pub user_id_case: UserIdCase,
     /// Timeout of one request to the read API, in milliseconds.
     pub query_timeout_ms: u64,
     /// Decisions on a page without `limit`.
@@ -85,6 +88,7 @@ impl Default for PersistenceConfig {
             write_timeout_ms: 30_000,
             retry: RetryConfig::default(),
             breaker: BreakerConfig::default(),
+            user_id_case: UserIdCase::Keep,
             query_timeout_ms: 5_000,
             page_default: 50,
             page_max: 1_000,
@@ -100,7 +104,26 @@ impl Default for PersistenceConfig {
     }
 }
 
+/// What persistence must know of section `ingest`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct OfIngest {
+    user_id_case: UserIdCase,
+}
+
 impl PersistenceConfig {
+    /// Reads the section. Where it has no `user_id_case`, that of ingest counts, if the settings are those of both.
+    ///
+    /// # Errors
+    /// Names the setting that is unknown or invalid.
+    pub fn read(settings: &Settings) -> Result<Self, ConfigError> {
+        let mut config: Self = settings.section("persistence")?;
+        if !settings.is_set("persistence.user_id_case") {
+            config.user_id_case = settings.section::<OfIngest>("ingest")?.user_id_case;
+        }
+        Ok(config)
+    }
+
     /// Checks the ranges, and settings that depend on each other.
     ///
     /// # Errors
@@ -242,7 +265,7 @@ impl ProcessConfig {
             kafka: settings.section("kafka")?,
             persistence: PersistenceConfig {
                 tls: tls.clone(),
-                ..settings.section("persistence")?
+                ..PersistenceConfig::read(settings)?
             },
             telemetry: settings.section("telemetry")?,
             tls,
@@ -277,6 +300,18 @@ mod tests {
         );
         assert!(!serde_json::to_string(&config).unwrap().contains("hunter2"));
         assert!(!format!("{config:?}").contains("hunter2"));
+    }
+
+    #[test]
+    fn user_ids_are_folded_as_ingest_does_unless_persistence_has_a_setting_of_its_own() {
+        let case = |variables: &[(&str, &str)]| read(variables).unwrap().persistence.user_id_case;
+        let (of_ingest, own) = (
+            ("TOLLGATE_INGEST__USER_ID_CASE", "fold"),
+            ("TOLLGATE_PERSISTENCE__USER_ID_CASE", "keep"),
+        );
+        assert_eq!(case(&[]), UserIdCase::Keep);
+        assert_eq!(case(&[of_ingest]), UserIdCase::Fold);
+        assert_eq!(case(&[of_ingest, own]), UserIdCase::Keep);
     }
 
     #[test]

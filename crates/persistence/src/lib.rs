@@ -9,6 +9,8 @@ mod config;
 mod cursor;
 mod dead_letters;
 mod process;
+mod queryable;
+mod repair;
 mod retention;
 mod rows;
 mod service;

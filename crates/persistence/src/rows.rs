@@ -12,6 +12,8 @@ use tollgate_types::{
     TraceContext, Transaction,
 };
 
+use crate::queryable::queryable;
+
 /// One decision to write.
 #[derive(Debug)]
 pub(crate) struct Row<'a> {
@@ -23,8 +25,10 @@ pub(crate) struct Row<'a> {
     pub(crate) conflict_amount: String,
     pub(crate) amount: Amount,
     pub(crate) event_time: Timestamp,
-    /// The text of the transaction.
-    pub(crate) body: &'a str,
+    /// The text of the transaction, as every JSON function can read it.
+    pub(crate) body: Cow<'a, str>,
+    /// The producer's text, where it is another one.
+    pub(crate) original: Option<&'a str>,
     pub(crate) fraud_score: f64,
     pub(crate) status: Status,
     /// Joined by commas.
@@ -46,11 +50,11 @@ impl<'a> Row<'a> {
     pub(crate) fn read(payload: &'a [u8]) -> Result<Self, String> {
         let mut decision = Decision::parse(payload)
             .map_err(|error| format!("no decision: {}", JsonError::from(&error)))?;
-        let body = decision.transaction.get();
-        let transaction = Transaction::parse(body.as_bytes()).map_err(|rejection| {
+        let text = decision.transaction.get();
+        let transaction = Transaction::parse(text.as_bytes()).map_err(|rejection| {
             // Behind a colon the reason may quote what was found.
-            let text = rejection.reason.split(": ").next().unwrap_or_default();
-            format!("the decision's transaction: {} {text}", rejection.field)
+            let reason = rejection.reason.split(": ").next().unwrap_or_default();
+            format!("the decision's transaction: {} {reason}", rejection.field)
         })?;
         if transaction.user_id != decision.user_id
             || transaction.transaction_id != decision.transaction_id
@@ -66,9 +70,11 @@ impl<'a> Row<'a> {
         } else {
             String::new()
         };
+        let body = queryable(text);
         Ok(Self {
             tenant,
             conflict_amount,
+            original: matches!(body, Cow::Owned(_)).then_some(text),
             amount: transaction.amount,
             event_time: transaction.timestamp,
             body,

@@ -11,6 +11,7 @@ use tollgate_service::supervisor::{RunningService, Supervisor};
 use crate::api::{self, Gate};
 use crate::audit::{AuditLog, Recorder};
 use crate::config::PersistenceConfig;
+use crate::repair;
 use crate::retention;
 use crate::store::{self, Store};
 use crate::writer::DecisionWriter;
@@ -50,6 +51,11 @@ pub async fn start(
     let keys_watch = keys.clone().watch(supervisor.drained().clone());
     supervisor.spawn_support("the watch over API keys", async move {
         keys_watch.await;
+        Ok(())
+    });
+    let repairing = repair::run(store.clone(), supervisor.shutdown().clone());
+    supervisor.spawn_support("the repair of stored transactions", async move {
+        repairing.await;
         Ok(())
     });
     if let Some(days) = config.retention_days {

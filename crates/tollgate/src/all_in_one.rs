@@ -88,7 +88,7 @@ impl Configs {
             kafka: settings.section("kafka")?,
             ingest,
             scorer,
-            persistence: settings.section("persistence")?,
+            persistence: PersistenceConfig::read(settings)?,
             notifier: settings.section("notifier")?,
             telemetry: settings.section("telemetry")?,
             tls: TlsConfig::read(settings)?,

@@ -125,7 +125,7 @@ fn persistence(config: Option<PathBuf>) -> anyhow::Result<PersistenceConfig> {
     let mut settings = settings(config)?;
     // As `tollgate up` in this directory.
     Configs::set_defaults(&mut settings, DATA)?;
-    let config: PersistenceConfig = settings.section("persistence")?;
+    let config = PersistenceConfig::read(&settings)?;
     config.validate()?;
     // Opening it would create it.
     if let Some(file) = config.database_url.expose().strip_prefix("sqlite://") {

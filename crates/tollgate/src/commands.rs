@@ -11,6 +11,7 @@ use clap::{Args, Parser, Subcommand};
 use data_encoding::HEXLOWER;
 use rand::RngExt as _;
 use tollgate_log::{KafkaConfig, Log, Profile, TopicOutcome};
+use tollgate_persistence::PersistenceConfig;
 use tollgate_service::Shutdown;
 use tollgate_service::cli::{ServiceArgs, print_config};
 use tollgate_service::cloud::Cloud as _;
@@ -392,7 +393,7 @@ pub(crate) async fn migrate(args: MigrateArgs) -> anyhow::Result<()> {
     let (store, delivery_log) = ("persistence.database_url", "notifier.delivery_log_url");
     // Both sections are read, whichever is set, so that a misspelt setting is an error.
     let (persistence, notifier) = (
-        settings.section("persistence")?,
+        PersistenceConfig::read(&settings)?,
         settings.section("notifier")?,
     );
     anyhow::ensure!(

@@ -16,7 +16,7 @@ use tollgate_log::KafkaConfig;
 use tollgate_notifier::{NotifierConfig, SinkKind};
 use tollgate_persistence::audit::{AuditEvent, AuditLog, AuditMode};
 use tollgate_persistence::{PersistenceConfig, UserData};
-use tollgate_types::Tenant;
+use tollgate_types::{Tenant, stored_id};
 
 use crate::all_in_one::Configs;
 use crate::archive::DEAD_LETTERS;
@@ -33,7 +33,7 @@ pub(crate) struct UserArgs {
 
 #[derive(Debug, Subcommand)]
 enum UserCommand {
-    /// Write everything as JSON lines: {"source", "data"}
+    /// Write everything as JSON lines: {"source", "data"}. The exit status is 3 if nothing is kept about the user
     Export(WhoseArgs),
     /// Delete it, and keep the store from reading it from the log again
     Erase(EraseArgs),
@@ -72,6 +72,27 @@ fn parse_tenant(text: &str) -> Result<String, String> {
         .map_err(|error| error.to_string())
 }
 
+/// The exit status of an export that found nothing.
+const NOTHING_FOUND: u8 = 3;
+
+/// Counts what is written.
+struct Counted<W> {
+    out: W,
+    bytes: usize,
+}
+
+impl<W: Write> Write for Counted<W> {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        let written = self.out.write(bytes)?;
+        self.bytes += written;
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        self.out.flush()
+    }
+}
+
 /// Where the data of a user is.
 struct Places {
     user_id: String,
@@ -99,7 +120,7 @@ impl Places {
             Configs::set_defaults(&mut settings, DATA)?;
         }
         let kafka: KafkaConfig = settings.section("kafka")?;
-        let persistence = settings.section("persistence")?;
+        let persistence = PersistenceConfig::read(&settings)?;
         let notifier: NotifierConfig = settings.section("notifier")?;
         let mut files = Vec::new();
         if settings.is_set("notifier.sinks") {
@@ -115,7 +136,7 @@ impl Places {
         // A pipe or a terminal holds nothing.
         files.retain(|path| path.is_file());
         Ok(Self {
-            user_id: whose.user_id,
+            user_id: stored_id(&whose.user_id, persistence.user_id_case),
             tenant: whose.tenant.unwrap_or_default(),
             has_log: in_directory || !kafka.brokers.is_empty(),
             kafka,
@@ -123,6 +144,15 @@ impl Places {
             files,
             config: whose.config,
         })
+    }
+
+    /// The user and the tenant, for messages.
+    fn named(&self) -> String {
+        let user = format!("the user {:?}", self.user_id);
+        match self.tenant.as_str() {
+            "" => format!("{user} of the default tenant"),
+            tenant => format!("{user} of the tenant {tenant}"),
+        }
     }
 
     fn matches(&self, line: &[u8]) -> bool {
@@ -184,7 +214,21 @@ async fn audit(
 pub(crate) fn run(args: UserArgs) -> anyhow::Result<ExitCode> {
     let mut out = std::io::stdout().lock();
     match args.command {
-        UserCommand::Export(whose) => export(&Places::find(whose)?, &mut out)?,
+        UserCommand::Export(whose) => {
+            let places = Places::find(whose)?;
+            let mut out = Counted { out, bytes: 0 };
+            export(&places, &mut out)?;
+            out.flush().context("standard output")?;
+            if out.bytes == 0 {
+                writeln!(
+                    std::io::stderr(),
+                    "nothing is kept about {}",
+                    places.named()
+                )?;
+                return Ok(ExitCode::from(NOTHING_FOUND));
+            }
+            return Ok(ExitCode::SUCCESS);
+        }
         UserCommand::Erase(args) => {
             let dry_run = args.dry_run || !args.yes;
             erase(&Places::find(args.whose)?, dry_run, &mut out)?;

@@ -39,5 +39,5 @@ pub use topics::{Role, Stage, TopicKind, Topics};
 pub use trace_context::{TRACEPARENT_BYTES, TraceContext};
 pub use transaction::{
     Location, MAX_DEPTH, MAX_ID_BYTES, MAX_TRANSACTION_BYTES, MemberSlot, MemberTable, Members,
-    NamedCurrency, NewTransaction, Transaction, UserIdCase, mixes_scripts,
+    NamedCurrency, NewTransaction, Transaction, UserIdCase, mixes_scripts, stored_id,
 };

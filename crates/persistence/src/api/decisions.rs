@@ -7,7 +7,7 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use tollgate_service::http::openapi::ProblemSchema;
 use tollgate_service::http::{Caller, Problem};
-use tollgate_types::{Status, Timestamp};
+use tollgate_types::{Status, Timestamp, UserIdCase, stored_id};
 use utoipa::IntoParams;
 
 use super::access::{RowCount, tenant_read};
@@ -52,9 +52,10 @@ pub(super) async fn get_decision(
     Query(pairs): Pairs,
 ) -> Result<Response, Problem> {
     let Path(transaction_id) = path.map_err(|_| bad_parameter("transaction_id", "is not UTF-8"))?;
+    let transaction_id = stored_id(&transaction_id, UserIdCase::Keep);
     let (mut user_id, mut tenant) = (None, None);
     read_pairs(pairs, |name, value| match name {
-        "user_id" => Ok(user_id.replace(id("user_id", value)?).is_none()),
+        "user_id" => Ok(user_id.replace(user(&api, value)?).is_none()),
         "tenant" => Ok(tenant.replace(value.to_owned()).is_none()),
         _ => Err(unknown(name, "user_id and tenant")),
     })?;
@@ -194,7 +195,7 @@ fn read_filter(
                 })?;
                 filter.status.replace(status).is_none()
             }
-            "user_id" => filter.user_id.replace(id("user_id", value)?).is_none(),
+            "user_id" => filter.user_id.replace(user(api, value)?).is_none(),
             "tenant" => tenant.replace(value.to_owned()).is_none(),
             "from" => filter.from.replace(time("from", value)?).is_none(),
             "to" => filter.to.replace(time("to", value)?).is_none(),
@@ -223,6 +224,14 @@ fn read_filter(
             }
         })
     })?;
+    if let (Some(from), Some(to)) = (filter.from, filter.to)
+        && from > to
+    {
+        return Err(bad_parameter(
+            "from",
+            format!("is later than to: {from} > {to}"),
+        ));
+    }
     filter.tenant = tenant_read(caller, tenant.as_deref())?;
     Ok((filter, limit.unwrap_or(api.page_default)))
 }
@@ -259,12 +268,14 @@ fn unknown(name: &str, known: &str) -> Problem {
     bad_parameter(&shown, format!("no such parameter; known here: {known}"))
 }
 
-fn id(parameter: &str, value: &str) -> Result<String, Problem> {
-    if is_id(value) {
-        Ok(value.to_owned())
+/// The id of a user as it is stored.
+fn user(api: &Api, value: &str) -> Result<String, Problem> {
+    let id = stored_id(value, api.user_id_case);
+    if is_id(&id) {
+        Ok(id)
     } else {
         Err(bad_parameter(
-            parameter,
+            "user_id",
             "expected 1 to 128 bytes without U+0000",
         ))
     }

@@ -15,7 +15,7 @@ use axum::http::StatusCode;
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::Response;
 use tollgate_service::http::{ApiKeys, Problem, Scope};
-use tollgate_types::{Indicator, Indicators, MAX_ID_BYTES, Status};
+use tollgate_types::{Indicator, Indicators, MAX_ID_BYTES, Status, UserIdCase};
 use utoipa::OpenApi as _;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -42,6 +42,7 @@ struct Api {
     page_default: u32,
     page_max: u32,
     page_max_bytes: usize,
+    user_id_case: UserIdCase,
 }
 
 /// What lets requests in.
@@ -58,6 +59,7 @@ pub(crate) fn router(store: Store, config: &PersistenceConfig, gate: Gate) -> Ro
         page_default: config.page_default,
         page_max: config.page_max,
         page_max_bytes: config.page_max_bytes,
+        user_id_case: config.user_id_case,
     };
     let entrance = Entrance {
         gate,

@@ -11,7 +11,7 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 use tollgate_service::http::openapi::ProblemSchema;
 use tollgate_service::http::{Caller, Problem};
-use tollgate_types::{Amount, Timestamp};
+use tollgate_types::{Amount, Timestamp, stored_id};
 use utoipa::ToSchema;
 
 use super::access::RowCount;
@@ -72,6 +72,7 @@ pub(super) async fn get_user_summary(
     Query(pairs): Query<Vec<(String, String)>>,
 ) -> Result<Response, Problem> {
     let Path(user_id) = path.map_err(|_| bad_parameter("user_id", "is not UTF-8"))?;
+    let user_id = stored_id(&user_id, api.user_id_case);
     let tenant = only_tenant(&caller, pairs)?;
     if !is_id(&user_id) {
         return Err(not_found());

@@ -3,6 +3,7 @@
 //! Invariant: a decision is in both tables or in neither, and an existing row is never changed. The writer has connections
 //! of its own, so that readers cannot delay it.
 
+mod bodies;
 mod erasure;
 mod postgres;
 mod query;
@@ -21,6 +22,7 @@ use tollgate_service::telemetry::trace::SPAN_TARGET;
 use tollgate_types::{Amount, Status, Timestamp};
 use tracing::Instrument as _;
 
+pub(crate) use self::bodies::Key;
 use crate::config::PersistenceConfig;
 use crate::cursor::Cursor;
 use crate::retention::Expired;

@@ -32,6 +32,10 @@ pub(super) fn migrations() -> Migrator {
             "erased users",
             include_str!("../../migrations/postgres/0004_erased_users.sql"),
         ),
+        (
+            "queryable transactions",
+            include_str!("../../migrations/postgres/0005_queryable_transactions.sql"),
+        ),
     ])
 }
 
@@ -55,9 +59,9 @@ pub(super) fn readers(writers: &PgPool, config: &PersistenceConfig) -> PgPool {
 const WRITE: &str = r"
 WITH every AS (
     SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::timestamptz[], $5::text[], $6::float8[], $7::text[],
-                         $8::text[], $9::timestamptz[], $10::text[], $11::bool[], $12::text[], $13::text[], $14::text[])
+                         $8::text[], $9::timestamptz[], $10::text[], $11::bool[], $12::text[], $13::text[], $14::text[], $15::text[])
         AS every (user_id, transaction_id, amount, event_time, body, fraud_score, status, fraud_indicators,
-                  processed_at, ruleset_version, late, contributions, tenant, conflict_amount)
+                  processed_at, ruleset_version, late, contributions, tenant, conflict_amount, original)
 ), given AS (
     -- Users who were erased are left out: what they did before is still on the log.
     SELECT * FROM every WHERE NOT EXISTS (
@@ -66,8 +70,8 @@ WITH every AS (
                   (SELECT key FROM erasure_key) || every.tenant || E'\x01' || every.user_id, 'UTF8')), 'hex')
           AND least(every.processed_at, every.event_time) <= e.erased_at)
 ), written AS (
-    INSERT INTO transactions (user_id, transaction_id, amount, event_time, body, tenant, conflict_amount)
-    SELECT user_id, transaction_id, amount::numeric, event_time, body::json, tenant, conflict_amount FROM given
+    INSERT INTO transactions (user_id, transaction_id, amount, event_time, body, tenant, conflict_amount, original)
+    SELECT user_id, transaction_id, amount::numeric, event_time, body::json, tenant, conflict_amount, original FROM given
     ON CONFLICT DO NOTHING
 )
 INSERT INTO fraud_analysis (user_id, transaction_id, fraud_score, status, fraud_indicators, event_time,
@@ -99,7 +103,11 @@ pub(super) async fn write(pool: &PgPool, rows: &[Row<'_>]) -> Result<u64, Databa
                 .map(|row| utc(row.event_time))
                 .collect::<Vec<_>>(),
         )
-        .bind(rows.iter().map(|row| row.body).collect::<Vec<&str>>())
+        .bind(
+            rows.iter()
+                .map(|row| row.body.as_ref())
+                .collect::<Vec<&str>>(),
+        )
         .bind(rows.iter().map(|row| row.fraud_score).collect::<Vec<_>>())
         .bind(
             rows.iter()
@@ -136,6 +144,11 @@ pub(super) async fn write(pool: &PgPool, rows: &[Row<'_>]) -> Result<u64, Databa
             rows.iter()
                 .map(|row| row.conflict_amount.as_str())
                 .collect::<Vec<&str>>(),
+        )
+        .bind(
+            rows.iter()
+                .map(|row| row.original)
+                .collect::<Vec<Option<&str>>>(),
         );
     let lease = Lease::of(pool).await?;
     let result = lease.run(async |connection| insert.execute(connection).await);
@@ -173,7 +186,7 @@ pub(super) async fn delete_expired(pool: &PgPool, expired: Expired) -> Result<u6
 impl Dialect for Postgres {
     const SELECT: &'static str = "
 SELECT a.user_id, a.transaction_id, a.tenant, a.conflict_amount, a.fraud_score, a.status, a.fraud_indicators, a.event_time, a.processed_at,
-       a.ruleset_version, a.late, a.contributions::text AS contributions, t.body::text AS body
+       a.ruleset_version, a.late, a.contributions::text AS contributions, coalesce(t.original, t.body::text) AS body
 FROM ";
     type Time = DateTime<Utc>;
 

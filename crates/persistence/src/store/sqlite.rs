@@ -39,6 +39,10 @@ pub(super) fn migrations() -> Migrator {
             "erased users",
             include_str!("../../migrations/sqlite/0003_erased_users.sql"),
         ),
+        (
+            "queryable transactions",
+            include_str!("../../migrations/sqlite/0004_queryable_transactions.sql"),
+        ),
     ])
 }
 
@@ -92,8 +96,8 @@ impl Inserts {
         Self {
             rows,
             transactions: insert(
-                "INSERT INTO transactions (user_id, transaction_id, amount, event_time, body, tenant, conflict_amount)",
-                7,
+                "INSERT INTO transactions (user_id, transaction_id, amount, event_time, body, tenant, conflict_amount, original)",
+                8,
             ),
             fraud_analysis: insert(
                 "INSERT INTO fraud_analysis (user_id, transaction_id, fraud_score, status, fraud_indicators, event_time, \
@@ -151,9 +155,10 @@ async fn insert(
             .bind(row.transaction_id.as_ref())
             .bind(row.amount.to_string())
             .bind(fixed_width(row.event_time))
-            .bind(row.body)
+            .bind(row.body.as_ref())
             .bind(row.tenant.as_ref())
-            .bind(row.conflict_amount.as_str());
+            .bind(row.conflict_amount.as_str())
+            .bind(row.original);
     }
     query.execute(&mut *connection).await?;
     let mut query = sqlx::query(inserts.fraud_analysis.clone());
@@ -210,7 +215,7 @@ pub(super) async fn delete_expired(
 impl Dialect for Sqlite {
     const SELECT: &'static str = "
 SELECT a.user_id, a.transaction_id, a.tenant, a.conflict_amount, a.fraud_score, a.status, a.fraud_indicators, a.event_time, a.processed_at,
-       a.ruleset_version, a.late, a.contributions, t.body
+       a.ruleset_version, a.late, a.contributions, coalesce(t.original, t.body) AS body
 FROM ";
     type Time = String;
 

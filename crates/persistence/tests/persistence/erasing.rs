@@ -82,6 +82,8 @@ async fn a_user_who_was_erased_does_not_come_back_when_the_log_is_read_again(
 
 async fn decisions_expire_in_both_tables_and_the_others_stay(store: Arc<TestStore>) {
     let service = Service::start(&store).await;
+    // The first request installs the recorder: what is counted before is lost.
+    service.metrics().await;
     // More than one step.
     let old = (0..6_000).map(|n| {
         let sample = Sample::new(format!("u{}", n % 7), format!("old{n}"));
@@ -102,6 +104,7 @@ async fn decisions_expire_in_both_tables_and_the_others_stay(store: Arc<TestStor
         .execute("UPDATE fraud_analysis SET created_at = '2020-01-01T00:00:00.000000Z' WHERE transaction_id = 'ahead too'")
         .await;
     let service = Service::start_with(&store, log, |config| config.retention_days = Some(30)).await;
+    service.ready().await;
     service.stored(2).await;
     until("the metric counts them", async || {
         let metrics = service.metrics().await;

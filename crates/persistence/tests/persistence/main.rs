@@ -8,6 +8,7 @@
 mod erasing;
 mod faults;
 mod harness;
+mod querying;
 mod reading;
 mod serving;
 mod storing;

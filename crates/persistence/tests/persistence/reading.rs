@@ -16,6 +16,7 @@ on_each_store!(
     statistics_count_what_is_there_also_after_deletions,
     indicators_that_this_version_does_not_know_are_stored_shown_and_counted,
     nothing_is_found_in_an_empty_store,
+    ids_are_found_in_every_composition_and_in_every_case_if_they_are_folded,
 );
 
 fn ids(page: &serde_json::Value) -> Vec<String> {
@@ -122,7 +123,7 @@ async fn filters_narrow_and_combine(store: Arc<TestStore>) {
             &["b/4", "a/2"],
         ),
         ("from=2026-03-02T09:00:00%2B09:00&to=2026-03-03", &[]),
-        ("from=2026-03-03T00:00:00Z&to=2026-03-01T00:00:00Z", &[]),
+        ("from=2026-03-03T00:00:00Z&to=2026-03-03T00:00:00Z", &[]),
         (
             "status=review&user_id=a&from=2026-03-01T00:00:00&to=2026-03-04T00:00:00&limit=1000",
             &["a/2"],
@@ -170,6 +171,11 @@ async fn bad_parameters_are_named_with_the_reason(store: Arc<TestStore>) {
         ("from=yesterday", "from", "RFC 3339"),
         ("to=10000-01-01T00:00:00Z", "to", "RFC 3339"),
         ("from=2026-03-01T00:00:00+09:00", "from", "%2B"),
+        (
+            "from=2026-03-02T00:00:00Z&to=2026-03-01T00:00:00Z",
+            "from",
+            "is later than to: 2026-03-02T00:00:00Z > 2026-03-01T00:00:00Z",
+        ),
         ("after=", "after", "next"),
         ("after=AAAA", "after", "next"),
         ("after=%00%ff", "after", "next"),
@@ -229,6 +235,57 @@ async fn an_id_that_several_users_have_needs_the_user(store: Arc<TestStore>) {
     );
     assert_eq!(service.get("/v1/decisions/other").await["user_id"], "b");
     service.problem("/v1/decisions/other?user_id=a", 404).await;
+    service.stop().await;
+}
+
+async fn ids_are_found_in_every_composition_and_in_every_case_if_they_are_folded(
+    store: Arc<TestStore>,
+) {
+    let service = Service::start(&store).await;
+    // As ingest writes them, folded: NFC, small letters.
+    let stored = ("m\u{fc}ller", "\u{e9}-1");
+    service
+        .log
+        .send([Sample::new(stored.0, stored.1).decision()])
+        .await;
+    service.stored(1).await;
+    let encoded = |id: &str| -> String { id.bytes().map(|byte| format!("%{byte:02X}")).collect() };
+    let statuses = async |service: &Service, user: &str, id: &str| {
+        let (user, id) = (encoded(user), encoded(id));
+        let mut found = Vec::new();
+        for path in [
+            format!("/v1/decisions/{id}"),
+            format!("/v1/decisions/{id}?user_id={user}"),
+            format!("/v1/users/{user}/summary"),
+        ] {
+            found.push(service.text(&path).await.0);
+        }
+        let page = service.get(&format!("/v1/decisions?user_id={user}")).await;
+        found.push(page["decisions"].as_array().unwrap().len() as u16);
+        found
+    };
+    let decomposed = ("mu\u{308}ller", "e\u{301}-1");
+    assert_eq!(
+        statuses(&service, decomposed.0, decomposed.1).await,
+        [200, 200, 200, 1]
+    );
+    assert_eq!(
+        statuses(&service, "MU\u{308}LLER", decomposed.1).await,
+        [200, 404, 404, 0]
+    );
+    let log = service.stop().await;
+    let service = Service::start_with(&store, log, |config| {
+        config.user_id_case = tollgate_types::UserIdCase::Fold;
+    })
+    .await;
+    service.ready().await;
+    for user in ["MU\u{308}LLER", "M\u{dc}ller", stored.0] {
+        assert_eq!(
+            statuses(&service, user, decomposed.1).await,
+            [200, 200, 200, 1],
+            "{user}"
+        );
+    }
     service.stop().await;
 }
 

@@ -10,7 +10,7 @@ on_each_store!(
 );
 
 /// What the previous version wrote for [`Sample::decision`], as SQL.
-fn insert(sample: &Sample, cast: bool) -> [String; 2] {
+pub(crate) fn insert(sample: &Sample, cast: bool) -> [String; 2] {
     let (transaction, quoted) = (sample.transaction(), |text: &str| format!("'{text}'"));
     let json = |text: &str| format!("{}{}", quoted(text), if cast { "::json" } else { "" });
     let number = if cast { "" } else { "'" };

@@ -19,7 +19,8 @@ fn user(directory: &Path, args: &[&str]) -> (Option<i32>, String) {
 /// The sources of what is kept about a user.
 fn sources(directory: &Path, user_id: &str) -> Vec<String> {
     let (status, text) = user(directory, &["export", user_id]);
-    assert_eq!(status, Some(0), "{text}");
+    let expected = if text.is_empty() { 3 } else { 0 };
+    assert_eq!(status, Some(expected), "{text}");
     let source = |line: &str| {
         let line: Value = serde_json::from_str(line).unwrap();
         assert!(line["data"].to_string().contains(user_id), "{line}");
@@ -90,6 +91,15 @@ async fn a_user_is_exported_and_erased_beside_a_running_up_and_does_not_come_bac
         "{text}"
     );
     assert_eq!(whole("mallory"), before);
+    let output = tollgate(directory, &["user", "export", "nobody"])
+        .output()
+        .unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(3), "{said}");
+    assert!(
+        said.contains("nothing is kept about the user \"nobody\" of the default tenant"),
+        "{said}"
+    );
     // Another tenant's user of this id is another user.
     let (status, text) = user(
         directory,

@@ -72,6 +72,17 @@ pub(super) fn check<'a>(
     Ok(id)
 }
 
+/// An id that somebody asks for, as a transaction that was accepted has it: in NFC, and folded if `case` says so. Nothing is
+/// refused: an id that no transaction can have is not found.
+#[must_use]
+pub fn stored_id(text: &str, case: UserIdCase) -> String {
+    let id = to_nfc(Cow::Borrowed(text));
+    match case {
+        UserIdCase::Keep => id.into_owned(),
+        UserIdCase::Fold => to_nfc(Cow::Owned(UniCase::unicode(id).to_folded_case())).into_owned(),
+    }
+}
+
 fn too_long(field: &'static str) -> Rejection {
     Rejection::new(field, "must be 1 to 128 bytes long")
 }
@@ -140,4 +151,25 @@ pub fn mixes_scripts(id: &str) -> bool {
         );
         counts && *first.get_or_insert(script) != script
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn who_asks_for_an_id_as_it_was_sent_asks_for_the_one_that_is_stored(
+            id in "[a-zA-ZäÖßéİﬁÅΣς \u{301}\u{308}\u{212b}0-9]{1,24}",
+            fold in any::<bool>(),
+        ) {
+            let case = if fold { UserIdCase::Fold } else { UserIdCase::Keep };
+            if let Ok(stored) = check("user_id", Cow::Borrowed(&id), case) {
+                prop_assert_eq!(stored_id(&id, case), stored.as_ref());
+                prop_assert_eq!(stored_id(&stored, case), stored.as_ref());
+            }
+        }
+    }
 }

@@ -21,7 +21,7 @@ use crate::headers::TRACEPARENT;
 use crate::{Amount, JsonError, Rejection, Timestamp, TraceContext};
 pub use currency::NamedCurrency;
 use fields::Id;
-pub use ids::{UserIdCase, mixes_scripts};
+pub use ids::{UserIdCase, mixes_scripts, stored_id};
 pub use location::Location;
 use members::{FindId, Found, MembersSeed};
 pub use members::{MemberSlot, MemberTable, Members};
