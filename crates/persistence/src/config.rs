@@ -173,6 +173,10 @@ impl PersistenceConfig {
         {
             return invalid("retention_days", "must lie between 1 and 36500");
         }
+        let retention = self.audit.retention_days;
+        if retention.is_some_and(|days| !(1..=36_500).contains(&days)) {
+            return invalid("audit.retention_days", "must lie between 1 and 36500");
+        }
         let url = self.database_url.expose();
         if url.starts_with("sqlite:") && (url.contains(":memory:") || url.contains("mode=memory")) {
             return invalid(
@@ -341,6 +345,11 @@ mod tests {
                 "TOLLGATE_PERSISTENCE__REQUESTS_MAX",
                 "10",
                 "persistence.requests_per_key",
+            ),
+            (
+                "TOLLGATE_PERSISTENCE__AUDIT__RETENTION_DAYS",
+                "0",
+                "persistence.audit.retention_days",
             ),
             (
                 "TOLLGATE_PERSISTENCE__BATCH_MAXI",

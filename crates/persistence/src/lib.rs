@@ -8,6 +8,7 @@ mod batch_reader;
 mod config;
 mod cursor;
 mod dead_letters;
+mod differences;
 mod process;
 mod queryable;
 mod repair;

@@ -9,7 +9,7 @@ use tollgate_service::resilience::CallPolicy;
 use tollgate_service::supervisor::{RunningService, Supervisor};
 
 use crate::api::{self, Gate};
-use crate::audit::{AuditLog, Recorder};
+use crate::audit::{AuditLog, Recorder, retention as audit_retention};
 use crate::config::PersistenceConfig;
 use crate::repair;
 use crate::retention;
@@ -76,6 +76,16 @@ pub async fn start(
         supervisor.spawn_support("the writer of the audit", writing);
         recorder
     });
+    if let Some(days) = config.audit.retention_days
+        && audit.is_some()
+    {
+        let log = AuditLog::open(&config).await?;
+        let removing = audit_retention::run(log, days, supervisor.shutdown().clone());
+        supervisor.spawn_support("the retention of the audit", async move {
+            removing.await;
+            Ok(())
+        });
+    }
     let gate = Gate { keys, audit };
     supervisor.serve(public, api::router(store.clone(), &config, gate));
     Ok(supervisor.start(async move |_| {

@@ -19,6 +19,7 @@ use tollgate_types::{Stage, TopicKind};
 use crate::batch_reader::BatchReader;
 use crate::config::PersistenceConfig;
 use crate::dead_letters::{DeadLetters, Letter};
+use crate::differences::Differences;
 use crate::rows::Row;
 use crate::store::Store;
 use crate::traces::Traces;
@@ -41,6 +42,7 @@ pub(crate) struct DecisionWriter {
     out_of_time: CancellationToken,
     batch_max: usize,
     batch_max_bytes: usize,
+    differences: Differences,
 }
 
 /// The outcome of writing some rows.
@@ -87,6 +89,7 @@ impl DecisionWriter {
             out_of_time,
             batch_max,
             batch_max_bytes,
+            differences: Differences::default(),
         })
     }
 
@@ -280,9 +283,12 @@ impl DecisionWriter {
         };
         match result {
             Ok(written) => {
-                let rows = |outcome: &'static str| metrics::counter!("tollgate_persistence_rows_total", "outcome" => outcome);
-                rows("stored").increment(written.stored);
-                rows("known").increment(written.known);
+                let outcome = |outcome: &'static str| metrics::counter!("tollgate_persistence_rows_total", "outcome" => outcome);
+                outcome("stored").increment(written.stored);
+                outcome("known").increment(written.known);
+                if written.known > 0 {
+                    self.differences.find(&self.store, rows).await;
+                }
                 Ok(WriteOutcome::Stored)
             }
             Err(CallFailure::Unavailable(_)) => Ok(WriteOutcome::Abandoned),

@@ -78,7 +78,7 @@ async fn verify(args: VerifyArgs) -> anyhow::Result<()> {
         verify_file(Path::new(&args.source), Verifier::new(key, args.head))?
     };
     say(format_args!(
-        "{} entries, none changed, removed or inserted; head {head}\n",
+        "up to entry {}, none changed, removed or inserted; head {head}\n",
         head.seq
     ))
 }
@@ -105,7 +105,11 @@ fn link(line: &str) -> anyhow::Result<Link> {
 
 async fn export(args: ExportArgs) -> anyhow::Result<()> {
     let log = AuditLog::open(&persistence(args.config)?).await?;
-    let read = log.read(write).await;
+    let read = async {
+        log.ensure_on().await?;
+        log.read(write).await
+    };
+    let read = read.await;
     log.close().await;
     read
 }

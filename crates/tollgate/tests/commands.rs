@@ -473,6 +473,19 @@ fn a_tampered_audit_is_detected_in_the_store_and_in_an_export() {
         database_url: format!("sqlite://{}", store.display()).into(),
         ..PersistenceConfig::default()
     };
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    runtime.block_on(async { AuditLog::open(&config).await.unwrap().close().await });
+    for args in [&["audit", "verify", "store"][..], &["audit", "export"]] {
+        let off = run(dir.path(), args);
+        let said = text(&off.stderr);
+        assert!(
+            !off.status.success() && said.contains("persistence.audit.mode"),
+            "{said}"
+        );
+    }
     let event = |user: &str| AuditEvent {
         time: tollgate_service::now(),
         caller: "shop".into(),
@@ -483,10 +496,6 @@ fn a_tampered_audit_is_detected_in_the_store_and_in_an_export() {
         status: 200,
         rows: 1,
     };
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .unwrap();
     let head = runtime.block_on(async {
         let log = AuditLog::open(&config).await.unwrap();
         log.migrate().await.unwrap();

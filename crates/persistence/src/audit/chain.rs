@@ -2,6 +2,10 @@
 //!
 //! The hash of entry `n` is SHA-256, or with a key HMAC-SHA-256 (RFC 2104), over: the hash of entry `n − 1` (32 bytes, zeros
 //! for the first), `n` as 8 bytes in little-endian order, and the text of the entry.
+//!
+//! A chain may begin behind its first entry, where the retention removed older ones: a later entry of the chain, which is
+//! made before they are removed, then names the head of what was removed (the anchor). An attacker who removes the beginning
+//! cannot add such an entry without the key.
 
 use std::fmt;
 use std::str::FromStr;
@@ -10,6 +14,8 @@ use data_encoding::{HEXLOWER, HEXLOWER_PERMISSIVE};
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq as _;
+
+use super::event::AuditEvent;
 
 /// The end of a chain: the number of its last entry, 0 without entries, and its hash.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -92,6 +98,21 @@ pub enum Broken {
         "the hash of entry {0} is not that of its text and of the entry before: it was changed, or persistence.audit.key is not the key with which it was written"
     )]
     Hash(u64),
+    /// The beginning is missing, and no entry says that the retention removed it.
+    #[error(
+        "the entries up to {0} are missing, and no later entry says that persistence.audit.retention_days removed them: the beginning was cut off, or written anew"
+    )]
+    Beginning(u64),
+    /// The head that was kept elsewhere is older than what the retention removed.
+    #[error(
+        "entry {expected} was removed by persistence.audit.retention_days, as were all up to {anchor}: compare with a newer head"
+    )]
+    Expired {
+        /// Number of the head that was kept elsewhere.
+        expected: u64,
+        /// Number of the last entry that was removed.
+        anchor: u64,
+    },
     /// The end was cut off, or the whole chain was written anew.
     #[error(
         "the chain ends at {found}, and had reached {expected}: its end was cut off, or it was written anew"
@@ -111,6 +132,20 @@ pub struct Verifier {
     head: Head,
     expected: Option<Head>,
     met: bool,
+    /// Number of the first entry, 0 before it.
+    first: u64,
+    beginning: Beginning,
+}
+
+/// How a chain begins.
+#[derive(Debug)]
+enum Beginning {
+    /// No entry was seen yet.
+    Unseen,
+    /// With its first entry, or with one that follows an anchor.
+    Known,
+    /// With this entry; the anchor before it must be named by a later one.
+    Unproven(Link),
 }
 
 impl Verifier {
@@ -122,6 +157,8 @@ impl Verifier {
             head: Head::default(),
             expected,
             met: false,
+            first: 0,
+            beginning: Beginning::Unseen,
         }
     }
 
@@ -130,6 +167,15 @@ impl Verifier {
     /// # Errors
     /// It does not follow the one before.
     pub fn check(&mut self, link: &Link) -> Result<(), Broken> {
+        if matches!(self.beginning, Beginning::Unseen) {
+            self.beginning = Beginning::Known;
+            self.first = link.head.seq;
+            if link.head.seq > 1 {
+                // Its hash is checked once its anchor is known.
+                self.beginning = Beginning::Unproven(link.clone());
+                return self.accept(link.head);
+            }
+        }
         if link.head.seq != self.head.seq + 1 {
             return Err(Broken::Sequence {
                 after: self.head.seq,
@@ -140,6 +186,20 @@ impl Verifier {
         if !bool::from(head.hash.ct_eq(&link.head.hash)) {
             return Err(Broken::Hash(head.seq));
         }
+        if let Beginning::Unproven(first) = &self.beginning
+            && let Some(anchor) = AuditEvent::anchor_in(&link.entry)
+            && anchor.seq + 1 == first.head.seq
+        {
+            let known = anchor.after(&self.key, &first.entry);
+            if !bool::from(known.hash.ct_eq(&first.head.hash)) {
+                return Err(Broken::Hash(first.head.seq));
+            }
+            self.beginning = Beginning::Known;
+        }
+        self.accept(head)
+    }
+
+    fn accept(&mut self, head: Head) -> Result<(), Broken> {
         self.head = head;
         if let Some(expected) = self.expected
             && expected.seq == head.seq
@@ -158,9 +218,18 @@ impl Verifier {
     /// The head, after the last entry.
     ///
     /// # Errors
-    /// The chain does not reach the expected head.
+    /// The chain does not reach the expected head, or its beginning is missing.
     pub fn finish(self) -> Result<Head, Broken> {
+        if let Beginning::Unproven(first) = &self.beginning {
+            return Err(Broken::Beginning(first.head.seq - 1));
+        }
         match self.expected {
+            Some(expected) if !self.met && (1..self.first).contains(&expected.seq) => {
+                Err(Broken::Expired {
+                    expected: expected.seq,
+                    anchor: self.first - 1,
+                })
+            }
             Some(expected) if !self.met && expected.seq > 0 => Err(Broken::Head {
                 expected,
                 found: self.head,
@@ -173,6 +242,7 @@ impl Verifier {
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
+    use tollgate_types::Timestamp;
 
     use super::*;
 
@@ -234,6 +304,47 @@ mod tests {
             if keyed {
                 prop_assert!(verify(key, &chain(b"", &anew), None).is_err());
             }
+        }
+    }
+
+    /// A chain of which the retention removed the entries up to `anchor`, named by an entry at its end.
+    fn with_anchor(key: &[u8], entries: &[String], anchor: usize) -> Vec<Link> {
+        let links = chain(key, entries);
+        let event = AuditEvent::of_retention(links[anchor].head, Timestamp::MIN);
+        let named = [entries, &[event.text()]].concat();
+        chain(key, &named).split_off(anchor + 1)
+    }
+
+    proptest! {
+        #[test]
+        fn a_chain_begins_behind_what_the_retention_removed_and_nowhere_else(
+            entries in prop::collection::vec("[a-z]{0,8}", 3..20),
+            at in any::<prop::sample::Index>(),
+            other in "[A-Z]{1,8}",
+        ) {
+            let anchor = at.index(entries.len() - 2);
+            let links = with_anchor(b"key", &entries, anchor);
+            let head = links[links.len() - 1].head;
+            prop_assert_eq!(verify(b"key", &links, None), Ok(head));
+            prop_assert_eq!(verify(b"key", &links, Some(links[0].head)), Ok(head));
+            let removed = chain(b"key", &entries)[anchor].head;
+            let expired = Broken::Expired { expected: removed.seq, anchor: removed.seq };
+            prop_assert_eq!(verify(b"key", &links, Some(removed)), Err(expired));
+            // More is removed than the entry says.
+            let missing = Broken::Beginning(removed.seq + 1);
+            prop_assert_eq!(verify(b"key", &links[1..], None), Err(missing));
+            // The entry is gone, as with an end that was cut off.
+            let missing = Broken::Beginning(removed.seq);
+            prop_assert_eq!(verify(b"key", &links[..links.len() - 1], None), Err(missing));
+            // The first entry that is left was changed, with a hash of its own that the next one does not follow.
+            let mut changed = links.clone();
+            changed[0].entry = other.clone();
+            prop_assert!(verify(b"key", &changed, None).is_err());
+            changed[0].head = removed.after(b"key", &other);
+            prop_assert!(verify(b"key", &changed, None).is_err());
+            // By somebody without the key.
+            let forged = with_anchor(b"", &entries, anchor);
+            prop_assert!(verify(b"key", &forged, None).is_err());
         }
     }
 

@@ -9,6 +9,9 @@ use tollgate_service::Secret;
 pub struct AuditConfig {
     /// Whether reads of personal data are audited.
     pub mode: AuditMode,
+    /// Entries older than this are removed, once a newer entry names the head of what is removed. Unset: they are kept.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub retention_days: Option<u32>,
     /// A secret with which the hashes are computed, so that who can write to the store cannot compute the chain anew.
     pub key: Secret,
 }

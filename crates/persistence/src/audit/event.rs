@@ -3,6 +3,12 @@
 use serde::{Deserialize, Serialize};
 use tollgate_types::Timestamp;
 
+use super::chain::Head;
+
+/// The action of the retention, and the name under which its entry has the head of what was removed.
+const RETENTION: &str = "audit retention";
+const ANCHOR: &str = "anchor";
+
 /// One access to personal data. It holds ids as they were given, and no amounts.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AuditEvent {
@@ -25,6 +31,39 @@ pub struct AuditEvent {
 }
 
 impl AuditEvent {
+    /// The entry of the retention, which removes the entries up to this head.
+    pub(super) fn of_retention(anchor: Head, time: Timestamp) -> Self {
+        Self {
+            time,
+            caller: "tollgate".to_owned(),
+            tenant: "*".to_owned(),
+            peer: String::new(),
+            action: RETENTION.to_owned(),
+            asked: vec![(ANCHOR.to_owned(), anchor.to_string())],
+            status: 200,
+            rows: 0,
+        }
+    }
+
+    /// Whether the text of an entry can be read, and was made before this time.
+    pub(super) fn was_before(text: &str, time: Timestamp) -> bool {
+        serde_json::from_str::<Self>(text).is_ok_and(|event| event.time < time)
+    }
+
+    /// The head of what was removed, in the text of an entry of the retention.
+    pub(super) fn anchor_in(text: &str) -> Option<Head> {
+        if !text.contains(RETENTION) {
+            return None;
+        }
+        let event: Self = serde_json::from_str(text).ok()?;
+        let of_retention = event.action == RETENTION;
+        let (_, anchor) = event
+            .asked
+            .iter()
+            .find(|(name, _)| of_retention && name == ANCHOR)?;
+        anchor.parse().ok()
+    }
+
     /// The text that is hashed and stored.
     pub(super) fn text(&self) -> String {
         // Texts and numbers can always be serialised.

@@ -4,10 +4,11 @@ use std::time::Duration;
 
 use tollgate_service::database::{Database, DatabaseError};
 use tollgate_service::resilience::CallError as _;
+use tollgate_types::Timestamp;
 
 use super::chain::{Broken, Head, Link, Verifier};
 use super::event::AuditEvent;
-use super::sql;
+use super::sql::{self, Change, Changed};
 use crate::config::PersistenceConfig;
 
 /// Entries read at once.
@@ -19,6 +20,11 @@ pub enum AuditError {
     /// An entry was changed, removed or inserted.
     #[error(transparent)]
     Broken(#[from] Broken),
+    /// Nothing was ever audited in this store.
+    #[error(
+        "the store has no audit: nothing was recorded. persistence.audit.mode = \"required\" or \"best_effort\" turns it on; \"auto\", the default, does where callers need API keys"
+    )]
+    Off,
     /// The store does not answer.
     #[error(transparent)]
     Store(#[from] DatabaseError),
@@ -61,10 +67,35 @@ impl AuditLog {
     /// The store does not answer in time; the entries may be there regardless.
     pub async fn append(&self, events: &[AuditEvent]) -> Result<Head, DatabaseError> {
         let entries: Vec<String> = events.iter().map(AuditEvent::text).collect();
-        let appended = sql::append(&self.database, &self.key, &entries);
-        tokio::time::timeout(self.timeout, appended)
+        Ok(self.change(Change::Append(&entries)).await?.head)
+    }
+
+    /// Removes the oldest entries, some of those made before `before`, and appends an entry that names the head of what
+    /// was removed. Returns that head and the number of entries; `None` when none are left.
+    ///
+    /// # Errors
+    /// The store does not answer in time, or its role does not own the table.
+    pub async fn expire(&self, before: Timestamp) -> Result<Option<(Head, u64)>, DatabaseError> {
+        let now = tollgate_service::now();
+        Ok(self.change(Change::Expire { before, now }).await?.removed)
+    }
+
+    async fn change(&self, change: Change<'_>) -> Result<Changed, DatabaseError> {
+        let changed = sql::change(&self.database, &self.key, change);
+        tokio::time::timeout(self.timeout, changed)
             .await
             .unwrap_or_else(|_| Err(DatabaseError::timed_out(self.timeout)))
+    }
+
+    /// Checks that the store has an audit.
+    ///
+    /// # Errors
+    /// It has none, or it does not answer.
+    pub async fn ensure_on(&self) -> Result<(), AuditError> {
+        match sql::exists(&self.database).await? {
+            true => Ok(()),
+            false => Err(AuditError::Off),
+        }
     }
 
     /// Calls `each` for every entry, in their order, until it fails.
@@ -89,8 +120,9 @@ impl AuditLog {
     /// Checks every entry, and that the chain contains the head that was kept elsewhere. The head of the chain.
     ///
     /// # Errors
-    /// The first entry that does not follow the one before.
+    /// The first entry that does not follow the one before, or the store has no audit.
     pub async fn verify(&self, expected: Option<Head>) -> Result<Head, AuditError> {
+        self.ensure_on().await?;
         let mut verifier = Verifier::new(&self.key, expected);
         self.read(|link| Ok::<(), AuditError>(verifier.check(link)?))
             .await?;

@@ -9,6 +9,7 @@ mod config;
 mod event;
 mod log;
 mod recorder;
+pub(crate) mod retention;
 mod sql;
 
 pub use chain::{Broken, Head, Link, Verifier};

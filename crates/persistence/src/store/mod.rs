@@ -4,6 +4,7 @@
 //! of its own, so that readers cannot delay it.
 
 mod bodies;
+mod comparison;
 mod erasure;
 mod postgres;
 mod query;
@@ -23,6 +24,7 @@ use tollgate_types::{Amount, Status, Timestamp};
 use tracing::Instrument as _;
 
 pub(crate) use self::bodies::Key;
+pub(crate) use self::comparison::Different;
 use crate::config::PersistenceConfig;
 use crate::cursor::Cursor;
 use crate::retention::Expired;

@@ -38,8 +38,8 @@ fn samples() -> Vec<Sample> {
 }
 
 /// What an analyst may ask, and the answers.
-async fn ask(store: &TestStore, rows: usize) {
-    let numbers: &[(&str, usize)] = match store.kind {
+async fn ask(store: &TestStore, rows: i64) {
+    let numbers: &[(&str, i64)] = match store.kind {
         Kind::Postgres => &[
             (
                 "SELECT count(*) FROM transactions WHERE body->>'currency' = 'EUR'",
@@ -91,7 +91,7 @@ async fn ask(store: &TestStore, rows: usize) {
         ],
     };
     for (sql, expected) in numbers {
-        assert_eq!(store.number(sql).await, *expected as i64, "{sql}");
+        assert_eq!(store.number(sql).await, *expected, "{sql}");
     }
     let memo = match store.kind {
         Kind::Postgres => {

@@ -261,7 +261,8 @@ async fn ids_are_found_in_every_composition_and_in_every_case_if_they_are_folded
             found.push(service.text(&path).await.0);
         }
         let page = service.get(&format!("/v1/decisions?user_id={user}")).await;
-        found.push(page["decisions"].as_array().unwrap().len() as u16);
+        let rows = page["decisions"].as_array().unwrap().len();
+        found.push(u16::try_from(rows).unwrap());
         found
     };
     let decomposed = ("mu\u{308}ller", "e\u{301}-1");

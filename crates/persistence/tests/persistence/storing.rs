@@ -22,6 +22,7 @@ on_each_store!(
     another_amount_under_a_known_id_is_a_row_of_its_own_beside_the_first,
     the_same_amount_in_other_currencies_under_one_id_is_a_row_for_each,
     users_of_other_tenants_have_rows_of_their_own,
+    a_different_decision_under_a_stored_id_is_counted_and_the_first_stays,
 );
 
 /// Whoever may write to the topic could otherwise approve any payment, before or after the scorer blocks it.
@@ -483,6 +484,45 @@ async fn the_same_amount_in_other_currencies_under_one_id_is_a_row_for_each(stor
     }
     assert_eq!(seen, ["\"KWD\"", "\"EUR\"", "\"JPY\""]);
     service.stop().await;
+}
+
+/// As after the lookback, when the scorer has forgotten the first one, or when the log is decided by other rules.
+async fn a_different_decision_under_a_stored_id_is_counted_and_the_first_stays(
+    store: Arc<TestStore>,
+) {
+    let service = Service::start(&store).await;
+    let counted = async || {
+        let name = "tollgate_persistence_decisions_differing_total ";
+        let metrics = service.metrics().await;
+        let value = metrics.lines().find_map(|line| line.strip_prefix(name));
+        value.map_or(0, |value| value.parse::<u64>().unwrap())
+    };
+    let before = counted().await;
+    let first = Sample::new("u", "t").alert("blocked", 90.5, &["high_velocity", "high_amount"]);
+    let decisions = (0..300)
+        .map(|n| Sample::new(format!("u{}", n % 7), format!("t{n}")).decision())
+        .chain([first.decision()]);
+    service.log.send(decisions).await;
+    service.stored(301).await;
+    let later = [
+        Sample::new("u", "t").decision(),
+        Sample::new("u0", "t0")
+            .alert("approved", 1.0, &[])
+            .decision(),
+        Sample::new("u1", "t1")
+            .alert("approved", 0.0, &["high_amount"])
+            .decision(),
+        // The same again.
+        Sample::new("u2", "t2").decision(),
+    ];
+    service.log.send(&later).await;
+    service.log.wait_until_committed().await;
+    // Of this test and of others, which share the process.
+    assert!(counted().await >= before + 3);
+    let (status, text) = service.text("/v1/decisions/t").await;
+    assert_eq!((status, text), (200, first.decision()));
+    let log = service.stop().await;
+    assert_eq!(log.count_dead_letters(), 0);
 }
 
 async fn users_of_other_tenants_have_rows_of_their_own(store: Arc<TestStore>) {

@@ -16,6 +16,7 @@ on_each_store!(
     a_key_of_all_tenants_reads_all_or_the_one_that_it_names,
     reads_of_personal_data_are_in_the_audit_and_statistics_are_not,
     a_changed_removed_or_cut_off_entry_of_the_audit_is_detected,
+    entries_beyond_the_retention_are_removed_and_the_rest_of_the_chain_is_verified,
     without_the_audit_nothing_is_answered_if_it_is_required,
 );
 
@@ -283,6 +284,74 @@ async fn a_changed_removed_or_cut_off_entry_of_the_audit_is_detected(store: Arc<
     store.execute("DELETE FROM audit WHERE seq = 2").await;
     let broken = audit(&store, None).await.1.unwrap_err();
     assert!(broken.contains("removed or inserted"), "{broken}");
+}
+
+async fn entries_beyond_the_retention_are_removed_and_the_rest_of_the_chain_is_verified(
+    store: Arc<TestStore>,
+) {
+    let log = AuditLog::open(&config(&store)).await.unwrap();
+    assert!(
+        log.verify(None)
+            .await
+            .unwrap_err()
+            .to_string()
+            .contains("audit.mode")
+    );
+    log.migrate().await.unwrap();
+    let event = |user: &str, time| AuditEvent {
+        time,
+        caller: "plain".into(),
+        tenant: String::new(),
+        peer: "127.0.0.1".into(),
+        action: "GET /v1/users/{user_id}/summary".into(),
+        asked: vec![("user_id".into(), user.into())],
+        status: 200,
+        rows: 1,
+    };
+    let long_ago = tollgate_types::Timestamp::parse("2020-01-01T00:00:00Z").unwrap();
+    let now = tollgate_service::now();
+    let old = log
+        .append(&["a", "b", "c"].map(|user| event(user, long_ago)))
+        .await
+        .unwrap();
+    // Behind a recent entry, an old one is kept: only a beginning is removed.
+    let recent = [event("d", now), event("e", long_ago)];
+    let recent = log.append(&recent).await.unwrap();
+    log.close().await;
+    let service = Service::start_with(&store, TestLog::open(), |config| {
+        with_keys(config);
+        config.audit.retention_days = Some(30);
+    })
+    .await;
+    service.ready().await;
+    let removed = "SELECT count(*) FROM audit WHERE seq <= 3";
+    until("the old entries are removed", async || {
+        store.number(removed).await == 0
+    })
+    .await;
+    ask(&service, "acme", "/v1/decisions/a").await;
+    service.stop().await;
+    let (links, head) = audit(&store, Some(recent)).await;
+    let numbers: Vec<u64> = links.iter().map(|link| link.head.seq).collect();
+    assert_eq!((numbers, head.unwrap().seq), (vec![4, 5, 6, 7], 7));
+    assert!(
+        links[2].entry.contains(&old.to_string()),
+        "{}",
+        links[2].entry
+    );
+    let expired = audit(&store, Some(old)).await.1.unwrap_err();
+    assert!(expired.contains("audit.retention_days"), "{expired}");
+    let refused = store
+        .try_execute("DELETE FROM audit WHERE seq = 4")
+        .await
+        .unwrap_err();
+    assert!(refused.contains("append-only"), "{refused}");
+
+    // More than the retention removed.
+    store.drop_audit_triggers().await;
+    store.execute("DELETE FROM audit WHERE seq = 4").await;
+    let broken = audit(&store, None).await.1.unwrap_err();
+    assert!(broken.contains("the beginning was cut off"), "{broken}");
 }
 
 async fn without_the_audit_nothing_is_answered_if_it_is_required(store: Arc<TestStore>) {
