@@ -24,6 +24,7 @@ use crate::all_in_one::{AllInOne, Configs, JOURNAL};
 use crate::audit::AuditArgs;
 use crate::dlq::DlqArgs;
 use crate::imports::ImportsArgs;
+use crate::policy::PolicyArgs;
 use crate::user::UserArgs;
 
 /// Decides for every payment, within milliseconds, whether it is approved, reviewed or blocked.
@@ -45,6 +46,8 @@ pub(crate) enum Command {
     Up(UpArgs),
     /// Score a file: transactions as JSON lines in, decisions as JSON lines out
     Score(ScoreArgs),
+    /// Check the documents that hold thresholds, features and rules
+    Policy(PolicyArgs),
     /// Run ingest, the HTTP API that takes transactions, until SIGTERM
     Ingest(ServiceArgs),
     /// Run the scorer, which decides, until SIGTERM

@@ -9,6 +9,7 @@ mod demo;
 mod dlq;
 mod imports;
 mod load;
+mod policy;
 mod receive;
 mod running;
 mod score;
@@ -61,6 +62,7 @@ impl Command {
             Self::Demo(args) => commands::block_on(demo::run(args))?,
             Self::Up(args) => commands::up(&args)?,
             Self::Score(args) => return score::run(&args),
+            Self::Policy(args) => return policy::run(&args),
             Self::Ingest(args) => tollgate_ingest::run_process(&args)?,
             Self::Scorer(args) => tollgate_scorer::run_process(&args)?,
             Self::Persistence(args) => tollgate_persistence::run_process(&args)?,

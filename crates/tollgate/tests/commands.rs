@@ -190,6 +190,72 @@ fn score_converts_amounts_by_the_rates_of_its_rules() {
 }
 
 #[test]
+fn policy_check_shows_each_fault_at_its_place_and_what_would_be_right() {
+    let dir = TempDir::new().unwrap();
+    let document = [
+        "language = 1",
+        "name = \"cards\"",
+        "[members]",
+        "channel = \"string\"",
+        "[[rules]]",
+        "id = \"größer\"",
+        "when = \"chanel == 'Übersee' && amount > 1.00001\"",
+        "points = 5",
+    ];
+    std::fs::write(dir.path().join("p.toml"), document.join("\n")).unwrap();
+    let output = run(dir.path(), &["policy", "check", "p.toml"]);
+    assert_eq!(output.status.code(), Some(4), "{}", text(&output.stderr));
+    let shown = text(&output.stdout);
+    let expected = "p.toml:7:9: unknown_name: chanel is neither a member nor a feature; did you mean channel?\n \
+                    7 | when = \"chanel == 'Übersee' && amount > 1.00001\"\n   \
+                    |         ^\n";
+    assert!(shown.contains(expected), "{shown}");
+    assert!(
+        shown.contains("p.toml:6:6: value: id: expected a name"),
+        "{shown}"
+    );
+    assert!(shown.ends_with("p.toml: 3 faults, 1 warning\n"), "{shown}");
+
+    let output = run(dir.path(), &["policy", "check", "--json", "p.toml"]);
+    assert_eq!(output.status.code(), Some(4));
+    let faults: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let places: Vec<(&Value, &Value, &Value)> = faults
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|fault| (&fault["line"], &fault["column"], &fault["kind"]))
+        .collect();
+    assert_eq!(
+        places,
+        [
+            (&json!(6), &json!(6), &json!("value")),
+            (&json!(7), &json!(9), &json!("unknown_name")),
+            (&json!(7), &json!(41), &json!("money_literal")),
+        ]
+    );
+}
+
+#[test]
+fn policy_check_tells_the_hash_of_a_document_without_faults() {
+    let dir = TempDir::new().unwrap();
+    std::fs::write(
+        dir.path().join("p.toml"),
+        "language = 1\nname = \"built-in\"\n",
+    )
+    .unwrap();
+    let output = run(dir.path(), &["policy", "check", "p.toml"]);
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    let shown = text(&output.stdout);
+    assert!(shown.contains("p.toml: no faults\n"), "{shown}");
+    assert!(shown.contains("  hash      "), "{shown}");
+    let output = run(dir.path(), &["policy", "check", "--json", "p.toml"]);
+    assert_eq!(text(&output.stdout), "[]\n");
+    let output = run(dir.path(), &["policy", "check", "missing.toml"]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(text(&output.stderr).contains("cannot read missing.toml"));
+}
+
+#[test]
 fn score_refuses_files_that_would_overwrite_each_other() {
     let dir = TempDir::new().unwrap();
     std::fs::write(dir.path().join("in"), "").unwrap();
