@@ -214,7 +214,7 @@ fn policy_check_shows_each_fault_at_its_place_and_what_would_be_right() {
         shown.contains("p.toml:6:6: value: id: expected a name"),
         "{shown}"
     );
-    assert!(shown.ends_with("p.toml: 3 faults, 1 warning\n"), "{shown}");
+    assert!(shown.ends_with("p.toml: 3 faults\n"), "{shown}");
 
     let output = run(dir.path(), &["policy", "check", "--json", "p.toml"]);
     assert_eq!(output.status.code(), Some(4));

@@ -103,7 +103,7 @@ fn line_ends_of_another_system_move_no_fault() {
     };
     let expected = [
         (8, 3, FaultKind::UnknownName),
-        (8, 20, FaultKind::UnknownName),
+        (8, 21, FaultKind::UnknownName),
     ];
     let text = format!("{HEAD}{text}");
     assert_eq!(places(check(&text)), expected);

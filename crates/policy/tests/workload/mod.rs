@@ -6,7 +6,7 @@ use tollgate_policy::{Money, Policy, Slot, Slots, check};
 use tollgate_types::Timestamp;
 
 /// A document with the rules.
-pub fn document() -> String {
+pub(crate) fn document() -> String {
     let mut text = String::from("language = 1\nname = \"workload\"\n[members]\n");
     for (kind, count) in [("string", 9), ("number", 12), ("money", 4), ("bool", 4)] {
         for n in 0..count {
@@ -41,19 +41,19 @@ pub fn document() -> String {
 }
 
 /// The policy of the document.
-pub fn policy() -> Policy {
+pub(crate) fn policy() -> Policy {
     let report = check(&document());
     assert!(report.faults.is_empty(), "{:?}", report.faults);
     report.policy.unwrap()
 }
 
 /// Texts of a transaction.
-pub fn texts() -> Vec<String> {
+pub(crate) fn texts() -> Vec<String> {
     (0..9).map(|n| format!("value {}", n % 6)).collect()
 }
 
 /// Fills every slot, as a transaction of which everything is known does.
-pub fn fill<'t>(policy: &Policy, slots: &mut Slots<'t>, texts: &'t [String], turn: u32) {
+pub(crate) fn fill<'t>(policy: &Policy, slots: &mut Slots<'t>, texts: &'t [String], turn: u32) {
     slots.set_timestamp(Timestamp::from_micros(i64::from(turn) * 977_000_000).unwrap());
     for (n, entry) in (turn..).zip(policy.layout.entries()) {
         match entry.slot {
@@ -73,7 +73,7 @@ pub fn fill<'t>(policy: &Policy, slots: &mut Slots<'t>, texts: &'t [String], tur
 }
 
 /// How many rules fire.
-pub fn evaluate(policy: &Policy, slots: &Slots<'_>) -> usize {
+pub(crate) fn evaluate(policy: &Policy, slots: &Slots<'_>) -> usize {
     policy
         .rules
         .iter()

@@ -93,7 +93,7 @@ impl Random {
             let value = Value::Bool(self.below(2) == 0);
             add(name, Type::Bool, (self.below(3) > 0).then_some(value));
         }
-        let micros = i64::try_from(self.below(1 << 30)).unwrap() * 7_919_000_123 - (1 << 60);
+        let micros = i64::try_from(self.below(1 << 30)).unwrap() * 200_000_123 - (1 << 55);
         add("timestamp", Type::Timestamp, Some(Value::Timestamp(micros)));
         variables
     }
