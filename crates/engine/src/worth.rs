@@ -2,6 +2,7 @@
 //!
 //! Invariant: without a base currency the amount alone counts, and the `currency` of a transaction is not looked at.
 
+use std::hash::Hasher as _;
 use std::sync::Arc;
 
 use siphasher::sip::SipHasher13;
@@ -100,10 +101,11 @@ impl Valuation {
 /// An amount of another currency as the history remembers it: the room is that of an amount alone, so it is a keyed hash of
 /// both. Two are taken for the same with a probability of 1 in 10^16.
 fn remembered(amount: Amount, currency: &[u8], hasher: &SipHasher13) -> Amount {
-    let mut text = amount.ten_thousandths().to_le_bytes().to_vec();
-    text.extend_from_slice(currency);
+    let mut hasher = *hasher;
+    hasher.write(&amount.ten_thousandths().to_le_bytes());
+    hasher.write(currency);
     let range = Amount::MAX.ten_thousandths().unsigned_abs() + 1;
-    i64::try_from(hasher.hash(&text) % range)
+    i64::try_from(hasher.finish() % range)
         .ok()
         .and_then(Amount::from_ten_thousandths)
         .unwrap_or(amount)
