@@ -8,13 +8,12 @@ use axum::routing::get;
 use tollgate_log::{Log, Producer};
 use tollgate_service::Shutdown;
 use tollgate_service::health::Health;
-use tollgate_service::http::{ApiKeys, api};
+use tollgate_service::http::{ApiKeys, api, documents};
 use tollgate_service::resilience::Dependency;
 use tollgate_types::CardPolicy;
 use utoipa::OpenApi as _;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
-use utoipa_swagger_ui::SwaggerUi;
 
 use crate::IngestConfig;
 use crate::admission::AdmissionControl;
@@ -47,7 +46,10 @@ pub(crate) struct App {
 }
 
 /// All routes of the service.
-pub(crate) fn router(app: Arc<App>) -> Router {
+///
+/// # Errors
+/// The description of the API is no JSON, which is a defect.
+pub(crate) fn router(app: Arc<App>) -> anyhow::Result<Router> {
     let (routes, openapi) = OpenApiRouter::with_openapi(ApiDoc::openapi())
         .routes(routes!(transactions::submit))
         .routes(routes!(events::submit))
@@ -55,7 +57,7 @@ pub(crate) fn router(app: Arc<App>) -> Router {
         .split_for_parts();
     let routes = routes
         .with_state(app)
-        .merge(SwaggerUi::new("/docs").url("/openapi.json", openapi))
+        .merge(documents(&openapi)?)
         .route("/", get(|| async { Redirect::to("/docs") }));
-    api(routes, "ingest")
+    Ok(api(routes, "ingest"))
 }

@@ -61,15 +61,11 @@ impl BodyPace {
 /// A complete body, and the permit for its bytes.
 #[derive(Debug, Default)]
 pub(crate) struct RequestBody {
-    bytes: Vec<u8>,
-    permit: Option<SharePermit>,
+    pub(crate) bytes: Vec<u8>,
+    pub(crate) permit: Option<SharePermit>,
 }
 
 impl RequestBody {
-    pub(crate) fn bytes(&self) -> &[u8] {
-        &self.bytes
-    }
-
     fn push(&mut self, chunk: &[u8], more: SharePermit) {
         match &mut self.permit {
             Some(permit) => permit.merge(more),

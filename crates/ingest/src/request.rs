@@ -27,22 +27,37 @@ use crate::publish::{PublishRequest, publish};
 use crate::report::{ItemResult, ValidatedItems};
 use crate::shares::SharePermit;
 
-/// Answers a request by `handler`, which gets its head and its body.
+/// A request as it arrives: its body, and the permits that it is given when it is admitted.
+pub(crate) struct Arriving {
+    body: Body,
+    permits: Vec<SharePermit>,
+}
+
+/// Answers a request by `handler`, which gets its head and what arrives after it. The request keeps its permits until the
+/// answer is written: a caller that does not read its answers uses up its share.
 pub(crate) async fn respond(
     request: Request,
-    handler: impl AsyncFnOnce(&Parts, &mut Body) -> Result<Response, Problem>,
+    handler: impl AsyncFnOnce(&Parts, &mut Arriving) -> Result<Response, Problem>,
 ) -> Response {
-    let (parts, mut body) = request.into_parts();
-    match handler(&parts, &mut body).await {
+    let (parts, body) = request.into_parts();
+    let mut arriving = Arriving {
+        body,
+        permits: Vec::new(),
+    };
+    let mut response = match handler(&parts, &mut arriving).await {
         Ok(response) => response,
         Err(problem) => {
             // With `Expect: 100-continue` the caller has not begun to send its body.
             if !parts.headers.contains_key(header::EXPECT) {
-                body::discard(&mut body).await;
+                body::discard(&mut arriving.body).await;
             }
             problem.into_response()
         }
+    };
+    if !arriving.permits.is_empty() {
+        http::hold_until_written(&mut response, arriving.permits, None);
     }
+    response
 }
 
 /// The trace of a request.
@@ -91,30 +106,25 @@ pub(crate) fn require_json(parts: &Parts) -> Result<(), Problem> {
     http::require_json(&parts.headers)
 }
 
-/// An admitted request: its body, and its permit as a request in flight.
-pub(crate) struct AdmittedRequest {
-    pub(crate) body: RequestBody,
-    _permit: SharePermit,
-}
-
 /// Admits a request if the log can be written to, there is capacity, and its caller has no more than its share of it. Then
-/// its body is read.
+/// its body is read. The request keeps its permits, whatever becomes of the body.
 ///
 /// # Errors
 /// 503 if the log is unavailable or too much is in flight, 429 beyond the share of the caller; the errors of [`body::receive`].
 pub(crate) async fn admit(
     app: &App,
     caller: &Caller,
-    body: &mut Body,
-) -> Result<AdmittedRequest, Problem> {
+    arriving: &mut Arriving,
+) -> Result<Vec<u8>, Problem> {
     require_log(&app.health)?;
     let permit = app.admission.acquire_request(caller)?;
+    arriving.permits.push(permit);
     let (max, pace) = (app.config.max_body_bytes, app.config.body_pace());
     let acquire = |bytes| app.admission.acquire_bytes(caller, bytes);
-    Ok(AdmittedRequest {
-        body: body::receive(body, max, pace, acquire).await?,
-        _permit: permit,
-    })
+    let RequestBody { bytes, permit } =
+        body::receive(&mut arriving.body, max, pace, acquire).await?;
+    arriving.permits.extend(permit);
+    Ok(bytes)
 }
 
 impl From<UnreadableBody> for Problem {

@@ -89,7 +89,7 @@ pub async fn start(
         shutdown,
     });
     let address = public.address();
-    supervisor.serve(public, router(app));
+    supervisor.serve(public, router(app)?);
     let service = supervisor.start(|left| flush(producer, left.max(MIN_FLUSH)));
     tracing::info!(%address, admin_address = %service.admin_address, "ingest listens");
     Ok(service)

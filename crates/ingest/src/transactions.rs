@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use axum::Json;
-use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::http::request::Parts;
 use axum::http::{HeaderName, StatusCode, header};
@@ -19,7 +18,7 @@ use crate::prefer::Wait;
 use crate::provenance::Provenance;
 use crate::publish::PublishRequest;
 use crate::report::{Decided, Report, ValidatedItems};
-use crate::request::{self, WaitOutcome};
+use crate::request::{self, Arriving, WaitOutcome};
 
 /// Results in the answer to a request of which too much is rejected.
 const MAX_RESULTS_OF_ENDED: usize = 100;
@@ -68,16 +67,19 @@ const PREFERENCE_APPLIED: HeaderName = HeaderName::from_static("preference-appli
     security((), ("bearer" = []), ("api_key" = []), ("basic" = [])),
 )]
 pub(crate) async fn submit(State(app): State<Arc<App>>, request: Request) -> Response {
-    request::respond(request, async |parts, body| answer(&app, parts, body).await).await
+    request::respond(request, async |parts, arriving| {
+        answer(&app, parts, arriving).await
+    })
+    .await
 }
 
-async fn answer(app: &App, parts: &Parts, body: &mut Body) -> Result<Response, Problem> {
+async fn answer(app: &App, parts: &Parts, arriving: &mut Arriving) -> Result<Response, Problem> {
     let started = Instant::now();
     let caller = request::authenticate(app, parts)?;
     let provenance = Provenance::of(app, parts, &caller)?;
     let format = format_of(parts)?;
-    let admitted = request::admit(app, &caller, body).await?;
-    let items = items::split(format, admitted.body.bytes(), app.config.max_items);
+    let body = request::admit(app, &caller, arriving).await?;
+    let items = items::split(format, &body, app.config.max_items);
     app.admission
         .charge(&caller, items.as_ref().map_or(1, Vec::len))?;
     let items = items?;

@@ -60,7 +60,7 @@ pub struct PersistenceConfig {
     pub requests_max: usize,
     /// Of these, those of one API key.
     pub requests_per_key: usize,
-    /// How long a caller may take for the next 64 KiB of an answer, in milliseconds.
+    /// How long a caller may take nothing of an answer, in milliseconds.
     pub unread_timeout_ms: u64,
     /// Decisions older than this, by event time, are deleted. Unset: they are kept.
     #[serde(skip_serializing_if = "Option::is_none")]

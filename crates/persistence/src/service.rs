@@ -87,7 +87,7 @@ pub async fn start(
         });
     }
     let gate = Gate { keys, audit };
-    supervisor.serve(public, api::router(store.clone(), &config, gate));
+    supervisor.serve(public, api::router(store.clone(), &config, gate)?);
     Ok(supervisor.start(async move |_| {
         store.close().await;
         Ok(())

@@ -13,7 +13,6 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use axum::Json;
-use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::http::StatusCode;
 use axum::http::request::Parts;
@@ -25,10 +24,11 @@ use tollgate_types::Protected;
 use crate::api::App;
 use crate::items::UnreadableBody;
 use crate::letters::{self, Rejected};
+use crate::openapi;
 use crate::provenance::Provenance;
 use crate::publish::PublishRequest;
 use crate::report::{ItemResult, ValidatedItems};
-use crate::{openapi, request};
+use crate::request::{self, Arriving};
 pub(crate) use confirmation::Confirmations;
 use content::{EventContent, ParsedEvent};
 use report::{EventReport, EventResult};
@@ -85,16 +85,19 @@ const MAX_COPIED_CHARS: usize = 256;
     security((), ("bearer" = []), ("api_key" = []), ("basic" = [])),
 )]
 pub(crate) async fn submit(State(app): State<Arc<App>>, request: Request) -> Response {
-    request::respond(request, async |parts, body| answer(&app, parts, body).await).await
+    request::respond(request, async |parts, arriving| {
+        answer(&app, parts, arriving).await
+    })
+    .await
 }
 
-async fn answer(app: &App, parts: &Parts, body: &mut Body) -> Result<Response, Problem> {
+async fn answer(app: &App, parts: &Parts, arriving: &mut Arriving) -> Result<Response, Problem> {
     let caller = request::authenticate(app, parts)?;
     let provenance = Provenance::of(app, parts, &caller)?;
     request::refuse_content_coding(parts)?;
     request::require_json(parts)?;
-    let admitted = request::admit(app, &caller, body).await?;
-    let body = admitted.body.bytes();
+    let body = request::admit(app, &caller, arriving).await?;
+    let body = body.as_slice();
     if let Some(url) = confirmation::confirmation_url(&parts.headers, body) {
         app.admission.charge(&caller, 1)?;
         app.confirmations.confirm(&url).await?;

@@ -10,7 +10,6 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use axum::Json;
-use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::http::StatusCode;
 use axum::http::request::Parts;
@@ -29,7 +28,7 @@ use crate::prefer::Wait;
 use crate::provenance::Provenance;
 use crate::publish::PublishRequest;
 use crate::report::ValidatedItems;
-use crate::request;
+use crate::request::{self, Arriving};
 use messages::Position;
 
 /// For the fuzz targets: the texts of the transactions in a batch of messages.
@@ -88,17 +87,20 @@ pub(crate) struct Processed {
     security((), ("bearer" = []), ("api_key" = []), ("basic" = [])),
 )]
 pub(crate) async fn submit(State(app): State<Arc<App>>, request: Request) -> Response {
-    request::respond(request, async |parts, body| answer(&app, parts, body).await).await
+    request::respond(request, async |parts, arriving| {
+        answer(&app, parts, arriving).await
+    })
+    .await
 }
 
-async fn answer(app: &App, parts: &Parts, body: &mut Body) -> Result<Response, Problem> {
+async fn answer(app: &App, parts: &Parts, arriving: &mut Arriving) -> Result<Response, Problem> {
     let started = Instant::now();
     let caller = request::authenticate(app, parts)?;
     let provenance = Provenance::of(app, parts, &caller)?;
     request::refuse_content_coding(parts)?;
     request::require_json(parts)?;
-    let admitted = request::admit(app, &caller, body).await?;
-    let messages = messages::split(admitted.body.bytes(), app.config.max_items);
+    let body = request::admit(app, &caller, arriving).await?;
+    let messages = messages::split(&body, app.config.max_items);
     app.admission
         .charge(&caller, messages.as_ref().map_or(1, Vec::len))?;
     let messages = messages?;

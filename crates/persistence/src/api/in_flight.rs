@@ -1,25 +1,19 @@
 //! Bounds the memory of requests: a number in flight, in total and for each caller, and a deadline for answers that
 //! their callers do not read.
 //!
-//! Invariant: a request holds its slot until its answer has been handed to the connection, in pieces of at most 64 KiB, or
-//! has been dropped. The pieces are copies, so that a connection that is stuck keeps only what it has taken.
+//! Invariant: a request holds its slot until its answer is written, or its connection has ended.
 
 use std::collections::HashMap;
-use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use axum::body::{Body, Bytes};
-use axum::http::{HeaderValue, StatusCode, header};
+use axum::http::StatusCode;
 use axum::response::Response;
-use futures_util::stream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tollgate_service::http::{Caller, Problem};
+use tollgate_service::http::{Caller, Problem, hold_until_written};
 
 use crate::config::PersistenceConfig;
 
-/// Answers up to this size are handed over at once.
-const PIECE: usize = 64 * 1024;
 const RETRY: Duration = Duration::from_secs(1);
 
 /// The requests in flight.
@@ -88,30 +82,10 @@ impl InFlight {
         })
     }
 
-    /// The answer, which keeps the slot until the connection has taken it.
-    pub(super) async fn answer(&self, response: Response, slot: Slot) -> Response {
-        let (mut parts, body) = response.into_parts();
-        // Every answer of this API is in memory already.
-        let Ok(bytes) = axum::body::to_bytes(body, usize::MAX).await else {
-            return Response::from_parts(parts, Body::empty());
-        };
-        if bytes.len() <= PIECE {
-            return Response::from_parts(parts, Body::from(bytes));
-        }
-        parts
-            .headers
-            .insert(header::CONTENT_LENGTH, HeaderValue::from(bytes.len()));
-        let unread = Arc::new(Mutex::new(Unread {
-            rest: bytes,
-            slot: Some(slot),
-            pieces: 0,
-        }));
-        tokio::spawn(drop_unread(Arc::downgrade(&unread), self.unread));
-        let pieces = stream::unfold(unread, async |unread| {
-            let piece = take_piece(&unread)?;
-            Some((piece, unread))
-        });
-        Response::from_parts(parts, Body::from_stream(pieces))
+    /// Lets the answer keep the slot until it is written. A connection that takes nothing of it for `unread_timeout_ms` is
+    /// closed.
+    pub(super) fn keep(&self, response: &mut Response, slot: Slot) {
+        hold_until_written(response, slot, Some(self.unread));
     }
 }
 
@@ -125,63 +99,8 @@ fn refused(status: StatusCode, share: &'static str) -> Problem {
     Problem::new(status, detail).retry_after(RETRY)
 }
 
-/// The part of an answer that its connection has not taken.
-struct Unread {
-    rest: Bytes,
-    /// `None` once everything was taken, or dropped.
-    slot: Option<Slot>,
-    pieces: u64,
-}
-
-fn take_piece(unread: &Mutex<Unread>) -> Option<io::Result<Bytes>> {
-    let mut unread = unread.lock().unwrap_or_else(PoisonError::into_inner);
-    if unread.rest.is_empty() {
-        return None;
-    }
-    if unread.slot.is_none() {
-        return Some(Err(io::Error::new(
-            io::ErrorKind::TimedOut,
-            "the answer was not read in time",
-        )));
-    }
-    let length = unread.rest.len().min(PIECE);
-    let piece = Bytes::copy_from_slice(&unread.rest.split_to(length));
-    unread.pieces += 1;
-    if unread.rest.is_empty() {
-        unread.rest = Bytes::new();
-        unread.slot = None;
-    }
-    Some(Ok(piece))
-}
-
-/// Drops what is left of an answer of which no piece was taken during the timeout. The connection is closed by the write
-/// timeout of the listener, or when it asks for the next piece.
-async fn drop_unread(unread: std::sync::Weak<Mutex<Unread>>, timeout: Duration) {
-    let mut pieces = 0;
-    loop {
-        tokio::time::sleep(timeout).await;
-        let Some(unread) = unread.upgrade() else {
-            return;
-        };
-        let mut unread = unread.lock().unwrap_or_else(PoisonError::into_inner);
-        if unread.slot.is_none() {
-            return;
-        }
-        if unread.pieces == pieces {
-            metrics::counter!("tollgate_persistence_answers_unread_total").increment(1);
-            // Not empty: the next piece is an error, so that the answer does not look complete.
-            unread.rest = Bytes::from_static(b"-");
-            unread.slot = None;
-            return;
-        }
-        pieces = unread.pieces;
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use futures_util::StreamExt as _;
-
     use super::*;
 
     fn in_flight(keys: usize) -> InFlight {
@@ -226,40 +145,5 @@ mod tests {
             .collect();
         assert_eq!(status(in_flight.enter(Caller::anonymous())), 503);
         drop(all);
-    }
-
-    async fn large(in_flight: &InFlight) -> Response {
-        let slot = in_flight.enter(Caller::named("a")).unwrap();
-        let response = Response::new(Body::from(vec![b'x'; 3 * PIECE + 1]));
-        in_flight.answer(response, slot).await
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn an_answer_is_whole_and_gives_its_slot_back_when_it_is_read() {
-        let in_flight = in_flight(0);
-        let response = large(&in_flight).await;
-        assert_eq!(response.headers()[header::CONTENT_LENGTH], "196609");
-        assert_eq!(in_flight.slots.available_permits(), 3);
-        let mut pieces = response.into_body().into_data_stream();
-        let mut length = 0;
-        // Slow, but not too slow.
-        while let Some(piece) = pieces.next().await {
-            length += piece.unwrap().len();
-            tokio::time::advance(in_flight.unread / 2).await;
-        }
-        assert_eq!(length, 3 * PIECE + 1);
-        assert_eq!(in_flight.slots.available_permits(), 4);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn an_answer_that_nobody_reads_is_dropped_and_cannot_be_taken_for_a_whole_one() {
-        let in_flight = in_flight(0);
-        let mut pieces = large(&in_flight).await.into_body().into_data_stream();
-        assert!(pieces.next().await.unwrap().is_ok());
-        while in_flight.slots.available_permits() < 4 {
-            tokio::time::advance(in_flight.unread).await;
-            tokio::task::yield_now().await;
-        }
-        assert!(pieces.next().await.unwrap().is_err());
     }
 }

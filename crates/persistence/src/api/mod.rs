@@ -14,12 +14,11 @@ use axum::extract::{Request, State};
 use axum::http::StatusCode;
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::Response;
-use tollgate_service::http::{ApiKeys, Problem, Scope};
+use tollgate_service::http::{self, ApiKeys, Problem, Scope};
 use tollgate_types::{Indicator, Indicators, MAX_ID_BYTES, Status, UserIdCase};
 use utoipa::OpenApi as _;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
-use utoipa_swagger_ui::SwaggerUi;
 
 use self::access::Access;
 use self::in_flight::InFlight;
@@ -53,7 +52,14 @@ struct Entrance {
 }
 
 /// The API with its documents.
-pub(crate) fn router(store: Store, config: &PersistenceConfig, gate: Gate) -> Router {
+///
+/// # Errors
+/// The description of the API is no JSON, which is a defect.
+pub(crate) fn router(
+    store: Store,
+    config: &PersistenceConfig,
+    gate: Gate,
+) -> anyhow::Result<Router> {
     let api = Api {
         store,
         page_default: config.page_default,
@@ -74,8 +80,8 @@ pub(crate) fn router(store: Store, config: &PersistenceConfig, gate: Gate) -> Ro
     let routes = requests
         .route_layer(from_fn_with_state(entrance, enter))
         .with_state(api)
-        .merge(SwaggerUi::new("/docs").url("/openapi.json", description));
-    tollgate_service::http::api(routes, "persistence")
+        .merge(http::documents(&description)?);
+    Ok(http::api(routes, "persistence"))
 }
 
 async fn enter(
@@ -91,8 +97,9 @@ async fn enter(
     request.extensions_mut().insert(caller);
     let response = next.run(request).await;
     // Before anything of the answer is sent.
-    let response = access.recorded(response).await;
-    Ok(entrance.in_flight.answer(response, slot).await)
+    let mut response = access.recorded(response).await;
+    entrance.in_flight.keep(&mut response, slot);
+    Ok(response)
 }
 
 /// The answer to an invalid parameter.

@@ -206,7 +206,7 @@ async fn callers_that_never_read_hold_only_their_share_and_only_until_the_timeou
         service
             .metrics()
             .await
-            .contains("tollgate_persistence_answers_unread_total")
+            .contains("tollgate_http_connections_refused_total{listener=\"persistence.listen\",reason=\"write_timeout\"}")
             && status("greedy").await.0 == 200
     })
     .await;

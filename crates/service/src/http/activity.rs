@@ -1,10 +1,12 @@
 //! What one connection is doing, and when it must be closed. No I/O: times are passed in.
 //!
 //! Invariant: every state has a deadline, except that of a request which the service works on; services bound that
-//! themselves. So a connection that sends nothing, part of a head, or takes nothing of its answer is closed.
+//! themselves. So a connection that sends nothing, part of a head, or takes nothing or next to nothing of its answers is
+//! closed.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use tokio::sync::Notify;
 use tokio::time::Instant;
@@ -18,10 +20,12 @@ pub(super) enum Close {
     Head,
     /// No request for long. The only reason that is not counted as a refusal.
     Idle,
-    /// The caller does not take its answer.
+    /// The caller does not take its answer, or too slowly.
     Write,
     /// It made room for another one.
     Evicted,
+    /// Its unread answers made room for others.
+    Unread,
     /// The TLS handshake failed.
     Handshake,
 }
@@ -33,6 +37,7 @@ impl Close {
             Self::Idle => "idle",
             Self::Write => "write_timeout",
             Self::Evicted => "evicted",
+            Self::Unread => "unread_answers",
             Self::Handshake => "tls_handshake",
         }
     }
@@ -56,9 +61,46 @@ struct State {
     /// HTTP/2 sends frames that are no head, such as pings.
     is_http2: bool,
     /// Bytes wait in the kernel's or the caller's buffers.
-    write_blocked: Option<Instant>,
-    /// Parts of answers that the caller has no window for, by request.
-    unsent: BTreeMap<u64, Instant>,
+    write_blocked: Option<Pace>,
+    /// The answers of which not everything is written, by request.
+    answers: BTreeMap<u64, Answering>,
+    /// How fast they are taken, all together. `None` without any.
+    answers_pace: Option<Pace>,
+    /// The bytes of them in memory.
+    unread: usize,
+    /// Why it is closed for others.
+    evicted: Close,
+}
+
+/// An answer that is being written.
+#[derive(Debug)]
+struct Answering {
+    since: Instant,
+    /// The last byte that was taken of it.
+    taken: Instant,
+    /// How long nothing may be taken of it.
+    timeout: Duration,
+}
+
+/// What was taken since an instant. A caller that takes a byte now and then must not live for ever, so that the instant
+/// moves on only when a quota was taken.
+#[derive(Debug, Clone, Copy)]
+struct Pace {
+    since: Instant,
+    bytes: usize,
+}
+
+impl Pace {
+    const fn from(since: Instant) -> Self {
+        Self { since, bytes: 0 }
+    }
+
+    fn take(&mut self, bytes: usize, now: Instant, quota: usize) {
+        self.bytes = self.bytes.saturating_add(bytes);
+        if self.bytes >= quota {
+            *self = Self::from(now);
+        }
+    }
 }
 
 impl Activity {
@@ -71,7 +113,10 @@ impl Activity {
             head_since: None,
             is_http2: false,
             write_blocked: None,
-            unsent: BTreeMap::new(),
+            answers: BTreeMap::new(),
+            answers_pace: None,
+            unread: 0,
+            evicted: Close::Evicted,
         };
         Self {
             state: Mutex::new(state),
@@ -91,14 +136,21 @@ impl Activity {
         }
     }
 
-    /// The caller took bytes, or nothing waits for it.
-    pub(super) fn write_progressed(&self) {
+    /// Bytes were taken from the buffers of the connection.
+    pub(super) fn wrote(&self, bytes: usize, now: Instant, limits: &ConnectionLimits) {
+        if let Some(pace) = &mut self.state().write_blocked {
+            pace.take(bytes, now, limits.quota());
+        }
+    }
+
+    /// Nothing waits in the buffers of the connection.
+    pub(super) fn flushed(&self) {
         self.state().write_blocked = None;
     }
 
     /// Bytes wait for the caller.
     pub(super) fn write_blocked(&self, now: Instant) {
-        self.state().write_blocked.get_or_insert(now);
+        self.state().write_blocked.get_or_insert(Pace::from(now));
     }
 
     /// A head has arrived. The number names the request in the calls below.
@@ -111,20 +163,64 @@ impl Activity {
         state.requests
     }
 
-    /// A part of the answer was handed over, and the next one is not asked for yet.
-    pub(super) fn part_begins(&self, request: u64, now: Instant) {
-        self.state().unsent.insert(request, now);
+    /// The answer is there, and nothing of it is written yet. The connection is closed if nothing of it is taken for as
+    /// long as `patience`.
+    pub(super) fn answer_begins(&self, request: u64, now: Instant, timeout: Duration) {
+        let mut state = self.state();
+        let answering = Answering {
+            since: now,
+            taken: now,
+            timeout,
+        };
+        state.answers.insert(request, answering);
+        state.answers_pace.get_or_insert(Pace::from(now));
     }
 
-    /// The next part of the answer is asked for.
-    pub(super) fn part_taken(&self, request: u64) {
-        self.state().unsent.remove(&request);
+    /// Bytes of the answer were written.
+    pub(super) fn answer_taken(
+        &self,
+        request: u64,
+        bytes: usize,
+        now: Instant,
+        limits: &ConnectionLimits,
+    ) {
+        let mut state = self.state();
+        if let Some(answer) = state.answers.get_mut(&request) {
+            answer.taken = now;
+        }
+        if let Some(pace) = &mut state.answers_pace {
+            pace.take(bytes, now, limits.quota());
+        }
     }
 
-    /// The answer was handed over completely, or the request was aborted.
+    /// Bytes of answers are in memory from now on.
+    pub(super) fn charge(&self, bytes: usize) {
+        self.state().unread += bytes;
+    }
+
+    /// They are not any more.
+    pub(super) fn release(&self, bytes: usize) {
+        self.state().unread -= bytes;
+    }
+
+    /// The bytes of answers in memory.
+    pub(super) fn unread(&self) -> usize {
+        self.state().unread
+    }
+
+    /// The last byte that was taken of the answer which has been waiting for longest.
+    pub(super) fn stalled_since(&self) -> Option<Instant> {
+        let state = self.state();
+        state.answers.values().map(|answer| answer.taken).min()
+    }
+
+    /// The answer was written completely, or the request was aborted.
     pub(super) fn end_request(&self, request: u64, now: Instant) {
         let mut state = self.state();
-        state.unsent.remove(&request);
+        state.answers.remove(&request);
+        if state.answers.is_empty() {
+            state.answers_pace = None;
+        }
         state.in_flight -= 1;
         if state.in_flight == 0 {
             state.quiet_since = now;
@@ -135,9 +231,15 @@ impl Activity {
     /// When the connection must be closed if nothing more happens, and why.
     pub(super) fn deadline(&self, limits: &ConnectionLimits) -> Option<(Instant, Close)> {
         let state = self.state();
-        let unsent = state.unsent.values().min().copied();
-        let blocked = state.write_blocked.into_iter().chain(unsent).min();
-        let write = blocked.map(|since| (since + limits.write, Close::Write));
+        let answers = state
+            .answers
+            .values()
+            .flat_map(|answer| [answer.taken + answer.timeout, answer.since + limits.answer]);
+        let paces = state.write_blocked.into_iter().chain(state.answers_pace);
+        let write = answers
+            .chain(paces.map(|pace| pace.since + limits.write))
+            .min()
+            .map(|at| (at, Close::Write));
         let quiet = (state.in_flight == 0).then(|| match state.head_since {
             _ if state.requests == 0 => (state.quiet_since + limits.head, Close::Head),
             Some(since) if !state.is_http2 => (since + limits.head, Close::Head),
@@ -153,7 +255,8 @@ impl Activity {
     }
 
     /// Closes it, to make room.
-    pub(super) fn evict(&self) {
+    pub(super) fn evict(&self, why: Close) {
+        self.state().evicted = why;
         self.evicted.notify_one();
     }
 
@@ -172,83 +275,11 @@ impl Activity {
             }
             tokio::select! {
                 () = tokio::time::sleep_until(next) => {}
-                () = self.evicted.notified() => return Close::Evicted,
+                () = self.evicted.notified() => return self.state().evicted,
             }
         }
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use std::time::Duration;
-
-    use super::*;
-
-    fn limits() -> ConnectionLimits {
-        ConnectionLimits {
-            head: Duration::from_secs(10),
-            idle: Duration::from_secs(90),
-            write: Duration::from_secs(30),
-            ..ConnectionLimits::default()
-        }
-    }
-
-    fn after(begin: Instant, seconds: u64) -> Instant {
-        begin + Duration::from_secs(seconds)
-    }
-
-    fn deadline(activity: &Activity, begin: Instant) -> Option<(u64, Close)> {
-        let (at, why) = activity.deadline(&limits())?;
-        Some((at.duration_since(begin).as_secs(), why))
-    }
-
-    #[test]
-    fn the_first_head_is_due_from_the_accept_on_however_many_bytes_arrive() {
-        let begin = Instant::now();
-        let activity = Activity::new(begin);
-        assert_eq!(deadline(&activity, begin), Some((10, Close::Head)));
-        activity.read(after(begin, 9));
-        assert_eq!(deadline(&activity, begin), Some((10, Close::Head)));
-    }
-
-    #[test]
-    fn a_kept_connection_may_be_idle_for_longer_than_a_head_may_take() {
-        let begin = Instant::now();
-        let activity = Activity::new(begin);
-        let request = activity.begin_request(false);
-        assert_eq!(deadline(&activity, begin), None);
-        activity.end_request(request, after(begin, 1));
-        assert_eq!(deadline(&activity, begin), Some((91, Close::Idle)));
-        activity.read(after(begin, 50));
-        activity.read(after(begin, 55));
-        assert_eq!(deadline(&activity, begin), Some((60, Close::Head)));
-    }
-
-    #[test]
-    fn pings_do_not_keep_an_idle_http2_connection_open() {
-        let begin = Instant::now();
-        let activity = Activity::new(begin);
-        let request = activity.begin_request(true);
-        activity.end_request(request, after(begin, 1));
-        activity.read(after(begin, 60));
-        assert_eq!(deadline(&activity, begin), Some((91, Close::Idle)));
-    }
-
-    #[test]
-    fn an_answer_that_nobody_takes_has_a_deadline_in_the_socket_and_in_the_window_of_a_stream() {
-        let begin = Instant::now();
-        let activity = Activity::new(begin);
-        let (first, second) = (activity.begin_request(true), activity.begin_request(true));
-        activity.part_begins(first, after(begin, 3));
-        activity.part_begins(second, after(begin, 2));
-        assert_eq!(deadline(&activity, begin), Some((32, Close::Write)));
-        activity.part_taken(second);
-        assert_eq!(deadline(&activity, begin), Some((33, Close::Write)));
-        activity.write_blocked(after(begin, 1));
-        activity.write_blocked(after(begin, 2));
-        assert_eq!(deadline(&activity, begin), Some((31, Close::Write)));
-        activity.write_progressed();
-        activity.end_request(first, after(begin, 4));
-        assert_eq!(deadline(&activity, begin), None);
-    }
-}
+mod tests;

@@ -30,6 +30,13 @@ pub struct HttpConfig {
     pub idle_timeout_ms: u64,
     /// How long a caller may take nothing of an answer, in milliseconds. Beyond it the connection is closed.
     pub write_timeout_ms: u64,
+    /// How long an answer may take to be written, in milliseconds. Beyond it the connection is closed.
+    pub answer_timeout_ms: u64,
+    /// How fast a connection must take its answers, on average over `write_timeout_ms`; 0 is no limit.
+    pub min_answer_bytes_per_second: u32,
+    /// The memory that unread answers of all connections may take, in bytes. Beyond it connections whose callers do not
+    /// read are closed. One connection may use an eighth before its further requests are refused.
+    pub max_unread_bytes: usize,
 }
 
 impl Default for HttpConfig {
@@ -42,6 +49,9 @@ impl Default for HttpConfig {
             head_timeout_ms: 10_000,
             idle_timeout_ms: 90_000,
             write_timeout_ms: 30_000,
+            answer_timeout_ms: 300_000,
+            min_answer_bytes_per_second: 1_024,
+            max_unread_bytes: 128 * 1024 * 1024,
         }
     }
 }
@@ -77,10 +87,14 @@ impl HttpConfig {
             ("head_timeout_ms", self.head_timeout_ms),
             ("idle_timeout_ms", self.idle_timeout_ms),
             ("write_timeout_ms", self.write_timeout_ms),
+            ("answer_timeout_ms", self.answer_timeout_ms),
         ] {
             if !(1..=3_600_000).contains(&ms) {
                 return invalid(setting, "must lie between 1 and 3600000");
             }
+        }
+        if self.max_unread_bytes < MIN_UNREAD {
+            return invalid("max_unread_bytes", "must be at least 1048576 (1 MiB)");
         }
         Ok(())
     }
@@ -101,6 +115,10 @@ impl HttpConfig {
             head: Duration::from_millis(self.head_timeout_ms),
             idle: Duration::from_millis(self.idle_timeout_ms),
             write: Duration::from_millis(self.write_timeout_ms),
+            answer: Duration::from_millis(self.answer_timeout_ms),
+            min_rate: self.min_answer_bytes_per_second,
+            unread: self.max_unread_bytes,
+            streams: STREAMS,
         }
     }
 }
@@ -115,6 +133,13 @@ pub(super) fn is_host_name(text: &str) -> bool {
     is_ipv6 || (!text.is_empty() && text.bytes().all(allowed))
 }
 
+/// Requests at the same time on one HTTP/2 connection. RFC 9113 recommends at least 100; but whoever can connect can have
+/// as many answers in memory, and a client opens more connections when it has more to ask.
+const STREAMS: u32 = 32;
+/// The same on an admin port, for which one scraper and one probe are usual.
+const ADMIN_STREAMS: u32 = 8;
+/// The least memory for unread answers.
+const MIN_UNREAD: usize = 1024 * 1024;
 /// What a process with few file descriptors may still open.
 const MIN_CONNECTIONS: usize = 16;
 
@@ -127,22 +152,40 @@ pub(super) struct ConnectionLimits {
     pub(super) head: Duration,
     pub(super) idle: Duration,
     pub(super) write: Duration,
+    /// For the whole of an answer.
+    pub(super) answer: Duration,
+    /// Of all answers of a connection, in bytes per second; 0 is no limit.
+    pub(super) min_rate: u32,
+    /// Of unread answers in memory, in bytes.
+    pub(super) unread: usize,
+    /// Requests at the same time on one HTTP/2 connection.
+    pub(super) streams: u32,
 }
 
 impl Default for ConnectionLimits {
     /// Those of an admin port. They are its own, so that a flood of the public port does not reach health checks.
     fn default() -> Self {
-        HttpConfig {
+        let config = HttpConfig {
             max_connections: 32,
             max_connections_per_peer: 32,
             head_timeout_ms: 5_000,
+            max_unread_bytes: 16 * 1024 * 1024,
             ..HttpConfig::default()
+        };
+        Self {
+            streams: ADMIN_STREAMS,
+            ..config.limits(usize::MAX)
         }
-        .limits(usize::MAX)
     }
 }
 
 impl ConnectionLimits {
+    /// The bytes that must be taken within the time for a write, at least one.
+    pub(super) fn quota(&self) -> usize {
+        let bytes = self.write.as_millis() * u128::from(self.min_rate) / 1_000;
+        usize::try_from(bytes).unwrap_or(usize::MAX).max(1)
+    }
+
     /// Whether the connections of this peer are counted by themselves.
     pub(super) fn counts(&self, peer: IpAddr) -> bool {
         let peer = peer.to_canonical();

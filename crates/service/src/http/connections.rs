@@ -1,20 +1,26 @@
-//! The open connections of one listener: how many there are in total and of each peer, and which is closed for another.
+//! The open connections of one listener: how many there are in total and of each peer, how much memory their unread
+//! answers take, and which is closed for another.
 //!
 //! Invariant: connections without a request never keep a caller out. At the bound the one that has been without a request
-//! for longest is closed, those that never sent one first.
+//! for longest is closed, those that never sent one first. Unread answers take at most their bound and one answer.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;
 
 use super::activity::{Activity, Close};
+use super::answers::PIECE;
 use super::config::ConnectionLimits;
 
 /// The least time between two log lines about refused connections.
 const WARN_INTERVAL: Duration = Duration::from_secs(60);
+
+/// The part of the memory for unread answers that one connection may use before its requests are refused: an eighth.
+const CONNECTION_PART: usize = 8;
 
 /// The open connections of a listener.
 #[derive(Debug)]
@@ -23,6 +29,8 @@ pub(super) struct Connections {
     listener: Arc<str>,
     limits: ConnectionLimits,
     open: Mutex<Open>,
+    /// The bytes of unread answers, those of connections that are being closed too.
+    unread: AtomicUsize,
 }
 
 #[derive(Debug, Default)]
@@ -57,10 +65,37 @@ impl Open {
             return false;
         };
         if let Some((_, activity)) = self.all.get(&id) {
-            activity.evict();
+            activity.evict(Close::Evicted);
         }
         self.remove(id);
         true
+    }
+
+    /// Closes connections until the unread answers of the others take at most `max` bytes. Of those that have at least the
+    /// average, the one of which nothing was taken for longest goes first. One connection is left in any case: an answer
+    /// may be larger than the bound.
+    fn evict_unread(&mut self, max: usize) {
+        loop {
+            let unread = |activity: &Activity| Some(activity.unread()).filter(|bytes| *bytes > 0);
+            let holders = self.all.values();
+            let (count, sum) = holders
+                .filter_map(|(_, activity)| unread(activity))
+                .fold((0, 0), |(count, sum), bytes| (count + 1, sum + bytes));
+            if sum <= max || count < 2 {
+                return;
+            }
+            let candidates = self.all.iter().filter_map(|(id, (_, activity))| {
+                let holds = unread(activity)? >= sum / count;
+                holds.then(|| activity.stalled_since().map(|since| (since, *id)))?
+            });
+            let Some((_, id)) = candidates.min() else {
+                return;
+            };
+            if let Some((_, activity)) = self.all.get(&id) {
+                activity.evict(Close::Unread);
+            }
+            self.remove(id);
+        }
     }
 }
 
@@ -86,6 +121,7 @@ impl Connections {
             listener,
             limits,
             open: Mutex::default(),
+            unread: AtomicUsize::new(0),
         })
     }
 
@@ -128,10 +164,44 @@ impl Connections {
     pub(super) fn closed(&self, why: Close) {
         match why {
             Close::Idle => {}
-            Close::Head | Close::Write | Close::Evicted | Close::Handshake => {
+            Close::Head | Close::Write | Close::Evicted | Close::Unread | Close::Handshake => {
                 self.refused(why.reason(), &mut self.open());
             }
         }
+    }
+
+    /// Whether the unread answers of a connection leave room for more of them.
+    pub(super) fn has_room(&self, activity: &Activity) -> bool {
+        activity.unread() < self.limits.unread / CONNECTION_PART
+    }
+
+    /// Counts bytes of an answer in memory. Beyond the bound over all connections, those whose callers do not read are
+    /// closed.
+    pub(super) fn charge(&self, activity: &Activity, bytes: usize) {
+        activity.charge(bytes);
+        let unread = self.unread.fetch_add(bytes, Ordering::Relaxed) + bytes;
+        if unread > self.limits.unread {
+            self.open().evict_unread(self.limits.unread);
+        }
+        if bytes > PIECE {
+            self.measure_unread(unread);
+        }
+    }
+
+    /// Gives back what was counted.
+    pub(super) fn release(&self, activity: &Activity, bytes: usize) {
+        activity.release(bytes);
+        let unread = self.unread.fetch_sub(bytes, Ordering::Relaxed) - bytes;
+        if bytes > PIECE {
+            self.measure_unread(unread);
+        }
+    }
+
+    #[expect(clippy::cast_precision_loss, reason = "bytes in memory")]
+    fn measure_unread(&self, bytes: usize) {
+        let listener = self.listener.to_string();
+        metrics::gauge!("tollgate_http_unread_answer_bytes", "listener" => listener)
+            .set(bytes as f64);
     }
 
     fn refused(&self, reason: &'static str, open: &mut Open) {
@@ -158,6 +228,7 @@ impl Connections {
         let count = u32::try_from(open.all.len()).unwrap_or(u32::MAX);
         let listener = self.listener.to_string();
         metrics::gauge!("tollgate_http_connections", "listener" => listener).set(f64::from(count));
+        self.measure_unread(self.unread.load(Ordering::Relaxed));
     }
 }
 

@@ -1,4 +1,4 @@
-//! A connection whose input and output, requests and answers are reported to its [`Activity`].
+//! A connection whose input and output, and requests are reported to its [`Activity`].
 
 use std::convert::Infallible;
 use std::io;
@@ -6,37 +6,64 @@ use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use axum::Router;
-use axum::body::{Body, Bytes, HttpBody};
+use axum::body::Body;
 use axum::extract::ConnectInfo;
-use axum::http::{Request, Response, Version};
+use axum::http::{Request, Response, StatusCode, Version};
 use axum::response::IntoResponse as _;
 use futures_util::future::BoxFuture;
-use hyper::body::{Frame, Incoming, SizeHint};
+use hyper::body::Incoming;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Instant;
 use tower::ServiceExt as _;
 
 use super::activity::Activity;
+use super::answers::{AnswerBody, RequestGuard};
+use super::connections::Connections;
 use super::hosts::Hosts;
 use super::{ClientCertificate, Problem, answer_headers};
+
+const UNREAD_RETRY: Duration = Duration::from_secs(1);
 
 /// Reports what is read, and whether the caller takes what is written.
 #[derive(Debug)]
 pub(super) struct GuardedStream<S> {
     stream: S,
     activity: Arc<Activity>,
+    connections: Arc<Connections>,
 }
 
 impl<S> GuardedStream<S> {
-    pub(super) const fn new(stream: S, activity: Arc<Activity>) -> Self {
-        Self { stream, activity }
+    pub(super) const fn new(
+        stream: S,
+        activity: Arc<Activity>,
+        connections: Arc<Connections>,
+    ) -> Self {
+        Self {
+            stream,
+            activity,
+            connections,
+        }
     }
 
-    fn written<T>(&self, result: Poll<T>) -> Poll<T> {
-        match result {
-            Poll::Ready(_) => self.activity.write_progressed(),
+    fn written(&self, result: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        match &result {
+            Poll::Ready(Ok(bytes)) => {
+                let limits = self.connections.limits();
+                self.activity.wrote(*bytes, Instant::now(), limits);
+            }
+            Poll::Ready(Err(_)) => {}
+            Poll::Pending => self.activity.write_blocked(Instant::now()),
+        }
+        result
+    }
+
+    /// Connections flush whenever they have written everything.
+    fn flushed(&self, result: Poll<io::Result<()>>) -> Poll<io::Result<()>> {
+        match &result {
+            Poll::Ready(_) => self.activity.flushed(),
             Poll::Pending => self.activity.write_blocked(Instant::now()),
         }
         result
@@ -83,12 +110,12 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for GuardedStream<S> {
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let flushed = Pin::new(&mut self.stream).poll_flush(context);
-        self.written(flushed)
+        self.flushed(flushed)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let closed = Pin::new(&mut self.stream).poll_shutdown(context);
-        self.written(closed)
+        self.flushed(closed)
     }
 }
 
@@ -100,6 +127,7 @@ pub(super) struct ConnectionService {
     pub(super) listener: Arc<str>,
     pub(super) peer: SocketAddr,
     pub(super) activity: Arc<Activity>,
+    pub(super) connections: Arc<Connections>,
     pub(super) over_tls: bool,
     pub(super) certificate: Option<ClientCertificate>,
 }
@@ -112,84 +140,48 @@ impl hyper::service::Service<Request<Incoming>> for ConnectionService {
     fn call(&self, request: Request<Incoming>) -> Self::Future {
         let guard = RequestGuard::begin(&self.activity, request.version() == Version::HTTP_2);
         let over_tls = self.over_tls;
-        let answering = match self.hosts.check(&request) {
-            Ok(()) => {
-                let mut request = request.map(Body::new);
-                request.extensions_mut().insert(ConnectInfo(self.peer));
-                if let Some(certificate) = &self.certificate {
-                    request.extensions_mut().insert(certificate.clone());
-                }
-                Ok(self.app.clone().oneshot(request))
-            }
-            Err(refusal) => {
-                let (listener, reason) = (self.listener.to_string(), refusal.reason());
-                metrics::counter!("tollgate_http_requests_refused_total", "listener" => listener, "reason" => reason)
-                    .increment(1);
-                Err(Problem::from(refusal))
-            }
-        };
+        let answering = self
+            .refusal(&request)
+            .map_or_else(|| Ok(self.answer(request)), Err);
+        let connections = Arc::clone(&self.connections);
         Box::pin(async move {
             let mut response = match answering {
                 Ok(answering) => answering.await?,
                 Err(problem) => problem.into_response(),
             };
             answer_headers::confine(response.headers_mut(), over_tls);
-            Ok(response.map(|body| AnswerBody { body, guard }))
+            Ok(AnswerBody::of(response, guard, connections))
         })
     }
 }
 
-/// Ends the request when its answer is complete, or when it is aborted.
-#[derive(Debug)]
-struct RequestGuard {
-    activity: Arc<Activity>,
-    request: u64,
-}
+impl ConnectionService {
+    /// What refuses a request before it reaches its service.
+    fn refusal(&self, request: &Request<Incoming>) -> Option<Problem> {
+        let (reason, problem) = match self.hosts.check(request) {
+            Err(refusal) => (refusal.reason(), Problem::from(refusal)),
+            Ok(()) if self.connections.has_room(&self.activity) => return None,
+            Ok(()) => {
+                let detail = "too much of the answers on this connection is unread";
+                let problem = Problem::new(StatusCode::SERVICE_UNAVAILABLE, detail);
+                ("unread_answers", problem.retry_after(UNREAD_RETRY))
+            }
+        };
+        let listener = self.listener.to_string();
+        metrics::counter!("tollgate_http_requests_refused_total", "listener" => listener, "reason" => reason)
+            .increment(1);
+        Some(problem)
+    }
 
-impl RequestGuard {
-    fn begin(activity: &Arc<Activity>, is_http2: bool) -> Self {
-        Self {
-            request: activity.begin_request(is_http2),
-            activity: Arc::clone(activity),
+    fn answer(
+        &self,
+        request: Request<Incoming>,
+    ) -> impl Future<Output = Result<Response<Body>, Infallible>> + Send + 'static {
+        let mut request = request.map(Body::new);
+        request.extensions_mut().insert(ConnectInfo(self.peer));
+        if let Some(certificate) = &self.certificate {
+            request.extensions_mut().insert(certificate.clone());
         }
-    }
-}
-
-impl Drop for RequestGuard {
-    fn drop(&mut self) {
-        self.activity.end_request(self.request, Instant::now());
-    }
-}
-
-/// The body of an answer.
-#[derive(Debug)]
-pub(super) struct AnswerBody {
-    body: Body,
-    guard: RequestGuard,
-}
-
-impl HttpBody for AnswerBody {
-    type Data = Bytes;
-    type Error = axum::Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        let request = self.guard.request;
-        self.guard.activity.part_taken(request);
-        let frame = ready!(Pin::new(&mut self.body).poll_frame(context));
-        if frame.is_some() {
-            self.guard.activity.part_begins(request, Instant::now());
-        }
-        Poll::Ready(frame)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
+        self.app.clone().oneshot(request)
     }
 }

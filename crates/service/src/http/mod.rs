@@ -3,10 +3,12 @@
 mod activity;
 mod admin;
 mod answer_headers;
+mod answers;
 mod api;
 mod api_keys;
 mod config;
 mod connections;
+mod documents;
 mod guarded;
 mod hosts;
 mod media_type;
@@ -20,9 +22,12 @@ mod tls;
 use url::{Host, Url};
 
 pub(crate) use admin::serve_admin;
+pub use answers::hold_until_written;
+use answers::shared;
 pub use api::api;
 pub use api_keys::{ApiKeyConfig, ApiKeys, Caller, Scope};
 pub use config::HttpConfig;
+pub use documents::documents;
 pub use media_type::require_json;
 pub use network::Network;
 pub use observe::{RequestTrace, observed};

@@ -13,6 +13,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 
 use super::activity::Close;
+use super::answers::PIECE;
 use super::config::ConnectionLimits;
 use super::connections::{Admitted, Connections};
 use super::guarded::{ConnectionService, GuardedStream};
@@ -24,8 +25,6 @@ use crate::{Shutdown, files};
 
 /// The longest head of a request, in bytes; beyond it 431. Also the buffer of a connection.
 const MAX_HEAD: usize = 32 * 1024;
-/// Requests at the same time on one HTTP/2 connection.
-const MAX_STREAMS: u32 = 128;
 /// Streams that a caller has reset before they were answered; beyond it the connection is closed (CVE-2023-44487).
 const MAX_RESET_STREAMS: usize = 20;
 /// Streams that are reset because of errors of the caller; beyond it the connection is closed (CVE-2025-8671).
@@ -109,7 +108,7 @@ impl Bound {
     pub async fn serve(self, app: Router, shutdown: Shutdown) -> anyhow::Result<()> {
         let connections = Connections::new(Arc::clone(&self.setting), self.limits);
         let server = Server {
-            builder: Arc::new(builder()),
+            builder: Arc::new(builder(connections.limits())),
             app,
             hosts: Arc::new(self.hosts),
             listener: self.setting,
@@ -160,7 +159,7 @@ impl Bound {
     }
 }
 
-fn builder() -> Builder<TokioExecutor> {
+fn builder(limits: &ConnectionLimits) -> Builder<TokioExecutor> {
     let mut builder = Builder::new(TokioExecutor::new());
     // The deadlines of heads are those of `Activity`, which begin with the connection and hold for HTTP/2 and TLS too.
     builder
@@ -175,7 +174,8 @@ fn builder() -> Builder<TokioExecutor> {
         .keep_alive_interval(Duration::from_secs(30))
         .keep_alive_timeout(Duration::from_secs(30))
         .max_header_list_size(max_head)
-        .max_concurrent_streams(MAX_STREAMS)
+        .max_concurrent_streams(limits.streams)
+        .max_send_buf_size(PIECE)
         .max_pending_accept_reset_streams(MAX_RESET_STREAMS)
         .max_local_error_reset_streams(MAX_ERROR_STREAMS);
     builder
@@ -205,7 +205,7 @@ impl Server {
         stream: TcpStream,
         peer: SocketAddr,
         admitted: &Admitted,
-        connections: &Connections,
+        connections: &Arc<Connections>,
     ) -> Option<Close> {
         // Answers are small and must not wait for more data.
         if let Err(error) = stream.set_nodelay(true) {
@@ -241,7 +241,7 @@ impl Server {
         stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
         peer: Peer,
         admitted: &Admitted,
-        connections: &Connections,
+        connections: &Arc<Connections>,
     ) -> Option<Close> {
         let activity = &admitted.activity;
         let service = ConnectionService {
@@ -251,9 +251,10 @@ impl Server {
             peer: peer.address,
             certificate: peer.certificate,
             activity: Arc::clone(activity),
+            connections: Arc::clone(connections),
             over_tls: self.tls.is_some(),
         };
-        let stream = GuardedStream::new(stream, Arc::clone(activity));
+        let stream = GuardedStream::new(stream, Arc::clone(activity), Arc::clone(connections));
         let connection = self.builder.serve_connection(TokioIo::new(stream), service);
         let mut connection = pin!(connection);
         let why = tokio::select! {
@@ -263,7 +264,9 @@ impl Server {
             () = self.shutdown.begun() => None,
         };
         match why {
-            Some(Close::Head | Close::Write | Close::Evicted | Close::Handshake) => {}
+            Some(
+                Close::Head | Close::Write | Close::Evicted | Close::Unread | Close::Handshake,
+            ) => {}
             Some(Close::Idle) => {
                 connection.as_mut().graceful_shutdown();
                 let _ = tokio::time::timeout(GOODBYE, connection).await;

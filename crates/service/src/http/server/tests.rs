@@ -8,6 +8,8 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use super::*;
 
+mod unread;
+
 /// The connection preface of HTTP/2, RFC 9113, section 3.4.
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// An empty SETTINGS frame.
@@ -24,6 +26,14 @@ struct Listening {
 impl Listening {
     /// A public listener with short timeouts.
     async fn start(change: impl FnOnce(&mut HttpConfig)) -> Self {
+        let large = || async { Body::from(vec![0_u8; 64 * 1024 * 1024]) };
+        let app = Router::new()
+            .route("/", get(|| async { "here" }))
+            .route("/large", get(large));
+        Self::serve(app, change).await
+    }
+
+    async fn serve(app: Router, change: impl FnOnce(&mut HttpConfig)) -> Self {
         let mut config = HttpConfig {
             head_timeout_ms: 300,
             idle_timeout_ms: 300,
@@ -31,10 +41,6 @@ impl Listening {
             ..HttpConfig::default()
         };
         change(&mut config);
-        let large = || async { Body::from(vec![0_u8; 64 * 1024 * 1024]) };
-        let app = Router::new()
-            .route("/", get(|| async { "here" }))
-            .route("/large", get(large));
         let bound = bind("test.listen", SocketAddr::from(([127, 0, 0, 1], 0)))
             .await
             .unwrap()
