@@ -1,7 +1,39 @@
-//! The limit of open files of the process, which connections, files and the sockets of dependencies share.
+//! Files that settings name, and the limit of open files of the process, which connections, files and the sockets of
+//! dependencies share.
+
+use std::fs::OpenOptions;
+use std::io::{self, Read as _};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::Path;
+
+use rustix::fs::OFlags;
 
 /// What is assumed where the system does not say it.
 const USUAL: usize = 1_024;
+
+/// The content of a file of at most `max` bytes. A pipe, on which reading would wait for ever, a folder or a device is
+/// refused.
+///
+/// # Errors
+/// It cannot be read, is no regular file, or is larger.
+pub fn read_regular(path: &Path, max: u64) -> io::Result<Vec<u8>> {
+    let flags = OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let flags = i32::try_from(flags.bits()).map_err(io::Error::other)?;
+    let file = OpenOptions::new()
+        .read(true)
+        // Opening a pipe does not wait for its writer.
+        .custom_flags(flags)
+        .open(path)?;
+    if !file.metadata()?.is_file() {
+        return Err(io::Error::other("it is no regular file"));
+    }
+    let mut bytes = Vec::new();
+    file.take(max.saturating_add(1)).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > max {
+        return Err(io::Error::other(format!("it is larger than {max} bytes")));
+    }
+    Ok(bytes)
+}
 
 /// The number of files that the process may open at the same time (`ulimit -n`).
 pub(crate) fn limit() -> usize {
@@ -23,6 +55,23 @@ fn parse(limits: &str) -> Option<usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_regular_files_are_read_and_nothing_waits_for_a_pipe() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = |name: &str| directory.path().join(name);
+        let pipe = path("pipe");
+        let made = std::process::Command::new("mkfifo").arg(&pipe).status();
+        assert!(made.unwrap().success());
+        for refused in [&*pipe, directory.path(), Path::new("/dev/zero")] {
+            assert!(read_regular(refused, 10).is_err(), "{}", refused.display());
+        }
+        std::fs::write(path("file"), "1234567890").unwrap();
+        // Kubernetes mounts secrets as links.
+        std::os::unix::fs::symlink(path("file"), path("link")).unwrap();
+        assert_eq!(read_regular(&path("link"), 10).unwrap(), b"1234567890");
+        assert!(read_regular(&path("file"), 9).is_err());
+    }
 
     #[test]
     fn the_soft_limit_is_read() {

@@ -9,7 +9,7 @@ pub mod cloud;
 pub mod config;
 pub mod database;
 pub mod database_tls;
-mod files;
+pub mod files;
 pub mod health;
 pub mod http;
 pub mod objects;

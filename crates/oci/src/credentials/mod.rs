@@ -14,12 +14,16 @@ use std::time::{Duration, Instant};
 
 use oci_rust_sdk::auth::provider::AuthProvider;
 use tokio::sync::Mutex;
+use tollgate_service::files::read_regular;
 
 use crate::config::{Auth, OciConfig};
 use crate::failure::OciFailure;
 
 /// Wait after a failed renewal while the key is still valid.
 const RENEW_AGAIN: Duration = Duration::from_secs(30);
+
+/// The largest file of a key or token, in bytes.
+const MAX_FILE_BYTES: u64 = 1024 * 1024;
 
 /// The key that signs requests.
 pub(crate) struct Signing {
@@ -199,6 +203,7 @@ fn api_key(config: &OciConfig) -> Result<Signing, Reason> {
 }
 
 fn read(path: &std::path::Path) -> Result<String, Reason> {
-    std::fs::read_to_string(path)
-        .map_err(|error| format!("{} cannot be read: {error}", path.display()))
+    let cannot = |reason: String| format!("{} cannot be read: {reason}", path.display());
+    let bytes = read_regular(path, MAX_FILE_BYTES).map_err(|error| cannot(error.to_string()))?;
+    String::from_utf8(bytes).map_err(|_| cannot("it is not UTF-8".to_owned()))
 }

@@ -6,6 +6,7 @@
 use std::net::SocketAddr;
 
 use axum::extract::{ConnectInfo, MatchedPath, Request};
+use axum::http::{Method, StatusCode};
 use axum::response::{IntoResponse as _, Response};
 use tollgate_service::http::{Caller, Problem};
 use tollgate_types::Tenant;
@@ -48,20 +49,60 @@ impl<'r> Access<'r> {
     }
 }
 
+/// Records a request that its key does not permit. Unknown callers have no name.
+pub(super) fn refused(
+    recorder: &Recorder,
+    request: &Request,
+    owner: Option<&Caller>,
+    status: StatusCode,
+) {
+    let route = request.extensions().get::<MatchedPath>();
+    recorder.refused(AuditEvent {
+        time: tollgate_service::now(),
+        caller: owner.map_or_else(String::new, |caller| caller.name().to_owned()),
+        tenant: owner.map_or_else(String::new, tenant_of),
+        peer: peer_of(request),
+        action: format!(
+            "{} {}",
+            method_of(request),
+            route.map_or("other", |route| route.as_str())
+        ),
+        asked: Vec::new(),
+        status: status.as_u16(),
+        rows: 0,
+    });
+}
+
+/// Callers without a key may send any word.
+fn method_of(request: &Request) -> &str {
+    match *request.method() {
+        Method::GET | Method::HEAD => request.method().as_str(),
+        _ => "other",
+    }
+}
+
+fn tenant_of(caller: &Caller) -> String {
+    match caller.reads_only() {
+        Some(tenant) => tenant.name().to_owned(),
+        None => "*".to_owned(),
+    }
+}
+
+fn peer_of(request: &Request) -> String {
+    let peer = request.extensions().get::<ConnectInfo<SocketAddr>>();
+    peer.map_or_else(String::new, |peer| peer.ip().to_string())
+}
+
 fn event_of(request: &Request, caller: &Caller) -> Option<AuditEvent> {
     let route = request.extensions().get::<MatchedPath>()?.as_str();
     if IMPERSONAL.contains(&route) {
         return None;
     }
-    let peer = request.extensions().get::<ConnectInfo<SocketAddr>>();
     Some(AuditEvent {
         time: tollgate_service::now(),
         caller: caller.name().to_owned(),
-        tenant: match caller.reads_only() {
-            Some(tenant) => tenant.name().to_owned(),
-            None => "*".to_owned(),
-        },
-        peer: peer.map_or_else(String::new, |peer| peer.ip().to_string()),
+        tenant: tenant_of(caller),
+        peer: peer_of(request),
         action: format!("{} {route}", request.method()),
         asked: asked(route, request),
         status: 0,

@@ -35,12 +35,11 @@ type Pairs = Query<Vec<(String, String)>>;
         ("tenant" = Option<String>, Query, description = "The tenant of the transaction, for a key that reads all tenants; empty for the default tenant"),
     ),
     responses(
+        documents::CommonProblems,
         (status = 200, description = "The decision", body = documents::DecisionWithConflicts),
         (status = 400, description = "A parameter is invalid", body = ProblemSchema, content_type = "application/problem+json"),
         (status = 404, description = "There is no such decision", body = ProblemSchema, content_type = "application/problem+json"),
         (status = 409, description = "Several users have a transaction of this id", body = ProblemSchema, content_type = "application/problem+json"),
-        (status = 429, description = "The key has too many requests in flight, or answers that it has not read", body = ProblemSchema, content_type = "application/problem+json"),
-        (status = 503, description = "The store does not answer, or too many requests are in flight", body = ProblemSchema, content_type = "application/problem+json"),
     ),
     security((), ("bearer" = []), ("api_key" = []), ("basic" = [])),
     tag = "decisions"
@@ -135,10 +134,9 @@ pub(super) struct Page {
     path = "/v1/decisions",
     params(PageParameters),
     responses(
+        documents::CommonProblems,
         (status = 200, description = "A page of decisions", body = Page),
         (status = 400, description = "A parameter is invalid", body = ProblemSchema, content_type = "application/problem+json"),
-        (status = 429, description = "The key has too many requests in flight, or answers that it has not read", body = ProblemSchema, content_type = "application/problem+json"),
-        (status = 503, description = "The store does not answer, or too many requests are in flight", body = ProblemSchema, content_type = "application/problem+json"),
     ),
     security((), ("bearer" = []), ("api_key" = []), ("basic" = [])),
     tag = "decisions"

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 use tollgate_service::http::openapi::{ApiKeySchemes, ProblemSchema};
-use utoipa::{OpenApi, ToSchema};
+use utoipa::{IntoResponses, OpenApi, ToSchema};
 
 /// The read API.
 #[derive(OpenApi)]
@@ -15,6 +15,30 @@ use utoipa::{OpenApi, ToSchema};
     modifiers(&ApiKeySchemes)
 )]
 pub(super) struct ApiDoc;
+
+/// The problems that every request can be answered with.
+#[derive(IntoResponses)]
+#[expect(dead_code, reason = "only its responses are used")]
+pub(super) enum CommonProblems {
+    /// No API key, or one that is unknown or has expired.
+    #[response(status = 401, content_type = "application/problem+json")]
+    Unauthorized(ProblemSchema),
+    /// The key lacks the scope `decisions:read`, or the request comes from a web page of another site.
+    #[response(status = 403, content_type = "application/problem+json")]
+    Forbidden(ProblemSchema),
+    /// The service does not answer under this host.
+    #[response(status = 421, content_type = "application/problem+json")]
+    MisdirectedRequest(ProblemSchema),
+    /// The key has too many requests in flight, or answers that it has not read; send again after `Retry-After`.
+    #[response(status = 429, content_type = "application/problem+json", headers(("Retry-After" = u64, description = "Seconds.")))]
+    TooManyRequests(ProblemSchema),
+    /// An error of the service.
+    #[response(status = 500, content_type = "application/problem+json")]
+    InternalServerError(ProblemSchema),
+    /// The store does not answer, or too many requests are in flight; send again after `Retry-After`.
+    #[response(status = 503, content_type = "application/problem+json", headers(("Retry-After" = u64, description = "Seconds.")))]
+    ServiceUnavailable(ProblemSchema),
+}
 
 /// What was decided on a transaction, and why.
 #[derive(Serialize, ToSchema)]

@@ -91,7 +91,13 @@ async fn enter(
 ) -> Result<Response, Problem> {
     let Gate { keys, audit } = &entrance.gate;
     let certificate = request.extensions().get();
-    let caller = keys.authorize(request.headers(), certificate, &Scope::DECISIONS_READ)?;
+    let authorized = keys.authorize(request.headers(), certificate, &Scope::DECISIONS_READ);
+    let caller = authorized.inspect_err(|problem| {
+        if let Some(recorder) = audit {
+            let owner = keys.owner(request.headers(), certificate);
+            access::refused(recorder, &request, owner.as_ref(), problem.status());
+        }
+    })?;
     let slot = entrance.in_flight.enter(caller.clone())?;
     let access = Access::of(audit.as_ref(), &request, &caller);
     request.extensions_mut().insert(caller);

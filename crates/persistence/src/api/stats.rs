@@ -5,7 +5,6 @@ use std::collections::BTreeMap;
 use axum::extract::{Query, State};
 use axum::{Extension, Json};
 use serde::Serialize;
-use tollgate_service::http::openapi::ProblemSchema;
 use tollgate_service::http::{Caller, Problem};
 use tollgate_types::{Status, Timestamp};
 use utoipa::ToSchema;
@@ -58,9 +57,8 @@ pub(super) struct ScoreBucket {
     path = "/v1/stats",
     params(("tenant" = Option<String>, Query, description = "This tenant's, for a key that reads all tenants; empty for the default tenant")),
     responses(
+        super::documents::CommonProblems,
         (status = 200, description = "The statistics", body = Stats),
-        (status = 429, description = "The key has too many requests in flight, or answers that it has not read", body = ProblemSchema, content_type = "application/problem+json"),
-        (status = 503, description = "The store does not answer, or too many requests are in flight", body = ProblemSchema, content_type = "application/problem+json"),
     ),
     security((), ("bearer" = []), ("api_key" = []), ("basic" = [])),
     tag = "stats"

@@ -57,10 +57,9 @@ pub(super) struct UserSummary {
         ("tenant" = Option<String>, Query, description = "The tenant of the user, for a key that reads all tenants; empty for the default tenant"),
     ),
     responses(
+        documents::CommonProblems,
         (status = 200, description = "The summary", body = UserSummary),
         (status = 404, description = "There is no decision for this user", body = ProblemSchema, content_type = "application/problem+json"),
-        (status = 429, description = "The key has too many requests in flight, or answers that it has not read", body = ProblemSchema, content_type = "application/problem+json"),
-        (status = 503, description = "The store does not answer, or too many requests are in flight", body = ProblemSchema, content_type = "application/problem+json"),
     ),
     security((), ("bearer" = []), ("api_key" = []), ("basic" = [])),
     tag = "users"

@@ -9,6 +9,7 @@ mod config;
 mod event;
 mod log;
 mod recorder;
+mod refusals;
 pub(crate) mod retention;
 mod sql;
 

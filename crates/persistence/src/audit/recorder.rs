@@ -11,6 +11,7 @@ use super::chain::Head;
 use super::config::AuditMode;
 use super::event::AuditEvent;
 use super::log::AuditLog;
+use super::refusals::Refusals;
 
 /// Most entries of one database transaction, and most that wait.
 const GROUP: usize = 256;
@@ -20,6 +21,9 @@ const RETRY: Duration = Duration::from_secs(1);
 /// change the log lines too.
 const HEAD_INTERVAL: Duration = Duration::from_secs(60);
 
+/// How often refused requests are recorded, one entry for each caller.
+const REFUSALS_INTERVAL: Duration = Duration::from_secs(60);
+
 type Waiting = (AuditEvent, oneshot::Sender<bool>);
 
 /// Where requests are recorded. Clones share the task that writes.
@@ -27,6 +31,7 @@ type Waiting = (AuditEvent, oneshot::Sender<bool>);
 pub(crate) struct Recorder {
     entries: mpsc::Sender<Waiting>,
     required: bool,
+    refusals: Refusals,
 }
 
 impl Recorder {
@@ -44,7 +49,19 @@ impl Recorder {
             AuditMode::Auto | AuditMode::Off => return None,
         };
         let (entries, waiting) = mpsc::channel(GROUP);
-        Some((Self { entries, required }, write(log, waiting, drained)))
+        let recorder = Self {
+            entries,
+            required,
+            refusals: Refusals::default(),
+        };
+        let refusals = recorder.refusals.clone();
+        Some((recorder, write(log, waiting, refusals, drained)))
+    }
+
+    /// Records a request without a key that permits it, within a minute: those of one caller share an entry with their
+    /// number.
+    pub(crate) fn refused(&self, event: AuditEvent) {
+        self.refusals.count(event);
     }
 
     /// Records a request before its answer is sent.
@@ -70,10 +87,12 @@ impl Recorder {
 async fn write(
     log: AuditLog,
     mut waiting: mpsc::Receiver<Waiting>,
+    refusals: Refusals,
     drained: Shutdown,
 ) -> anyhow::Result<()> {
     let mut migrated = false;
     let mut logged = None::<Instant>;
+    let mut refusals_due = tokio::time::Instant::now() + REFUSALS_INTERVAL;
     let mut group = Vec::with_capacity(GROUP);
     loop {
         if !migrated {
@@ -88,9 +107,15 @@ async fn write(
         let received = tokio::select! {
             received = waiting.recv_many(&mut group, GROUP) => received,
             () = tokio::time::sleep(RETRY), if !migrated => continue,
+            () = tokio::time::sleep_until(refusals_due) => {
+                refusals_due += REFUSALS_INTERVAL;
+                append_refusals(&log, &refusals, &mut logged).await;
+                continue;
+            }
             () = drained.begun() => 0,
         };
         if received == 0 {
+            append_refusals(&log, &refusals, &mut logged).await;
             log.close().await;
             return Ok(());
         }
@@ -103,6 +128,22 @@ async fn write(
         for waiter in waiters {
             // The caller may have disconnected.
             let _ = waiter.send(appended.is_ok());
+        }
+    }
+}
+
+/// Nobody waits for these entries. What cannot be written is lost, and counted.
+async fn append_refusals(log: &AuditLog, refusals: &Refusals, logged: &mut Option<Instant>) {
+    let events = refusals.take();
+    if events.is_empty() {
+        return;
+    }
+    match log.append(&events).await {
+        Ok(head) => report(head, events.len(), logged),
+        Err(error) => {
+            tracing::error!(%error, "refused requests could not be recorded in the audit");
+            metrics::counter!("tollgate_audit_entries_total", "outcome" => "failed")
+                .increment(events.len() as u64);
         }
     }
 }

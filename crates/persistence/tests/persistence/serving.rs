@@ -21,6 +21,14 @@ async fn the_interface_describes_itself_and_every_error_is_a_problem(store: Arc<
     assert!(document["openapi"].as_str().unwrap().starts_with("3.1"));
     let paths: Vec<&String> = document["paths"].as_object().unwrap().keys().collect();
     assert_eq!(paths.len(), 4, "{paths:?}");
+    for (path, item) in document["paths"].as_object().unwrap() {
+        for status in ["200", "401", "403", "421", "429", "500", "503"] {
+            assert!(
+                item["get"]["responses"][status].is_object(),
+                "{path} {status}"
+            );
+        }
+    }
     let (status, page) = service.text("/docs/").await;
     assert!(status == 200 && page.contains("swagger-ui"));
     for path in [

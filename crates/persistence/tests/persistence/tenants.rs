@@ -18,6 +18,7 @@ on_each_store!(
     a_changed_removed_or_cut_off_entry_of_the_audit_is_detected,
     entries_beyond_the_retention_are_removed_and_the_rest_of_the_chain_is_verified,
     without_the_audit_nothing_is_answered_if_it_is_required,
+    requests_without_a_right_are_in_the_audit_by_caller_and_number,
 );
 
 fn key(name: &str, tenant: Option<&str>) -> ApiKeyConfig {
@@ -250,6 +251,40 @@ async fn reads_of_personal_data_are_in_the_audit_and_statistics_are_not(store: A
     assert_eq!((events[3].status, events[3].rows), (200, 1));
     assert_eq!(events[4].status, 400);
     service.stop().await;
+}
+
+async fn requests_without_a_right_are_in_the_audit_by_caller_and_number(store: Arc<TestStore>) {
+    let service = Service::start_with(&store, TestLog::open(), |config| {
+        with_keys(config);
+        let writer = ApiKeyConfig {
+            scopes: vec![Scope::TRANSACTIONS_WRITE],
+            ..key("writer", Some("acme"))
+        };
+        config.api_keys.push(writer);
+    })
+    .await;
+    service.ready().await;
+    for _ in 0..30 {
+        assert_eq!(ask(&service, "nobody", "/v1/decisions/secret").await.0, 401);
+        assert_eq!(ask(&service, "writer", "/v1/stats").await.0, 403);
+    }
+    // They are written once a minute, and at the end.
+    service.stop().await;
+    let (links, _) = audit(&store, None).await;
+    let events: Vec<AuditEvent> = links
+        .iter()
+        .map(|link| serde_json::from_str(&link.entry).unwrap())
+        .collect();
+    let found: Vec<_> = events
+        .iter()
+        .map(|event| (&*event.caller, &*event.tenant, event.status, &*event.action))
+        .collect();
+    let unknown = ("", "", 401, "GET /v1/decisions/{transaction_id}");
+    assert_eq!(found, [unknown, ("writer", "acme", 403, "GET /v1/stats")]);
+    for event in &events {
+        let count = ("refusals".to_owned(), "30".to_owned());
+        assert_eq!((&event.asked, &*event.peer), (&vec![count], "127.0.0.1"));
+    }
 }
 
 async fn a_changed_removed_or_cut_off_entry_of_the_audit_is_detected(store: Arc<TestStore>) {

@@ -33,6 +33,10 @@ pub(crate) async fn serve_admin(
     health: Health,
     shutdown: Shutdown,
 ) -> anyhow::Result<()> {
+    if !bound.address().ip().is_loopback() {
+        let address = bound.address();
+        tracing::warn!(%address, "the admin port has no authentication, and listens beyond this machine: whoever reaches it reads metrics and changes the levels of log lines; only scrapers and probes should");
+    }
     let app = Router::new()
         .route("/livez", get(|| async { "alive\n" }))
         .route("/readyz", get(readyz))

@@ -11,6 +11,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::ConnectInfo;
+use axum::http::uri::Scheme;
 use axum::http::{Request, Response, StatusCode, Version};
 use axum::response::IntoResponse as _;
 use futures_util::future::BoxFuture;
@@ -159,7 +160,7 @@ impl ConnectionService {
     /// What refuses a request before it reaches its service.
     fn refusal(&self, request: &Request<Incoming>) -> Option<Problem> {
         let (reason, problem) = match self.hosts.check(request) {
-            Err(refusal) => (refusal.reason(), Problem::from(refusal)),
+            Err(refusal) => (refusal.reason(), self.hosts.problem(refusal)),
             Ok(()) if self.connections.has_room(&self.activity) => return None,
             Ok(()) => {
                 let detail = "too much of the answers on this connection is unread";
@@ -179,6 +180,11 @@ impl ConnectionService {
     ) -> impl Future<Output = Result<Response<Body>, Infallible>> + Send + 'static {
         let mut request = request.map(Body::new);
         request.extensions_mut().insert(ConnectInfo(self.peer));
+        request.extensions_mut().insert(if self.over_tls {
+            Scheme::HTTPS
+        } else {
+            Scheme::HTTP
+        });
         if let Some(certificate) = &self.certificate {
             request.extensions_mut().insert(certificate.clone());
         }

@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 
 use axum::http::uri::Authority;
-use axum::http::{HeaderMap, Request, StatusCode, Version, header};
+use axum::http::{HeaderMap, Method, Request, StatusCode, Version, header};
 
 use super::Problem;
 use super::config::is_host_name;
@@ -19,6 +19,10 @@ pub(super) struct Hosts {
     closed: bool,
     names: BTreeSet<String>,
     listen: IpAddr,
+    /// Whether the address is beyond loopback and callers need no key: then pages may come from addresses only.
+    exposed: bool,
+    /// The setting that lists further names.
+    setting: Option<String>,
 }
 
 /// Why a request is refused, and the label of it.
@@ -30,7 +34,22 @@ pub(super) enum Refusal {
     Host,
     /// Another site.
     Origin,
+    /// A header that must be single.
+    Repeated(&'static str),
 }
+
+/// Headers that decide what a request is and who sends it. Given twice, a proxy in front and this service could read
+/// different ones.
+const SINGLE: [&str; 8] = [
+    "content-type",
+    "content-encoding",
+    "authorization",
+    "x-api-key",
+    "idempotency-key",
+    "tollgate-backfill",
+    "x-oci-ns-messageid",
+    "x-oci-ns-messagetype",
+];
 
 impl Refusal {
     pub(super) const fn reason(self) -> &'static str {
@@ -38,30 +57,41 @@ impl Refusal {
             Self::Malformed => "malformed_host",
             Self::Host => "host",
             Self::Origin => "origin",
-        }
-    }
-}
-
-impl From<Refusal> for Problem {
-    fn from(refusal: Refusal) -> Self {
-        match refusal {
-            Refusal::Malformed => Self::new(
-                StatusCode::BAD_REQUEST,
-                "a request has exactly one Host, which is that of its address if it has one there too",
-            ),
-            Refusal::Host => Self::new(
-                StatusCode::MISDIRECTED_REQUEST,
-                "this service does not answer under this host; the setting http.hosts lists further ones",
-            ),
-            Refusal::Origin => Self::new(
-                StatusCode::FORBIDDEN,
-                "requests of web pages of other sites are not answered",
-            ),
+            Self::Repeated(_) => "repeated_header",
         }
     }
 }
 
 impl Hosts {
+    /// The answer to a request that is refused.
+    pub(super) fn problem(&self, refusal: Refusal) -> Problem {
+        match refusal {
+            Refusal::Malformed => Problem::new(
+                StatusCode::BAD_REQUEST,
+                "a request has exactly one Host, which is that of its address if it has one there too",
+            ),
+            Refusal::Repeated(name) => Problem::new(
+                StatusCode::BAD_REQUEST,
+                format!("the header {name} is given more than once"),
+            ),
+            Refusal::Host => Problem::new(
+                StatusCode::MISDIRECTED_REQUEST,
+                match &self.setting {
+                    Some(setting) => format!(
+                        "this service does not answer under this host; the setting {setting} lists further ones"
+                    ),
+                    None => {
+                        "this port answers under addresses and names of its machine only".to_owned()
+                    }
+                },
+            ),
+            Refusal::Origin => Problem::new(
+                StatusCode::FORBIDDEN,
+                "requests of web pages of other sites are not answered",
+            ),
+        }
+    }
+
     /// The names of a listener without authentication: those of this machine and its address, if that is a loopback one.
     /// Elsewhere it is reached by names that are not known here.
     pub(super) fn of_open(listen: SocketAddr) -> Self {
@@ -69,12 +99,17 @@ impl Hosts {
             closed: listen.ip().is_loopback(),
             names: BTreeSet::new(),
             listen: listen.ip(),
+            exposed: !listen.ip().is_loopback(),
+            setting: None,
         }
     }
 
     /// With further names. Where there are any, others are refused; without any a listener with keys answers under all.
-    pub(super) fn with(mut self, names: &[String], has_keys: bool) -> Self {
+    /// `setting` is the one that lists them.
+    pub(super) fn with(mut self, names: &[String], has_keys: bool, setting: String) -> Self {
         self.closed = !names.is_empty() || (self.closed && !has_keys);
+        self.exposed = false;
+        self.setting = Some(setting);
         self.names = names.iter().map(|name| name.to_ascii_lowercase()).collect();
         self
     }
@@ -82,6 +117,12 @@ impl Hosts {
     /// Checks the host and the origin of a request.
     pub(super) fn check<B>(&self, request: &Request<B>) -> Result<(), Refusal> {
         let host = self.host(request)?;
+        let headers = request.headers();
+        for name in SINGLE {
+            if headers.get_all(name).iter().nth(1).is_some() {
+                return Err(Refusal::Repeated(name));
+            }
+        }
         let mut origins = request.headers().get_all(header::ORIGIN).iter();
         let Some(origin) = origins.next() else {
             return Ok(());
@@ -104,8 +145,8 @@ impl Hosts {
             }
             (Some(target), _) => target.clone(),
             (None, Some(named)) => named,
-            // HTTP/1.0 has no Host; no browser sends it.
-            (None, None) if request.version() <= Version::HTTP_10 => return Ok(None),
+            // HTTP/1.0 has no Host; no browser sends it, but the probes of some load balancers do.
+            (None, None) if is_old_probe(request) => return Ok(None),
             (None, None) => return Err(Refusal::Malformed),
         };
         // Credentials in an address are for people who are to be deceived.
@@ -124,11 +165,7 @@ impl Hosts {
         if self.names.contains(host) || host == "localhost" || host.ends_with(".localhost") {
             return true;
         }
-        let literal = host
-            .strip_prefix('[')
-            .and_then(|host| host.strip_suffix(']'))
-            .unwrap_or(host);
-        literal.parse::<IpAddr>().is_ok_and(|address| {
+        address(host).is_some_and(|address| {
             // A page cannot be made to resolve to another address if its name is an address.
             let anywhere = self.listen.is_unspecified() && !self.names.is_empty();
             address.is_loopback() || address == self.listen || anywhere
@@ -145,9 +182,28 @@ impl Hosts {
             return false;
         };
         // A proxy in front may have another port, and put its own name in place of the host.
-        host.is_some_and(|host| same(host, &origin))
+        // A page whose name resolves to an exposed port without keys would be its own site, but for its name.
+        host.is_some_and(|host| same(host, &origin) && (!self.exposed || is_address(origin.host())))
             || self.names.contains(&origin.host().to_ascii_lowercase())
     }
+}
+
+/// The address in a host that is one.
+fn address(host: &str) -> Option<IpAddr> {
+    let literal = host
+        .strip_prefix('[')
+        .and_then(|host| host.strip_suffix(']'))
+        .unwrap_or(host);
+    literal.parse().ok()
+}
+
+fn is_address(host: &str) -> bool {
+    address(host).is_some()
+}
+
+fn is_old_probe<B>(request: &Request<B>) -> bool {
+    request.version() <= Version::HTTP_10
+        && [Method::GET, Method::HEAD, Method::OPTIONS].contains(request.method())
 }
 
 /// The `Host` header, if there is one.
@@ -184,7 +240,7 @@ mod tests {
 
     fn hosts(listen: &str, names: &[&str], has_keys: bool) -> Hosts {
         let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
-        Hosts::of_open(listen.parse().unwrap()).with(&names, has_keys)
+        Hosts::of_open(listen.parse().unwrap()).with(&names, has_keys, "test.http.hosts".into())
     }
 
     fn check(hosts: &Hosts, uri: &str, headers: &[(&str, &str)]) -> Option<Refusal> {
@@ -250,6 +306,64 @@ mod tests {
         assert_eq!(check(&hosts, "http://localhost:8080/", &[]), None);
         let named = [("host", "localhost:8080")];
         assert_eq!(check(&hosts, "http://localhost:8080/", &named), None);
+    }
+
+    #[test]
+    fn http_1_0_may_probe_without_a_host_and_do_nothing_else() {
+        let hosts = hosts("0.0.0.0:8080", &[], true);
+        for (method, expected) in [
+            (Method::GET, None),
+            (Method::HEAD, None),
+            (Method::OPTIONS, None),
+            (Method::POST, Some(Refusal::Malformed)),
+            (Method::DELETE, Some(Refusal::Malformed)),
+        ] {
+            let request = Request::builder().method(&method).uri("/");
+            let request = request.version(Version::HTTP_10).body(()).unwrap();
+            assert_eq!(hosts.check(&request).err(), expected, "{method}");
+        }
+    }
+
+    #[test]
+    fn a_header_that_decides_what_a_request_is_may_not_be_given_twice() {
+        let hosts = hosts("127.0.0.1:8080", &[], false);
+        for name in SINGLE {
+            let once = [("host", "localhost"), (name, "a")];
+            assert_eq!(check(&hosts, "/", &once), None, "{name}");
+            let twice = [("host", "localhost"), (name, "a"), (name, "a")];
+            let refused = check(&hosts, "/", &twice);
+            assert_eq!(refused, Some(Refusal::Repeated(name)));
+        }
+        let twice = [("host", "localhost"), ("prefer", "a"), ("prefer", "b")];
+        assert_eq!(check(&hosts, "/", &twice), None);
+    }
+
+    #[test]
+    fn an_exposed_port_without_keys_answers_no_page_whose_name_was_made_to_resolve_to_it() {
+        let admin = Hosts::of_open("0.0.0.0:9101".parse().unwrap());
+        let with_origin = |host: &str| {
+            let origin = format!("http://{host}");
+            check(&admin, "/log", &[("host", host), ("origin", &origin)])
+        };
+        assert_eq!(
+            with_origin("rebound.example.com:9101"),
+            Some(Refusal::Origin)
+        );
+        assert_eq!(with_origin("10.0.0.7:9101"), None);
+        let scrape = [("host", "ingest:9101")];
+        assert_eq!(check(&admin, "/metrics", &scrape), None);
+    }
+
+    #[test]
+    fn who_uses_a_wrong_host_learns_which_setting_lists_the_right_ones() {
+        let detail = |hosts: &Hosts| {
+            let problem = serde_json::to_value(hosts.problem(Refusal::Host)).unwrap();
+            problem["detail"].as_str().unwrap().to_owned()
+        };
+        let read_api = hosts("127.0.0.1:8082", &[], false);
+        assert!(detail(&read_api).contains("the setting test.http.hosts "));
+        let admin = Hosts::of_open("127.0.0.1:9101".parse().unwrap());
+        assert!(!detail(&admin).contains("setting"));
     }
 
     #[test]

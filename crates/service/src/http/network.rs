@@ -15,6 +15,12 @@ pub struct Network {
 }
 
 impl Network {
+    /// Whether it is all addresses of a family.
+    #[must_use]
+    pub const fn is_everything(&self) -> bool {
+        self.prefix == 0
+    }
+
     /// Whether the address is one of them. IPv4 in IPv6 notation is IPv4.
     #[must_use]
     pub fn contains(&self, address: IpAddr) -> bool {
@@ -93,6 +99,13 @@ mod tests {
         assert!(contains("2001:db8::/32", "2001:db8:1::9"));
         assert!(contains("192.0.2.1", "192.0.2.1"));
         assert!(!contains("192.0.2.1", "192.0.2.2"));
+    }
+
+    #[test]
+    fn a_network_with_every_address_is_known() {
+        let everything = |text: &str| text.parse::<Network>().unwrap().is_everything();
+        assert!(everything("0.0.0.0/0") && everything("::/0"));
+        assert!(!everything("0.0.0.0") && !everything("10.0.0.0/8"));
     }
 
     #[test]

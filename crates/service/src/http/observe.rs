@@ -11,6 +11,7 @@ use std::time::{Instant, SystemTime};
 
 use axum::Router;
 use axum::extract::{ConnectInfo, MatchedPath, Request};
+use axum::http::uri::Scheme;
 use axum::http::{HeaderMap, Method, StatusCode, header};
 use axum::middleware::{Next, from_fn};
 use axum::response::Response;
@@ -251,7 +252,7 @@ fn described(span: Span, method: &'static str, route: &str, request: &Request) -
         .with("http.route", route.to_owned())
         // The path itself may contain ids.
         .with("url.path", route.to_owned())
-        .with("url.scheme", "http")
+        .with("url.scheme", scheme(request))
         .with("network.protocol.version", version)
         .with("server.address", address.to_owned())
         .with_some("server.port", port.parse::<i64>().ok())
@@ -259,9 +260,25 @@ fn described(span: Span, method: &'static str, route: &str, request: &Request) -
         .with_some("user_agent.original", text(header::USER_AGENT))
 }
 
+/// How the request came: the listener knows it, and HTTP/1 requests do not say it.
+fn scheme(request: &Request) -> &'static str {
+    match request.extensions().get::<Scheme>() {
+        Some(scheme) if *scheme == Scheme::HTTPS => "https",
+        _ => "http",
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_scheme_of_a_span_is_that_of_the_listener() {
+        let mut request = Request::new(axum::body::Body::empty());
+        assert_eq!(scheme(&request), "http");
+        request.extensions_mut().insert(Scheme::HTTPS);
+        assert_eq!(scheme(&request), "https");
+    }
 
     const PARENT: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
 

@@ -80,7 +80,20 @@ impl Bound {
     /// Applies the settings of a public listener, which may have API keys.
     #[must_use]
     pub fn with(mut self, config: &HttpConfig, has_keys: bool) -> Self {
-        self.hosts = self.hosts.with(&config.hosts, has_keys);
+        let section = self
+            .setting
+            .rsplit_once('.')
+            .map_or("", |(section, _)| section);
+        let setting = format!("{section}.http.hosts");
+        self.hosts = self.hosts.with(&config.hosts, has_keys, setting);
+        if let Some(all) = config
+            .proxies
+            .iter()
+            .find(|network| network.is_everything())
+        {
+            let listener = &*self.setting;
+            tracing::warn!(listener, %all, "http.proxies holds every address, so that no address has a bound on its connections: name the networks of proxies only");
+        }
         self.limits = config.limits(files::limit());
         if self.limits.max < config.max_connections {
             tracing::info!(

@@ -2,8 +2,6 @@
 //!
 //! Invariant: a file that cannot be read, or holds an invalid or no key, changes nothing. The keys that were in force stay.
 
-use std::fs::File;
-use std::io::Read as _;
 use std::path::Path;
 use std::time::Duration;
 
@@ -13,6 +11,7 @@ use tollgate_types::{JsonError, Timestamp};
 use super::entry::{ApiKeyConfig, Key};
 use super::{ApiKeys, Keys};
 use crate::Shutdown;
+use crate::files::read_regular;
 
 /// How often the file is read. It is small, and compared by its content: Kubernetes replaces a mounted secret by a link.
 const INTERVAL: Duration = Duration::from_secs(2);
@@ -31,13 +30,8 @@ struct Content {
 
 /// The text of the file.
 pub(super) fn text(path: &Path) -> Result<String, String> {
-    let mut text = String::new();
-    let read = File::open(path).and_then(|file| file.take(MAX_BYTES + 1).read_to_string(&mut text));
-    match read {
-        Ok(bytes) if bytes as u64 > MAX_BYTES => Err(format!("is larger than {MAX_BYTES} bytes")),
-        Ok(_) => Ok(text),
-        Err(error) => Err(error.to_string()),
-    }
+    let bytes = read_regular(path, MAX_BYTES).map_err(|error| error.to_string())?;
+    String::from_utf8(bytes).map_err(|_| "it is not UTF-8".to_owned())
 }
 
 /// The entries in the text: tables `[[api_keys]]` of TOML, or a JSON array, as the settings' environment variable has it.

@@ -169,6 +169,17 @@ impl ApiKeys {
         Err(Problem::new(StatusCode::FORBIDDEN, detail))
     }
 
+    /// Whose key a request has, whether or not it may be used at all. For records of what was refused.
+    #[must_use]
+    pub fn owner(
+        &self,
+        headers: &HeaderMap,
+        certificate: Option<&ClientCertificate>,
+    ) -> Option<Caller> {
+        let keys = self.current();
+        find(&keys.keys, headers, certificate).map(|key| key.caller.clone())
+    }
+
     fn current(&self) -> Arc<Keys> {
         let current = self.0.current.read();
         Arc::clone(&current.unwrap_or_else(PoisonError::into_inner))

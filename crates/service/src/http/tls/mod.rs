@@ -20,6 +20,10 @@ pub(crate) use identity::is_certificate_name;
 
 use self::context::{Context, Files, build};
 use crate::config::ConfigError;
+use crate::files;
+
+/// The largest file of certificates or keys, in bytes.
+const MAX_FILE_BYTES: u64 = 4 * 1024 * 1024;
 
 /// The certificate of a listener, and its files.
 #[derive(Debug)]
@@ -152,7 +156,9 @@ async fn read(certificate: &Path, key: &Path, client_ca: Option<&Path>) -> Resul
 }
 
 async fn file(setting: &str, path: &Path) -> Result<Vec<u8>, String> {
-    let read = tokio::fs::read(path).await;
+    let owned = path.to_owned();
+    let read = tokio::task::spawn_blocking(move || files::read_regular(&owned, MAX_FILE_BYTES));
+    let read = read.await.map_err(std::io::Error::other).flatten();
     read.map_err(|error| format!("tls.{setting}: {}: {error}", path.display()))
 }
 

@@ -5,103 +5,19 @@ use std::net::SocketAddr;
 use axum::extract::Request;
 use axum::routing::get;
 use axum::{Extension, Router};
-use openssl::asn1::Asn1Time;
-use openssl::bn::BigNum;
-use openssl::ec::{EcGroup, EcKey};
-use openssl::hash::MessageDigest;
 use openssl::nid::Nid;
-use openssl::pkey::{PKey, Private};
-use openssl::x509::extension::{BasicConstraints, SubjectAlternativeName};
-use openssl::x509::{X509, X509NameBuilder};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use super::*;
 use crate::Shutdown;
 use crate::http::bind;
 
+#[path = "../../../tests/certificates/mod.rs"]
+mod certificates;
+
+use certificates::{Identity, issue};
+
 const DEADLINE: Duration = Duration::from_secs(20);
-
-struct Identity {
-    certificate: X509,
-    key: PKey<Private>,
-}
-
-/// A certificate for this name, by an authority or, without one, by itself as an authority.
-fn issue(name: &str, authority: Option<&Identity>) -> Identity {
-    let group = EcGroup::from_curve_name(Nid::X9_62_PRIME256V1).unwrap();
-    let key = PKey::from_ec_key(EcKey::generate(&group).unwrap()).unwrap();
-    let mut subject = X509NameBuilder::new().unwrap();
-    subject.append_entry_by_nid(Nid::COMMONNAME, name).unwrap();
-    let subject = subject.build();
-    let mut builder = X509::builder().unwrap();
-    builder.set_version(2).unwrap();
-    let serial = BigNum::from_slice(&rand::random::<[u8; 8]>()).unwrap();
-    builder
-        .set_serial_number(&serial.to_asn1_integer().unwrap())
-        .unwrap();
-    builder.set_subject_name(&subject).unwrap();
-    builder.set_pubkey(&key).unwrap();
-    builder
-        .set_not_before(&Asn1Time::days_from_now(0).unwrap())
-        .unwrap();
-    builder
-        .set_not_after(&Asn1Time::days_from_now(30).unwrap())
-        .unwrap();
-    match authority {
-        None => {
-            let constraints = BasicConstraints::new().critical().ca().build().unwrap();
-            builder.append_extension(constraints).unwrap();
-            builder.set_issuer_name(&subject).unwrap();
-            builder.sign(&key, MessageDigest::sha256()).unwrap();
-        }
-        Some(authority) => {
-            let issuer = authority.certificate.subject_name();
-            builder.set_issuer_name(issuer).unwrap();
-            let names = SubjectAlternativeName::new()
-                .dns("localhost")
-                .ip("127.0.0.1")
-                .uri(&format!("spiffe://example/{name}"))
-                .build(&builder.x509v3_context(Some(&authority.certificate), None))
-                .unwrap();
-            builder.append_extension(names).unwrap();
-            builder
-                .sign(&authority.key, MessageDigest::sha256())
-                .unwrap();
-        }
-    }
-    Identity {
-        certificate: builder.build(),
-        key,
-    }
-}
-
-impl Identity {
-    fn pem(&self) -> Vec<u8> {
-        self.certificate.to_pem().unwrap()
-    }
-
-    fn key_pem(&self) -> Vec<u8> {
-        self.key.private_key_to_pem_pkcs8().unwrap()
-    }
-
-    fn write(&self, directory: &Path) {
-        std::fs::write(directory.join("tls.key"), self.key_pem()).unwrap();
-        std::fs::write(directory.join("tls.crt"), self.pem()).unwrap();
-    }
-
-    /// A client that trusts this authority, with or without a certificate.
-    fn client(&self, own: Option<&Self>) -> reqwest::Client {
-        let authority = reqwest::Certificate::from_pem(&self.pem()).unwrap();
-        let mut client = reqwest::Client::builder()
-            .tls_certs_only([authority])
-            .timeout(DEADLINE);
-        if let Some(own) = own {
-            let identity = reqwest::Identity::from_pkcs8_pem(&own.pem(), &own.key_pem());
-            client = client.identity(identity.unwrap());
-        }
-        client.build().unwrap()
-    }
-}
 
 struct Listening {
     authority: Identity,
@@ -241,6 +157,28 @@ async fn a_renewed_certificate_is_used_without_a_restart_and_a_broken_one_is_not
     while tokio::time::Instant::now() < deadline {
         assert_eq!(listening.shown().await, "first");
     }
+    issue("second", Some(&listening.authority)).write(directory);
+    let deadline = tokio::time::Instant::now() + DEADLINE;
+    while listening.shown().await != "second" {
+        assert!(tokio::time::Instant::now() < deadline, "not renewed");
+    }
+    listening.stop().await;
+}
+
+#[tokio::test]
+async fn a_pipe_in_the_place_of_a_certificate_does_not_stop_its_renewal() {
+    let listening = Listening::start().await;
+    let directory = listening.directory.path();
+    let (pipe, certificate) = (directory.join("pipe"), directory.join("tls.crt"));
+    let made = std::process::Command::new("mkfifo").arg(&pipe).status();
+    assert!(made.unwrap().success());
+    std::fs::rename(&pipe, &certificate).unwrap();
+    // Several times the interval of reloads.
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(3);
+    while tokio::time::Instant::now() < deadline {
+        assert_eq!(listening.shown().await, "first");
+    }
+    std::fs::remove_file(&certificate).unwrap();
     issue("second", Some(&listening.authority)).write(directory);
     let deadline = tokio::time::Instant::now() + DEADLINE;
     while listening.shown().await != "second" {
