@@ -173,3 +173,24 @@ fn alerts_in(lines: &[u8]) -> HashSet<AlertKey> {
         })
         .collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn conflicts_over_one_amount_in_two_currencies_are_two_alerts() {
+        let line = |currency: &str| {
+            format!(
+                r#"{{"user_id":"u","transaction_id":"t","conflict":true,"transaction":{{"transaction_id":"t","user_id":"u","amount":"900","timestamp":"2026-03-01T12:00:00Z","currency":"{currency}"}}}}"#
+            )
+        };
+        let lines = [line("EUR"), line("KWD"), line("eur")].join("\n");
+        let mut amounts: Vec<String> = alerts_in(lines.as_bytes())
+            .into_iter()
+            .map(|key| key.conflict_amount)
+            .collect();
+        amounts.sort_unstable();
+        assert_eq!(amounts, ["900 EUR", "900 KWD"]);
+    }
+}
