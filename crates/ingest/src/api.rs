@@ -18,7 +18,8 @@ use utoipa_axum::routes;
 use crate::IngestConfig;
 use crate::admission::AdmissionControl;
 use crate::events::Confirmations;
-use crate::imports::Imports;
+use crate::imports::{self, Imports};
+use crate::lateness::NewestTimes;
 use crate::openapi::ApiDoc;
 use crate::replies::Replies;
 use crate::{events, functions, transactions};
@@ -35,6 +36,8 @@ pub(crate) struct App {
     pub(crate) producer: Producer,
     pub(crate) kafka: Log,
     pub(crate) imports: Imports,
+    /// The newest timestamp of each user that this instance has written.
+    pub(crate) newest: Arc<NewestTimes>,
     /// Confirms subscriptions of Oracle's Notifications.
     pub(crate) confirmations: Confirmations,
     /// The log as a dependency: its circuit breaker.
@@ -54,6 +57,7 @@ pub(crate) fn router(app: Arc<App>) -> anyhow::Result<Router> {
         .routes(routes!(transactions::submit))
         .routes(routes!(events::submit))
         .routes(routes!(functions::submit))
+        .routes(routes!(imports::get_import))
         .split_for_parts();
     let routes = routes
         .with_state(app)

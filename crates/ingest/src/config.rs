@@ -90,6 +90,15 @@ pub struct IngestConfig {
     pub import_max_inflation: u64,
     /// How large the content of a compressed object may be, in bytes.
     pub import_max_inflated_bytes: u64,
+    /// The most dead letters of one import with the same reason; the rows beyond share one.
+    pub import_equal_letters: u64,
+    /// The memory in which the rows of one object are sorted, in bytes.
+    pub import_sort_memory_bytes: usize,
+    /// The directory in which the rows of a larger object are sorted. Default: that for temporary files.
+    pub import_sort_directory: Option<PathBuf>,
+    /// How much older than the newest transaction of its user a late one is, in hours: the lookback of the scorer with its
+    /// allowed lateness.
+    pub late_after_hours: u32,
     /// What is done with card numbers in transactions: `mask`, `tokenise`, `reject` or `allow`.
     pub card_data: CardDataMode,
     /// The key of the tokens of card numbers, at least 32 bytes. Without one there are no tokens.
@@ -144,6 +153,10 @@ impl Default for IngestConfig {
             import_max_rejected_bytes: 16 * 1024 * 1024,
             import_max_inflation: 100,
             import_max_inflated_bytes: 64 * 1024 * 1024 * 1024,
+            import_equal_letters: 1_000,
+            import_sort_memory_bytes: 64 * 1024 * 1024,
+            import_sort_directory: None,
+            late_after_hours: 169,
             card_data: CardDataMode::default(),
             card_token_key: Secret::default(),
             card_data_ids: CardIds::default(),
@@ -164,6 +177,7 @@ impl IngestConfig {
             ("max_transaction_bytes", self.max_transaction_bytes),
             ("max_in_flight", self.max_in_flight),
             ("parallel_imports", self.parallel_imports),
+            ("import_sort_memory_bytes", self.import_sort_memory_bytes),
         ];
         if let Some((setting, _)) = positive.iter().find(|(_, value)| *value == 0) {
             return invalid(setting, "must be at least 1");
@@ -192,6 +206,11 @@ impl IngestConfig {
                 "import_max_inflation",
                 "and import_max_inflated_bytes must be at least 1",
             );
+        }
+        if let Some(directory) = &self.import_sort_directory
+            && !directory.is_dir()
+        {
+            return invalid("import_sort_directory", "must be a directory");
         }
         if self.functions_wait_ms > 30_000 {
             return invalid("functions_wait_ms", "must be at most 30000");

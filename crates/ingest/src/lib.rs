@@ -14,6 +14,7 @@ mod functions;
 pub mod fuzzing;
 mod imports;
 mod items;
+mod lateness;
 mod letters;
 mod openapi;
 mod pending_replies;

@@ -32,7 +32,8 @@ pub(crate) struct PublishRequest<'a> {
     pub(crate) trace: Arc<RequestTrace>,
     /// Who sent it.
     pub(crate) provenance: Provenance,
-    /// In the order of the request, each with its own trace context if it has one.
+    /// In the order of the request, each with its own trace context if it has one. They are written in the order of their
+    /// timestamps.
     pub(crate) transactions: Vec<(Option<TraceContext>, &'a Transaction<'a>)>,
     /// Where the request waits for decisions, if it waits.
     pub(crate) reply_to: Option<ReplyAddress>,
@@ -103,7 +104,7 @@ pub(crate) fn limits(config: &IngestConfig) -> DependencyConfig {
     DependencyConfig::new(config.acknowledge_timeout(), config.max_in_flight)
 }
 
-/// Writes all records in their order and waits until the log has acknowledged them.
+/// Writes all records, transactions in the order of their timestamps, and waits until the log has acknowledged them.
 ///
 /// # Errors
 /// 503 if a record may be missing: the caller sends all of them again, and their ids keep them from counting twice. 413
@@ -176,7 +177,8 @@ async fn write_all(
         // The receiver is gone if the request ended at its deadline or its caller disconnected.
         let _ = done.send(result);
     });
-    for (index, (own, transaction)) in records.transactions.iter().enumerate() {
+    for index in arrival_order(&records.transactions) {
+        let (own, transaction) = &records.transactions[index];
         let state = records.trace.state().filter(|_| own.is_none());
         let reply_to = reply_to
             .as_deref()
@@ -216,7 +218,8 @@ async fn write_all(
     for entry in &records.imports {
         let payload = entry.to_json();
         let topic = &app.kafka.topics().imports;
-        let record = ProducerRecord::signed(topic, entry.id().as_bytes(), &payload);
+        let key = entry.key();
+        let record = ProducerRecord::signed(topic, key.as_bytes(), &payload);
         send(app, &record, &acks, deadline).await?;
     }
     acks.seal();
@@ -226,6 +229,14 @@ async fn write_all(
         Ok(Err(_)) => Err(unacknowledged("the producer has stopped")),
         Err(_) => Err(unacknowledged("no acknowledgement in time")),
     }
+}
+
+/// The indices of the transactions in the order in which they are written, that of their timestamps: exports are often
+/// newest first. Those with the same timestamp stay in the order of the request.
+pub(crate) fn arrival_order<T>(transactions: &[(T, &Transaction<'_>)]) -> Vec<usize> {
+    let mut order: Vec<usize> = (0..transactions.len()).collect();
+    order.sort_by_key(|index| transactions[*index].1.timestamp);
+    order
 }
 
 async fn send(

@@ -124,6 +124,9 @@ pub(crate) struct Report<'a> {
     pub(crate) accepted: usize,
     /// Items that are invalid.
     pub(crate) rejected: usize,
+    /// Accepted transactions that are older than the history of their user: `late` of their decisions; for those without
+    /// one, compared with what this instance has accepted since it started.
+    pub(crate) late: usize,
     /// Every item of up to 100; beyond, only rejected ones.
     pub(crate) results: Vec<ItemResult<'a>>,
     /// Only if `Prefer: wait` was applied: the decisions and errors that arrived in time, in the order of the items.
@@ -143,6 +146,8 @@ pub(crate) struct Decided {
     /// One for each accepted transaction, in the order of the items: a decision, or an error.
     #[schema(value_type = Vec<crate::openapi::Reply>)]
     pub(crate) decisions: Vec<Box<RawValue>>,
+    /// Transactions that are older than the history of their user: `late` of their decisions.
+    pub(crate) late: usize,
     /// Only if it is not 0: errors among `decisions`. Their transactions are not approved: send them again with the same
     /// ids, or hold the payments.
     #[serde(skip_serializing_if = "is_zero")]

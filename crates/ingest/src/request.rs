@@ -23,7 +23,7 @@ use crate::items::{self, ItemLimits, UnreadableBody};
 use crate::pending_replies::AwaitedDecisions;
 use crate::prefer::Wait;
 use crate::provenance::Provenance;
-use crate::publish::{PublishRequest, publish};
+use crate::publish::{PublishRequest, arrival_order, publish};
 use crate::report::{ItemResult, ValidatedItems};
 use crate::shares::SharePermit;
 
@@ -205,6 +205,15 @@ pub(crate) async fn validate<'a>(
     validated
 }
 
+/// What became of the transactions of a request.
+#[derive(Default)]
+pub(crate) struct Published {
+    /// How many are late: by their decisions, and for those without one by what this instance has written before.
+    pub(crate) late: usize,
+    /// The replies, if the request waited for them.
+    pub(crate) outcome: Option<WaitOutcome>,
+}
+
 /// The replies that arrived while a request waited.
 pub(crate) struct WaitOutcome {
     /// Each at the index of its transaction: its decision, or an error in its place.
@@ -232,9 +241,9 @@ pub(crate) async fn publish_and_wait(
     mut records: PublishRequest<'_>,
     wait: Option<Wait>,
     started: Instant,
-) -> Result<Option<WaitOutcome>, Problem> {
+) -> Result<Published, Problem> {
     if records.is_empty() {
-        return Ok(None);
+        return Ok(Published::default());
     }
     let wait = wait
         .filter(|_| !records.provenance.backfill)
@@ -257,8 +266,14 @@ pub(crate) async fn publish_and_wait(
     publish(app, &records).await?;
     metrics::counter!("tollgate_ingest_transactions_total", "outcome" => "accepted")
         .increment(records.transactions.len() as u64);
-    match wait.zip(awaited) {
-        None => Ok(None),
+    let mut late = vec![false; records.transactions.len()];
+    for index in arrival_order(&records.transactions) {
+        let (_, transaction) = &records.transactions[index];
+        let at = transaction.timestamp;
+        late[index] = app.newest.is_late(records.tenant, &transaction.user_id, at);
+    }
+    let outcome = match wait.zip(awaited) {
+        None => None,
         Some(((wait, _), awaited)) => {
             let outcome = wait_for_decisions(app, wait, awaited, started).await;
             let mut decisions = outcome.decisions.iter().flatten();
@@ -268,9 +283,25 @@ pub(crate) async fn publish_and_wait(
                 records.trace.keep();
             }
             metrics::counter!("tollgate_ingest_undecided_total").increment(outcome.errors as u64);
-            Ok(Some(outcome))
+            for (late, decision) in late.iter_mut().zip(&outcome.decisions) {
+                *late = decision.as_deref().and_then(is_late).unwrap_or(*late);
+            }
+            Some(outcome)
         }
+    };
+    let late = late.iter().filter(|late| **late).count();
+    metrics::counter!("tollgate_ingest_late_total").increment(late as u64);
+    Ok(Published { late, outcome })
+}
+
+/// Whether a decision says that its transaction is late; `None` for an error in its place.
+fn is_late(decision: &RawValue) -> Option<bool> {
+    #[derive(serde::Deserialize)]
+    struct Decided {
+        late: bool,
     }
+    let decided: Decided = serde_json::from_str(decision.get()).ok()?;
+    Some(decided.late)
 }
 
 fn is_alert(decision: &RawValue) -> bool {

@@ -16,6 +16,7 @@ use crate::api::{App, router};
 use crate::events::Confirmations;
 use crate::imports;
 use crate::imports::Imports;
+use crate::lateness::NewestTimes;
 use crate::replies::Replies;
 use crate::{availability, publish, replies};
 
@@ -61,7 +62,8 @@ pub async fn start(
         let _ = replies_ended.await;
         Ok(())
     });
-    let (imports, imports_ended) = Imports::start(&config, &kafka, &health, &shutdown)?;
+    let newest = Arc::new(NewestTimes::new(config.late_after_hours));
+    let (imports, imports_ended) = Imports::start(&config, &kafka, &health, &shutdown, &newest)?;
     if let Some(ended) = imports_ended {
         supervisor.spawn("the importer", async move {
             let _ = ended.await;
@@ -79,6 +81,7 @@ pub async fn start(
         confirmations: Confirmations::new(&config)?,
         cards: config.card_policy()?,
         imports,
+        newest,
         config,
         keys,
         topic: kafka.topics().transactions.clone(),

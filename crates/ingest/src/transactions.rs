@@ -26,8 +26,8 @@ const PREFERENCE_APPLIED: HeaderName = HeaderName::from_static("preference-appli
 
 /// Send transactions
 ///
-/// Accepts one transaction, a JSON array of them, or NDJSON (one per line), and writes the valid ones to the log, in their
-/// order. Each item has its own result: an invalid item does not affect the others.
+/// Accepts one transaction, a JSON array of them, or NDJSON (one per line), and writes the valid ones to the log, in the
+/// order of their timestamps. Each item has its own result: an invalid item does not affect the others.
 ///
 /// An answer of 200 or 202 means that every accepted transaction is durably on the log. After any other answer, or none,
 /// send the request again with the same ids; a transaction that is sent twice is decided once.
@@ -60,7 +60,7 @@ const PREFERENCE_APPLIED: HeaderName = HeaderName::from_static("preference-appli
     responses(
         openapi::CommonProblems,
         (status = 200, description = "Only with `Prefer: wait`: every accepted transaction has its decision, or an error in its place, which `undecided` counts. Rejected items, if any, are listed in `results`.", body = Decided, headers(("Preference-Applied" = String, description = "The wait that was granted, such as `wait=2.5`."))),
-        (status = 202, description = "Every accepted transaction is on the log. With `Prefer: wait`, not every decision arrived in time; those that did are in `decisions`.", body = Report, headers(("Preference-Applied" = Option<String>, description = "The wait that was granted, such as `wait=2.5`.")), example = json!({"accepted": 1, "rejected": 1, "results": [{"index": 0, "transaction_id": "tx-1", "status": "accepted"}, {"index": 1, "transaction_id": "tx-2", "status": "rejected", "field": "amount", "reason": "must not be negative"}]})),
+        (status = 202, description = "Every accepted transaction is on the log. With `Prefer: wait`, not every decision arrived in time; those that did are in `decisions`.", body = Report, headers(("Preference-Applied" = Option<String>, description = "The wait that was granted, such as `wait=2.5`.")), example = json!({"accepted": 1, "rejected": 1, "late": 0, "results": [{"index": 0, "transaction_id": "tx-1", "status": "accepted"}, {"index": 1, "transaction_id": "tx-2", "status": "rejected", "field": "amount", "reason": "must not be negative"}]})),
         (status = 400, description = "The body could not be read: it is empty, not JSON, not UTF-8, or has no transactions. The detail has the position.", body = openapi::Problem, content_type = "application/problem+json"),
         (status = 422, description = "Every item was rejected; `results` has the reasons.", body = openapi::AllRejected, content_type = "application/problem+json"),
     ),
@@ -96,10 +96,11 @@ async fn answer(app: &App, parts: &Parts, arriving: &mut Arriving) -> Result<Res
         ..PublishRequest::new(&caller, request::trace(parts), provenance)
     };
     let wait = Wait::of(&parts.headers);
-    let outcome = request::publish_and_wait(app, records, wait, started).await?;
-    Ok(match outcome.zip(wait) {
-        None => accepted(&validated, None, None),
-        Some((outcome, wait)) => decided(&validated, wait, outcome),
+    let published = request::publish_and_wait(app, records, wait, started).await?;
+    let late = published.late;
+    Ok(match published.outcome.zip(wait) {
+        None => accepted(&validated, late, None, None),
+        Some((outcome, wait)) => decided(&validated, late, wait, outcome),
     })
 }
 
@@ -148,12 +149,14 @@ fn all_rejected(validated: &ValidatedItems<'_>) -> Problem {
 
 fn accepted(
     validated: &ValidatedItems<'_>,
+    late: usize,
     decisions: Option<Vec<Box<RawValue>>>,
     undecided: Option<usize>,
 ) -> Response {
     let report = Report {
         accepted: validated.accepted.len(),
         rejected: validated.rejected.len(),
+        late,
         results: validated.results(),
         decisions,
         undecided,
@@ -161,19 +164,25 @@ fn accepted(
     (StatusCode::ACCEPTED, Json(report)).into_response()
 }
 
-fn decided(validated: &ValidatedItems<'_>, wait: Wait, outcome: WaitOutcome) -> Response {
+fn decided(
+    validated: &ValidatedItems<'_>,
+    late: usize,
+    wait: Wait,
+    outcome: WaitOutcome,
+) -> Response {
     let undecided = outcome.undecided();
     let decisions: Vec<Box<RawValue>> = outcome.decisions.into_iter().flatten().collect();
     let mut response = if outcome.complete {
         let results = validated.rejected.clone();
         let decided = Decided {
             decisions,
+            late,
             undecided,
             results,
         };
         Json(decided).into_response()
     } else {
-        accepted(validated, Some(decisions), Some(undecided))
+        accepted(validated, late, Some(decisions), Some(undecided))
     };
     if let Some(applied) = wait.applied() {
         response.headers_mut().insert(PREFERENCE_APPLIED, applied);

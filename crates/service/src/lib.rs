@@ -9,6 +9,7 @@ pub mod cloud;
 pub mod config;
 pub mod database;
 pub mod database_tls;
+pub mod external_sort;
 pub mod files;
 pub mod health;
 pub mod http;

@@ -113,9 +113,23 @@ pub(crate) struct ScoreArgs {
     /// Lines that are no transaction, one JSON object each.
     #[arg(long, value_name = "FILE")]
     pub(crate) rejects: Option<PathBuf>,
+    /// The order in which transactions are scored and written: that of the file, or of their timestamps. A file that is
+    /// sorted needs room for a copy of itself in the directory for temporary files ($TMPDIR), unless it is small.
+    #[arg(long, value_enum, value_name = "ORDER", default_value_t)]
+    pub(crate) order: ScoreOrder,
     /// TOML file with the rules (section scorer.rules).
     #[arg(long, env = "TOLLGATE_CONFIG", value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
+}
+
+/// The order in which `tollgate score` takes transactions.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum ScoreOrder {
+    /// By timestamp; those with the same timestamp in the order of the file
+    Time,
+    /// As the lines of the file
+    #[default]
+    File,
 }
 
 /// Open loop: transactions are sent at their time whether or not earlier ones were answered, and latency is counted

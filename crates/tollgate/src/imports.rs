@@ -13,8 +13,8 @@ use tollgate_service::terminal::printable;
 use crate::commands::{DATA, kafka_config, say};
 use crate::running::{RunningUp, no_log_here};
 
-/// Every object that an event named: whether it is read, how many of its rows were accepted and rejected, why it
-/// failed. Rejected rows are dead letters: `tollgate dlq list`. Without brokers in the settings, those of the
+/// Every object that an event named: whether it is read, how many of its rows were accepted, rejected and
+/// older than the history of their users (late), why it failed. Rejected rows are dead letters: `tollgate dlq list`. Without brokers in the settings, those of the
 /// `tollgate up` that runs in this directory.
 #[derive(Debug, Args)]
 pub(crate) struct ImportsArgs {
@@ -80,7 +80,8 @@ async fn read(
 fn table(imports: &[ImportStatus]) -> Table {
     let mut table = Table::new();
     table.load_style(presets::UTF8_FULL_CONDENSED).set_header([
-        "import", "state", "bucket", "object", "rows", "accepted", "rejected", "reason",
+        "import", "state", "bucket", "object", "rows", "accepted", "rejected", "late", "bytes",
+        "reason",
     ]);
     for import in imports {
         table.add_row([
@@ -91,6 +92,8 @@ fn table(imports: &[ImportStatus]) -> Table {
             import.rows.to_string(),
             import.accepted.to_string(),
             import.rejected.to_string(),
+            import.late.to_string(),
+            format!("{} of {}", import.bytes, import.size),
             printable(import.reason.as_deref().unwrap_or_default()).into_owned(),
         ]);
     }
@@ -109,6 +112,8 @@ fn details(import: &ImportStatus) -> String {
         ("rows", &import.rows.to_string()),
         ("accepted", &import.accepted.to_string()),
         ("rejected", &import.rejected.to_string()),
+        ("late", &import.late.to_string()),
+        ("bytes", &format!("{} of {}", import.bytes, import.size)),
         ("reason", import.reason.as_deref().unwrap_or_default()),
     ] {
         if !value.is_empty() {

@@ -1,6 +1,8 @@
 //! `tollgate score`: the engine without a log, for files.
 
+use std::collections::HashMap;
 use std::fs::File;
+use std::hash::{BuildHasher as _, RandomState};
 use std::io::{self, BufRead, BufReader, BufWriter, Read, Write};
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::Path;
@@ -11,11 +13,12 @@ use anyhow::Context as _;
 use serde_json::json;
 use tollgate_engine::{Engine, Origin};
 use tollgate_scorer::ScorerConfig;
+use tollgate_service::external_sort::Sorter;
 use tollgate_service::random_key;
 use tollgate_service::terminal::printable_lines;
-use tollgate_types::{Rejection, Tenant, Transaction};
+use tollgate_types::{Rejection, Tenant, Timestamp, Transaction};
 
-use crate::commands::{ScoreArgs, settings};
+use crate::commands::{ScoreArgs, ScoreOrder, settings};
 
 /// Exit code for arguments that cannot be used, as clap has it.
 const UNUSABLE: u8 = 2;
@@ -23,6 +26,8 @@ const UNUSABLE: u8 = 2;
 const REJECTED: u8 = 3;
 /// A longer line is rejected without being held in memory.
 const MAX_LINE_BYTES: u64 = 1024 * 1024;
+/// The memory in which a file is sorted by time, in bytes; beyond it in runs on disk.
+const SORT_MEMORY_BYTES: usize = 64 * 1024 * 1024;
 
 #[expect(clippy::print_stderr, reason = "this is the command's output")]
 pub(crate) fn run(args: &ScoreArgs) -> anyhow::Result<ExitCode> {
@@ -36,11 +41,27 @@ pub(crate) fn run(args: &ScoreArgs) -> anyhow::Result<ExitCode> {
     };
     let config: ScorerConfig = settings(args.config.clone())?.section("scorer")?;
     config.validate()?;
-    let rejected = score(&config, &mut files)?;
+    let totals = score(&config, &mut files, args.order)?;
     files.output.flush().context("cannot write the decisions")?;
     if let Some(rejects) = &mut files.rejects {
         rejects.flush().context("cannot write the rejects")?;
     }
+    if totals.backwards > 0 {
+        let backwards = totals.backwards;
+        eprintln!(
+            "tollgate: the file goes back in time: {backwards} transactions are earlier than one before them of the same \
+             user; --order time scores them as they happened"
+        );
+    }
+    let Totals {
+        decisions,
+        rejected,
+        late,
+        ..
+    } = totals;
+    eprintln!(
+        "tollgate: {decisions} decisions, {late} of them late, older than the history of their user"
+    );
     if rejected == 0 || args.rejects.is_some() {
         return Ok(ExitCode::SUCCESS);
     }
@@ -101,14 +122,16 @@ impl Files {
     }
 }
 
-/// Scores line by line; how many were rejected.
-fn score(config: &ScorerConfig, files: &mut Files) -> anyhow::Result<u64> {
-    let mut engine = Engine::new(Arc::new(config.rules.clone()), random_key());
-    let version = config.rules.version();
+/// Reads line by line, and scores in the given order.
+fn score(config: &ScorerConfig, files: &mut Files, order: ScoreOrder) -> anyhow::Result<Totals> {
     let cards = config.card_policy()?;
-    let now = tollgate_service::now();
-    let (mut line, mut out) = (Vec::new(), Vec::new());
-    let (mut number, mut rejected) = (0_u64, 0_u64);
+    let mut decisions = Decisions::new(config);
+    let mut sorter = match order {
+        ScoreOrder::File => None,
+        ScoreOrder::Time => Some(Sorter::new(SORT_MEMORY_BYTES, &std::env::temp_dir())),
+    };
+    let mut line = Vec::new();
+    let mut number = 0_u64;
     while let Some(whole) =
         read_line(&mut *files.input, &mut line).context("cannot read the input")?
     {
@@ -128,20 +151,13 @@ fn score(config: &ScorerConfig, files: &mut Files) -> anyhow::Result<u64> {
         } else {
             Err(Rejection::new("", "the line is longer than 1 MiB"))
         };
-        match parsed {
-            Ok(transaction) => {
-                out.clear();
-                engine
-                    .score(&transaction, &Origin::default())
-                    .write_decision(Tenant::DEFAULT, &transaction, now, &version, None, &mut out);
-                out.push(b'\n');
-                files
-                    .output
-                    .write_all(&out)
-                    .context("cannot write the decisions")?;
+        match (parsed, &mut sorter) {
+            (Ok(transaction), None) => decisions.write(&transaction, &mut files.output)?,
+            (Ok(transaction), Some(sorter)) => {
+                sorter.push(transaction.timestamp.micros(), &protected.text)?;
             }
-            Err(rejection) => {
-                rejected += 1;
+            (Err(rejection), _) => {
+                decisions.totals.rejected += 1;
                 if let Some(rejects) = &mut files.rejects {
                     let entry = json!({ "line": number, "field": rejection.field, "reason": rejection.reason });
                     writeln!(rejects, "{entry}").context("cannot write the rejects")?;
@@ -149,7 +165,80 @@ fn score(config: &ScorerConfig, files: &mut Files) -> anyhow::Result<u64> {
             }
         }
     }
-    Ok(rejected)
+    if let Some(sorter) = sorter {
+        let mut sorted = sorter.finish()?;
+        while let Some(record) = sorted.next_record()? {
+            // It was parsed before it was sorted.
+            if let Ok(transaction) = Transaction::parse(&record.payload) {
+                decisions.write(&transaction, &mut files.output)?;
+            }
+        }
+    }
+    Ok(decisions.totals)
+}
+
+/// What a run has read.
+#[derive(Debug, Clone, Copy, Default)]
+struct Totals {
+    decisions: u64,
+    rejected: u64,
+    late: u64,
+    /// Transactions before the newest of their user so far.
+    backwards: u64,
+}
+
+/// Scores transactions in the order in which they are given.
+struct Decisions {
+    engine: Engine,
+    version: String,
+    now: Timestamp,
+    /// The newest timestamp of each user, by a hash of the id, in microseconds.
+    newest: HashMap<u64, i64>,
+    hashes: RandomState,
+    out: Vec<u8>,
+    totals: Totals,
+}
+
+impl Decisions {
+    fn new(config: &ScorerConfig) -> Self {
+        Self {
+            engine: Engine::new(Arc::new(config.rules.clone()), random_key()),
+            version: config.rules.version(),
+            now: tollgate_service::now(),
+            newest: HashMap::new(),
+            hashes: RandomState::new(),
+            out: Vec::new(),
+            totals: Totals::default(),
+        }
+    }
+
+    fn write(
+        &mut self,
+        transaction: &Transaction<'_>,
+        output: &mut dyn Write,
+    ) -> anyhow::Result<()> {
+        let time = transaction.timestamp.micros();
+        let user = self.hashes.hash_one(&transaction.user_id);
+        let newest = self.newest.entry(user).or_insert(time);
+        self.totals.backwards += u64::from(time < *newest);
+        *newest = time.max(*newest);
+        let verdict = self.engine.score(transaction, &Origin::default());
+        self.totals.decisions += 1;
+        self.totals.late += u64::from(verdict.late);
+        self.out.clear();
+        verdict.write_decision(
+            Tenant::DEFAULT,
+            transaction,
+            self.now,
+            &self.version,
+            None,
+            &mut self.out,
+        );
+        self.out.push(b'\n');
+        output
+            .write_all(&self.out)
+            .context("cannot write the decisions")
+    }
 }
 
 /// Reads one line; none at the end, false where it was too long to hold.

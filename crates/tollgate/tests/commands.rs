@@ -150,6 +150,50 @@ fn score_answers_line_by_line_and_tells_what_it_rejects() {
     assert!(reject["reason"].is_string());
 }
 
+/// Bank exports are newest first: a burst that is scored backwards has no predecessors.
+#[test]
+fn score_warns_about_a_file_that_goes_back_in_time_and_scores_it_by_time_on_request() {
+    let dir = TempDir::new().unwrap();
+    let at = |id: usize| {
+        format!(
+            r#"{{"transaction_id":"t{id}","user_id":"u","amount":"12.34","timestamp":"2026-03-10T10:00:{id:02}Z"}}"#
+        )
+    };
+    let rows: Vec<String> = (0..20).map(at).collect();
+    let backwards: Vec<&str> = rows.iter().rev().map(String::as_str).collect();
+    std::fs::write(dir.path().join("ascending"), rows.join("\n")).unwrap();
+    std::fs::write(dir.path().join("backwards"), backwards.join("\n")).unwrap();
+    let score = |input: &str, order: &[&str]| {
+        let arguments = [&["score", "--input", input, "--output", "-"], order].concat();
+        let scored = run(dir.path(), &arguments);
+        assert_eq!(scored.status.code(), Some(0), "{}", text(&scored.stderr));
+        let written = text(&scored.stdout);
+        let decisions = written.lines().map(|line| {
+            let mut decision: Value = serde_json::from_str(line).unwrap();
+            decision["processed_at"].take();
+            decision
+        });
+        (
+            decisions.collect::<Vec<_>>(),
+            text(&scored.stderr).to_owned(),
+        )
+    };
+    let (expected, said) = score("ascending", &[]);
+    assert!(!said.contains("goes back in time"), "{said}");
+    assert!(said.contains("20 decisions, 0 of them late"), "{said}");
+    let (_, said) = score("backwards", &[]);
+    assert!(said.contains("goes back in time: 19 "), "{said}");
+    assert!(said.contains("--order time"), "{said}");
+    let (sorted, said) = score("backwards", &["--order", "time"]);
+    assert_eq!(sorted, expected);
+    assert!(!said.contains("goes back in time"), "{said}");
+
+    let late = format!("{}\n{}\n", at(1).replace("03-10", "03-20"), at(2));
+    std::fs::write(dir.path().join("late"), late).unwrap();
+    let (_, said) = score("late", &[]);
+    assert!(said.contains("2 decisions, 1 of them late"), "{said}");
+}
+
 #[test]
 fn score_converts_amounts_by_the_rates_of_its_rules() {
     let dir = TempDir::new().unwrap();

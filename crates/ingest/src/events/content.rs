@@ -38,6 +38,14 @@ pub(super) fn split<'a>(
     }
 }
 
+/// For whom a request has objects imported, and how.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct ImportOwner<'a> {
+    pub(super) tenant: Tenant<'a>,
+    /// Whether the rows are backfill whatever the source says.
+    pub(super) backfill: bool,
+}
+
 /// An event and its content.
 pub(super) struct ParsedEvent<'a> {
     /// The id of the event, without card numbers.
@@ -64,7 +72,7 @@ impl<'a> ParsedEvent<'a> {
         event: &'a Result<Event<'a>, Rejection>,
         imports: &Imports,
         cards: &CardPolicy,
-        tenant: Tenant<'_>,
+        owner: ImportOwner<'_>,
         limit: usize,
     ) -> Self {
         match event {
@@ -72,7 +80,7 @@ impl<'a> ParsedEvent<'a> {
                 id: Some(cards.mask(&event.id)),
                 source: cards.mask(&event.source),
                 trace: event.trace(),
-                content: content(event, imports, tenant, limit)
+                content: content(event, imports, owner, limit)
                     .unwrap_or_else(EventContent::Invalid),
             },
             Err(rejection) => Self {
@@ -96,12 +104,14 @@ impl<'a> ParsedEvent<'a> {
 fn content<'a>(
     event: &'a Event<'a>,
     imports: &Imports,
-    tenant: Tenant<'_>,
+    owner: ImportOwner<'_>,
     limit: usize,
 ) -> Result<EventContent<'a>, Rejection> {
-    if let Some(request) = object_event::import_request(event)? {
+    if let Some(mut request) = object_event::import_request(event)? {
+        request.tenant = owner.tenant.given().map(str::to_owned);
+        request.backfill = owner.backfill;
         imports
-            .check(tenant, &request.bucket, &request.object)
+            .check(owner.tenant, &request.bucket, &request.object)
             .map_err(|error| Rejection::new("data", error.to_string()))?;
         return Ok(EventContent::Import(Entry::Requested(request)));
     }

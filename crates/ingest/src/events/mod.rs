@@ -30,7 +30,7 @@ use crate::publish::PublishRequest;
 use crate::report::{ItemResult, ValidatedItems};
 use crate::request::{self, Arriving};
 pub(crate) use confirmation::Confirmations;
-use content::{EventContent, ParsedEvent};
+use content::{EventContent, ImportOwner, ParsedEvent};
 use report::{EventReport, EventResult};
 
 /// For the fuzz targets: the texts of the transactions of the events of a request in structured mode.
@@ -107,7 +107,13 @@ async fn answer(app: &App, parts: &Parts, arriving: &mut Arriving) -> Result<Res
     let events = content::split(parts, body, limit)?;
     let events: Vec<ParsedEvent<'_>> = events
         .iter()
-        .map(|event| ParsedEvent::of(event, &app.imports, &app.cards, caller.tenant(), limit))
+        .map(|event| {
+            let owner = ImportOwner {
+                tenant: caller.tenant(),
+                backfill: provenance.backfill,
+            };
+            ParsedEvent::of(event, &app.imports, &app.cards, owner, limit)
+        })
         .collect();
     let items = events.iter().map(ParsedEvent::items).sum();
     app.admission.charge(&caller, items)?;
@@ -144,10 +150,11 @@ async fn answer(app: &App, parts: &Parts, arriving: &mut Arriving) -> Result<Res
             .with("results", &results));
     }
     let records = PublishRequest::new(&caller, request::trace(parts), provenance);
-    publish_events(app, &events, &texts, &validated, records).await?;
+    let late = publish_events(app, &events, &texts, &validated, records).await?;
     let report = EventReport {
         accepted,
         rejected,
+        late,
         results,
     };
     Ok((StatusCode::ACCEPTED, Json(report)).into_response())
@@ -185,14 +192,14 @@ fn truncated(text: &str) -> &str {
     &text[..end]
 }
 
-/// Writes what the events contain. The answer may not be read, so invalid transactions are dead-lettered.
+/// Writes what the events contain; how many transactions are late. The answer may not be read, so invalid transactions are dead-lettered.
 async fn publish_events(
     app: &App,
     events: &[ParsedEvent<'_>],
     texts: &[Vec<Protected<'_>>],
     validated: &[ValidatedItems<'_>],
     empty: PublishRequest<'_>,
-) -> Result<(), Problem> {
+) -> Result<usize, Problem> {
     let reasons: Vec<Vec<String>> = validated
         .iter()
         .map(|items| items.rejected.iter().map(ItemResult::message).collect())
@@ -237,5 +244,5 @@ async fn publish_events(
     );
     request::publish_and_wait(app, records, None, Instant::now())
         .await
-        .map(drop)
+        .map(|published| published.late)
 }

@@ -20,6 +20,9 @@ pub(crate) struct EventReport<'a> {
     pub(super) accepted: usize,
     /// The number of rejected events.
     pub(super) rejected: usize,
+    /// Accepted transactions that are older than the history of their user, compared with what this instance has accepted
+    /// since it started. Those of imports are counted by the import.
+    pub(super) late: usize,
     /// One for each event, in their order.
     pub(super) results: Vec<EventResult<'a>>,
 }

@@ -148,8 +148,11 @@ async fn answer(app: &App, parts: &Parts, arriving: &mut Arriving) -> Result<Res
     let wait =
         Wait::of(&parts.headers).unwrap_or_else(|| Wait::of_millis(app.config.functions_wait_ms));
     let wait = Some(wait).filter(|_| !validated.accepted.is_empty());
-    let outcome = request::publish_and_wait(app, records, wait, started).await?;
-    let decisions = outcome.map(|outcome| outcome.decisions).unwrap_or_default();
+    let published = request::publish_and_wait(app, records, wait, started).await?;
+    let decisions = published
+        .outcome
+        .map(|outcome| outcome.decisions)
+        .unwrap_or_default();
     let results = results(&validated, decisions);
     let processed = Processed {
         processed_count: results.len(),

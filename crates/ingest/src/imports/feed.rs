@@ -1,10 +1,12 @@
 //! Writes the rows of one object to the log.
 //!
+//! An attempt reads and sorts the object first, and then writes its rows in the order of their timestamps.
 //! Invariant: progress is written only after the rows before it are acknowledged, as transactions or as dead letters. A
 //! crash repeats at most the rows in flight, and the ids of transactions make that harmless.
 
 use std::num::NonZeroU32;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::Duration;
 
@@ -13,16 +15,16 @@ use metrics::counter;
 use tollgate_log::{
     Acks, DeliveryFailure, Log, Origin, Producer, ProducerRecord, RejectedRow, SendError,
 };
-use tollgate_service::card_data::count_card_data;
-use tollgate_types::{CardPolicy, Timestamp, TraceContext, UserIdCase, headers};
+use tollgate_types::{CardPolicy, Timestamp, TraceContext, headers};
 
-use super::journal::{Entry, Failure, Progress, Request};
+use super::journal::{Entry, Failure, Progress, Request, Segment};
 use super::object::{ImportContext, ObjectReader};
-use super::rows::{InflationLimits, Row, Rows, RowsError};
+use super::prepared::PreparedRow;
+use super::reading::{Before, CutOff, ReadError, ReadLimits, SortedRows, read_sorted};
+use super::rows::{InflationLimits, Rows, RowsError};
 use super::source::Located;
 use crate::IngestConfig;
-use crate::items::{self, ItemLimits};
-use crate::reject_limits::RejectLimits;
+use crate::lateness::NewestTimes;
 
 /// The most rows in flight.
 const WINDOW_ROWS: u64 = 1_000;
@@ -30,6 +32,10 @@ const WINDOW_ROWS: u64 = 1_000;
 const WINDOW_BYTES: usize = 1024 * 1024;
 /// The rejected rows of an import that are logged; the line about its end has their number.
 const LOGGED_REJECTIONS: u64 = 3;
+/// The kind of a letter about rows that have none of their own.
+const CUT_OFF: &str = "cut_off";
+/// How many bytes are read between two entries of the progress while an object is read.
+const REPORTED_BYTES: u64 = 64 * 1024 * 1024;
 /// How often a waiting import checks for its cancellation.
 const CANCELLATION_CHECK: Duration = Duration::from_millis(50);
 /// The pause before another attempt to import an object.
@@ -51,12 +57,9 @@ pub(super) enum ImportOutcome {
 pub(super) struct ImportWriter {
     kafka: Log,
     producer: Producer,
-    max_bytes: usize,
-    user_id_case: UserIdCase,
-    earliest: Timestamp,
-    rejects: RejectLimits,
-    max_rejected_bytes: u64,
+    limits: ReadLimits,
     inflation: InflationLimits,
+    newest: Arc<NewestTimes>,
     rate_limit: Option<Arc<DefaultDirectRateLimiter>>,
     cards: CardPolicy,
 }
@@ -67,17 +70,15 @@ impl ImportWriter {
         producer: Producer,
         config: &IngestConfig,
         cards: CardPolicy,
+        newest: Arc<NewestTimes>,
     ) -> Self {
         let rate_limit = NonZeroU32::new(config.import_rows_per_second)
             .map(|rows| Arc::new(RateLimiter::direct(Quota::per_second(rows))));
         Self {
             kafka,
             producer,
-            max_bytes: config.max_transaction_bytes,
-            user_id_case: config.user_id_case,
-            earliest: config.earliest_timestamp,
-            rejects: config.import_rejects,
-            max_rejected_bytes: config.import_max_rejected_bytes,
+            limits: ReadLimits::of(config),
+            newest,
             inflation: InflationLimits {
                 ratio: config.import_max_inflation,
                 max_bytes: config.import_max_inflated_bytes,
@@ -118,6 +119,15 @@ enum AttemptError {
     Object(RowsError),
     Log(String),
     Cancelled,
+}
+
+impl From<ReadError> for AttemptError {
+    fn from(error: ReadError) -> Self {
+        match error {
+            ReadError::Rows(error) => Self::Object(error),
+            ReadError::Cancelled => Self::Cancelled,
+        }
+    }
 }
 
 impl From<RowsError> for AttemptError {
@@ -176,43 +186,125 @@ fn attempt(
 ) -> Result<(), AttemptError> {
     let reader = ObjectReader::open(object, progress.version.as_deref(), context)?;
     progress.version = reader.version().map(str::to_owned);
-    let mut rows = Rows::open(&object.format, reader, writer.max_bytes, writer.inflation)?;
-    let mut at = 0;
-    let mut rejected_bytes = 0;
+    progress.size = reader.size();
+    let position = reader.position();
+    let mut rows = Rows::open(
+        &object.format,
+        reader,
+        writer.limits.max_bytes,
+        writer.inflation,
+    )?;
+    let begin = progress.segment.clone().unwrap_or_else(|| progress.begin());
+    let trace = request
+        .traceparent
+        .as_deref()
+        .and_then(|parent| TraceContext::parse(parent.as_bytes()))
+        // A trace of millions of rows would be useless: it is not sampled, and only alerts keep theirs.
+        .map(|trace| trace.with_sampled(false));
+    let mut reported = 0;
+    let on_row = || {
+        let read = position.load(Ordering::Relaxed);
+        if read >= reported + REPORTED_BYTES {
+            reported = read;
+            let reading = Progress {
+                bytes: read,
+                ..progress.clone()
+            };
+            // It is for whoever asks. The rows are not affected if it is not written.
+            let acks = Acks::new(|_| ());
+            let _ = writer.write(&Entry::Progress(reading), &acks, context);
+            acks.seal();
+        }
+        !context.cancel.is_cancelled()
+    };
+    let before = Before {
+        rows: begin.rows,
+        rejected: begin.rejected,
+    };
+    let mut read = read_sorted(
+        &mut rows,
+        &writer.limits,
+        &writer.cards,
+        trace,
+        before,
+        on_row,
+    )?;
+    progress.bytes = position.load(Ordering::Relaxed);
+    // Without a fingerprint this is the first attempt, or the previous one had not written a batch.
+    if begin
+        .order
+        .as_ref()
+        .is_some_and(|order| *order != read.order)
+    {
+        tracing::warn!(
+            id = request.id,
+            "the rows of an object are in another order than before, as after a change of settings; they are written again"
+        );
+        progress.return_to(&begin);
+    }
+    let written = progress.rows - begin.rows;
+    progress.segment = Some(Segment {
+        order: Some(read.order.clone()),
+        ..begin
+    });
+    let target = Target {
+        writer,
+        object,
+        request,
+        context,
+        trace,
+    };
+    write_rows(&target, &mut read, written, progress)?;
+    progress.segment = None;
+    match read.failure {
+        Some(reason) => Err(RowsError::Unusable(reason).into()),
+        None => Ok(()),
+    }
+}
+
+/// Writes the sorted rows after the first `written`, and then a letter for the rows that have none.
+fn write_rows(
+    target: &Target<'_>,
+    read: &mut SortedRows,
+    written: u64,
+    progress: &mut Progress,
+) -> Result<(), AttemptError> {
     let mut window = Window::open(progress);
-    loop {
-        let row = match rows.next() {
-            Ok(Some(row)) => row,
-            Ok(None) => break,
-            Err(error) => {
-                // The rows before the error are imported.
-                *progress = window.close(context)?;
-                return Err(error.into());
-            }
-        };
+    let mut at = 0;
+    while let Some(record) = read.sorted.next_record().map_err(ReadError::from)? {
         at += 1;
-        if at <= progress.rows {
+        if at <= written {
             continue;
         }
-        window.send(writer, object, request, &row, context)?;
-        rejected_bytes += std::mem::take(&mut window.rejected_bytes);
-        if let Some(reason) = window.exceeds(writer, rejected_bytes) {
-            *progress = window.close(context)?;
-            return Err(RowsError::Unusable(reason).into());
-        }
+        let row = PreparedRow::decode(&record.payload)
+            .ok_or_else(|| AttemptError::Log("a sorted run is damaged".to_owned()))?;
+        window.send(target, record.key, &row)?;
         if window.is_full() {
-            *progress = window.close(context)?;
+            *progress = window.close(target.context)?;
             // Its acknowledgement is not awaited: later entries of the partition are acknowledged after it.
             let acks = Acks::new(|_| ());
             let entry = Entry::Progress(progress.clone());
-            let written = writer.write(&entry, &acks, context);
+            let written = target.writer.write(&entry, &acks, target.context);
             acks.seal();
             written.map_err(|error| AttemptError::Log(error.to_string()))?;
             window = Window::open(progress);
         }
     }
-    *progress = window.close(context)?;
+    for cut_off in &read.cut_off {
+        window.send_cut_off(target, cut_off)?;
+    }
+    *progress = window.close(target.context)?;
     Ok(())
+}
+
+/// Where the rows of an import are written.
+struct Target<'a> {
+    writer: &'a ImportWriter,
+    object: &'a Located,
+    request: &'a Request,
+    context: &'a ImportContext,
+    /// The trace of the request.
+    trace: Option<TraceContext>,
 }
 
 /// The rows in flight.
@@ -220,9 +312,8 @@ struct Window {
     after: Progress,
     accepted: u64,
     rejected: u64,
+    late: u64,
     bytes: usize,
-    /// Of rows that were rejected.
-    rejected_bytes: u64,
     acks: Arc<Acks>,
     acknowledged: Receiver<Result<(), DeliveryFailure>>,
 }
@@ -234,8 +325,8 @@ impl Window {
             after: before.clone(),
             accepted: 0,
             rejected: 0,
+            late: 0,
             bytes: 0,
-            rejected_bytes: 0,
             acks,
             acknowledged,
         }
@@ -245,29 +336,20 @@ impl Window {
         self.accepted + self.rejected >= WINDOW_ROWS || self.bytes >= WINDOW_BYTES
     }
 
-    /// Why the import ends with what it has rejected so far, if it does.
-    fn exceeds(&self, writer: &ImportWriter, bytes: u64) -> Option<String> {
-        let rejected = self.after.rejected + self.rejected;
-        let rows = self.after.rows + self.accepted + self.rejected;
-        let max_bytes = writer.max_rejected_bytes;
-        let too_large = || {
-            (bytes > max_bytes).then(|| {
-                format!("the rejected rows are longer than ingest.import_max_rejected_bytes, {max_bytes}, together")
-            })
-        };
-        let limits = &writer.rejects;
-        let exceeded = limits.exceeded("import_rejects", rows, rejected);
-        exceeded.or_else(too_large)
-    }
-
+    /// Writes a row; `key` is the timestamp of one that is a transaction.
     fn send(
         &mut self,
-        writer: &ImportWriter,
-        object: &Located,
-        request: &Request,
-        row: &Row,
-        context: &ImportContext,
+        target: &Target<'_>,
+        key: i64,
+        row: &PreparedRow,
     ) -> Result<(), AttemptError> {
+        let Target {
+            writer,
+            object,
+            request,
+            context,
+            trace,
+        } = target;
         if let Some(rate_limit) = &writer.rate_limit {
             while rate_limit.check().is_err() {
                 if context.cancel.is_cancelled() {
@@ -276,46 +358,23 @@ impl Window {
                 std::thread::sleep(Duration::from_millis(1));
             }
         }
-        let limits = ItemLimits {
-            max_bytes: writer.max_bytes,
-            now_micros: items::now_micros(),
-            // The operator chooses what is imported.
-            oldest_micros: None,
-            earliest: writer.earliest,
-            user_id_case: writer.user_id_case,
-        };
-        let protected = writer.cards.protect(&row.text);
-        count_card_data("ingest", protected.found);
-        let text = &*protected.text;
-        let checked = match (&row.wrong, protected.refusal) {
-            // A header that is none is data, and stands in the reason.
-            (Some(reason), _) => Err(("malformed", writer.cards.mask(reason).into_owned())),
-            (None, Some(refusal)) => Err(("invalid", refusal.to_string())),
-            (None, None) => items::validate(text, limits).map_err(|rejection| {
-                let kind = if rejection.malformed {
-                    "malformed"
-                } else {
-                    "invalid"
-                };
-                (kind, rejection.to_string())
-            }),
-        };
         let cancelled = || context.cancel.is_cancelled();
-        // A trace of millions of rows would be useless: it is not sampled, and only alerts keep theirs.
-        let trace = request
-            .traceparent
-            .as_deref()
-            .and_then(|parent| TraceContext::parse(parent.as_bytes()))
-            .map(|trace| trace.with_sampled(false));
         let tenant = object.source.tenant();
-        self.bytes += text.len();
-        let sent = match checked {
-            Ok(transaction) => {
+        let sent = match row {
+            PreparedRow::Accepted {
+                user_id,
+                trace: own,
+                json,
+            } => {
                 self.accepted += 1;
-                items::count_mixed_scripts(&transaction);
-                let trace = transaction.trace().or(trace);
-                let line = transaction.one_line_within(trace, writer.max_bytes);
-                let backfill = object.source.backfill.then_some("1");
+                self.bytes += json.len();
+                if let Some(at) = Timestamp::from_micros(key) {
+                    self.late += u64::from(writer.newest.is_late(tenant, user_id, at));
+                }
+                let own = own
+                    .as_deref()
+                    .and_then(|own| TraceContext::parse(own.as_bytes()));
+                let backfill = (object.source.backfill || request.backfill).then_some("1");
                 let marks = [
                     (headers::TENANT, tenant.given()),
                     (headers::BACKFILL, backfill),
@@ -324,39 +383,89 @@ impl Window {
                     .into_iter()
                     .filter_map(|(name, value)| Some((name, Some(value?.as_bytes()))))
                     .collect();
+                let topic = &writer.kafka.topics().transactions;
                 let record = ProducerRecord {
-                    context: trace,
+                    context: own.or(*trace),
                     headers: &marks,
-                    ..ProducerRecord::signed(
-                        &writer.kafka.topics().transactions,
-                        transaction.user_id.as_bytes(),
-                        line.as_bytes(),
-                    )
+                    ..ProducerRecord::signed(topic, user_id.as_bytes(), json.as_bytes())
                 };
                 writer.producer.send_waiting(&record, &self.acks, cancelled)
             }
-            Err((kind, reason)) => {
+            PreparedRow::Rejected {
+                kind,
+                reason,
+                line,
+                payload,
+            } => {
+                let kind = kind.name();
                 if self.after.rejected + self.rejected < LOGGED_REJECTIONS {
-                    let (id, line) = (&*request.id, row.line);
+                    let id = &*request.id;
                     tracing::warn!(id, line, kind, reason, "a row is dead-lettered");
                 }
                 self.rejected += 1;
-                self.rejected_bytes += row.text.len() as u64;
+                self.bytes += payload.len();
                 let rejected = RejectedRow {
                     kind,
-                    reason: &reason,
-                    payload: text,
+                    reason,
+                    payload,
                     tenant,
                     origin: Origin::Object {
                         url: &object.url,
-                        line: row.line,
+                        line: *line,
                     },
-                    under: trace,
+                    under: *trace,
                 };
                 rejected.send(&writer.kafka, &writer.producer, &self.acks, cancelled)
             }
         };
         sent.map_err(|error| AttemptError::Log(error.to_string()))
+    }
+
+    /// Writes one letter for rows that have none of their own.
+    fn send_cut_off(&mut self, target: &Target<'_>, cut_off: &CutOff) -> Result<(), AttemptError> {
+        let CutOff {
+            kind,
+            reason,
+            rows,
+            first_line,
+            last_line,
+        } = cut_off;
+        self.rejected += rows;
+        let kind = kind.name();
+        tracing::warn!(
+            id = target.request.id,
+            rows,
+            kind,
+            reason,
+            "rows have no dead letters of their own"
+        );
+        let text = format!(
+            "{rows} more rows, from line {first_line} to line {last_line}, are rejected for the same reason and have no dead letters of their own: {reason}"
+        );
+        let summary = serde_json::json!({
+            "rows": rows, "first_line": first_line, "last_line": last_line, "kind": kind, "reason": reason,
+        })
+        .to_string();
+        let rejected = RejectedRow {
+            kind: CUT_OFF,
+            reason: &text,
+            payload: summary.as_bytes(),
+            tenant: target.object.source.tenant(),
+            origin: Origin::Object {
+                url: &target.object.url,
+                line: *first_line,
+            },
+            under: target.trace,
+        };
+        let cancelled = || target.context.cancel.is_cancelled();
+        rejected
+            .send(
+                &target.writer.kafka,
+                &target.writer.producer,
+                &self.acks,
+                cancelled,
+            )
+            .map_err(|error| AttemptError::Log(error.to_string()))
     }
 
     /// Waits until the log has acknowledged all rows.
@@ -370,6 +479,8 @@ impl Window {
         after.rows += self.accepted + self.rejected;
         after.accepted += self.accepted;
         after.rejected += self.rejected;
+        after.late += self.late;
+        counter!("tollgate_import_late_rows_total").increment(self.late);
         Ok(after)
     }
 }

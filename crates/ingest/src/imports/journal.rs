@@ -13,7 +13,7 @@ use tollgate_types::JsonError;
 
 use super::status::{ImportState, ImportStatus};
 
-/// A record of the topic. Its key is the id of the import.
+/// A record of the topic.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "import", rename_all = "lowercase")]
 pub(crate) enum Entry {
@@ -45,6 +45,12 @@ pub(crate) struct Request {
     pub(crate) event_id: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) traceparent: Option<String>,
+    /// The tenant that may ask about the import; the default tenant unless given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) tenant: Option<String>,
+    /// Whether the rows are backfill whatever the source says.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) backfill: bool,
 }
 
 impl Request {
@@ -62,7 +68,16 @@ impl Request {
             object: object.to_owned(),
             event_id: event_id.to_owned(),
             traceparent: None,
+            tenant: None,
+            backfill: false,
         }
+    }
+
+    /// The bucket and the folder of the object. The objects of a folder are imported one after the other, by the instance
+    /// that has the partition of this key.
+    pub(crate) fn folder(&self) -> String {
+        let folder = self.object.rsplit_once('/').map(|(folder, _)| folder);
+        format!("{}/{}", self.bucket, folder.unwrap_or_default())
     }
 }
 
@@ -70,16 +85,70 @@ impl Request {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Progress {
     pub(crate) id: String,
-    /// The number of rows that are on the log or dead-lettered, from the beginning of the object.
+    /// The number of rows that are on the log or dead-lettered: the first of the segment, in the order of their timestamps,
+    /// and all rows before the segment.
     pub(crate) rows: u64,
     pub(crate) accepted: u64,
     pub(crate) rejected: u64,
+    /// Accepted rows that are older than the history of their user, as far as the importing instance knows it.
+    #[serde(default)]
+    pub(crate) late: u64,
+    /// How much of the object was read, in bytes.
+    #[serde(default)]
+    pub(crate) bytes: u64,
+    /// How large it is, in bytes.
+    #[serde(default)]
+    pub(crate) size: u64,
+    /// The rows that are being written; `None` before their first batch, and at the end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) segment: Option<Segment>,
     /// The version of the object, as the store identifies it; set once the object was opened.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) version: Option<String>,
 }
 
+/// Rows that are sorted together: those after the first `rows` of the object, to its end or to where it cannot be read any
+/// further. With it, what was written before them.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Segment {
+    pub(crate) rows: u64,
+    pub(crate) accepted: u64,
+    pub(crate) rejected: u64,
+    pub(crate) late: u64,
+    /// Fingerprint of their order.
+    pub(crate) order: Option<String>,
+}
+
+impl Progress {
+    /// The segment that begins here.
+    pub(super) fn begin(&self) -> Segment {
+        Segment {
+            rows: self.rows,
+            accepted: self.accepted,
+            rejected: self.rejected,
+            late: self.late,
+            order: None,
+        }
+    }
+
+    /// Returns to the beginning of a segment.
+    pub(super) fn return_to(&mut self, segment: &Segment) {
+        self.rows = segment.rows;
+        self.accepted = segment.accepted;
+        self.rejected = segment.rejected;
+        self.late = segment.late;
+    }
+}
+
 impl Entry {
+    /// The key of the record: the folder for a request, so that one instance has all of a folder, and otherwise the id.
+    pub(crate) fn key(&self) -> String {
+        match self {
+            Self::Requested(request) => request.folder(),
+            Self::Progress(_) | Self::Done(_) | Self::Failed(_) => self.id().to_owned(),
+        }
+    }
+
     pub(crate) fn id(&self) -> &str {
         match self {
             Self::Requested(request) => &request.id,
@@ -149,7 +218,7 @@ impl Journal {
             }
             // A previous owner that has not yet noticed the reassignment may be behind.
             (Entry::Progress(new), Some(State::Open(request, progress)))
-                if new.rows > progress.rows =>
+                if (new.rows, new.bytes) > (progress.rows, progress.bytes) =>
             {
                 State::Open(request, new)
             }

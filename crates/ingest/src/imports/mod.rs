@@ -2,10 +2,13 @@
 //!
 //! Invariant: requests and progress are records of the topic `imports`, which is the only state: see `journal`.
 
+mod endpoint;
 mod feed;
 mod folder;
 mod journal;
 mod object;
+mod prepared;
+mod reading;
 pub(crate) mod rows;
 mod source;
 mod status;
@@ -21,6 +24,9 @@ use tollgate_service::health::Health;
 use tollgate_types::Tenant;
 
 use crate::IngestConfig;
+use crate::lateness::NewestTimes;
+pub(crate) use endpoint::__path_get_import;
+pub(crate) use endpoint::get_import;
 pub(crate) use journal::{Entry, Request};
 pub use source::{FormatSetting, SourceConfig};
 pub(crate) use source::{Source, SourceError};
@@ -31,6 +37,7 @@ pub use status::{ImportState, ImportStatus, list_imports};
 #[derive(Debug, Clone)]
 pub(crate) struct Imports {
     sources: Arc<[Source]>,
+    status: endpoint::StatusCache,
 }
 
 /// Resolves when the import thread ends; `None` if no source is configured.
@@ -46,6 +53,7 @@ impl Imports {
         kafka: &Log,
         health: &Health,
         shutdown: &Shutdown,
+        newest: &Arc<NewestTimes>,
     ) -> anyhow::Result<(Self, Ended)> {
         let opened = config.sources.iter().enumerate();
         let opened: Result<Vec<Source>, ConfigError> = opened
@@ -54,6 +62,7 @@ impl Imports {
         let sources: Arc<[Source]> = opened?.into();
         let imports = Self {
             sources: Arc::clone(&sources),
+            status: endpoint::StatusCache::default(),
         };
         if sources.is_empty() {
             return Ok((imports, None));
@@ -61,7 +70,8 @@ impl Imports {
         // It retries without a deadline: no caller is waiting for an answer.
         let producer = kafka.patient_producer("ingest")?;
         let cards = config.card_policy()?;
-        let writer = feed::ImportWriter::new(kafka.clone(), producer, config, cards);
+        let writer =
+            feed::ImportWriter::new(kafka.clone(), producer, config, cards, Arc::clone(newest));
         let parallel = config.parallel_imports;
         let worker = worker::Worker::new(kafka, sources, writer, parallel, health, shutdown)?;
         let (done, ended) = oneshot::channel();

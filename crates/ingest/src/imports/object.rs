@@ -4,6 +4,8 @@
 //! Invariant: all pieces are of one version of the object.
 
 use std::io::{self, Read};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use axum::body::Bytes;
@@ -81,6 +83,8 @@ pub(super) struct ObjectReader {
     object: Located,
     size: u64,
     at: u64,
+    /// The same as `at`, for whoever reports it.
+    position: Arc<AtomicU64>,
     version: Option<String>,
     piece: Bytes,
     remaining: Gauge,
@@ -109,10 +113,21 @@ impl ObjectReader {
             object: object.clone(),
             size,
             at: 0,
+            position: Arc::default(),
             version,
             piece: Bytes::new(),
             remaining,
         })
+    }
+
+    /// The size of the object, in bytes.
+    pub(super) const fn size(&self) -> u64 {
+        self.size
+    }
+
+    /// How many bytes of it were read, also after the reader was given away.
+    pub(super) fn position(&self) -> Arc<AtomicU64> {
+        Arc::clone(&self.position)
     }
 
     /// The version that is read, as the store identifies it.
@@ -132,6 +147,7 @@ impl ObjectReader {
             return Err(changed());
         }
         self.at += read;
+        self.position.store(self.at, Ordering::Relaxed);
         counter!("tollgate_import_bytes_total").increment(read);
         #[expect(clippy::cast_precision_loss, reason = "a gauge is a float")]
         self.remaining.decrement(read as f64);

@@ -9,11 +9,12 @@ use serde::{Deserialize, Serialize};
 use tollgate_log::Log;
 use tollgate_service::http::Problem;
 use tollgate_types::TopicKind;
+use utoipa::ToSchema;
 
 use super::journal::{Journal, Progress, Request};
 
 /// Where an import stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum ImportState {
     /// An instance reads it, or will.
@@ -37,7 +38,7 @@ impl ImportState {
 }
 
 /// One version of one object, and what became of its rows.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ImportStatus {
     /// Id of the import.
     pub id: String,
@@ -55,6 +56,19 @@ pub struct ImportStatus {
     pub accepted: u64,
     /// Of these, those that became dead letters.
     pub rejected: u64,
+    /// Of the accepted rows, those that are older than the history of their user, compared with what the importing instance
+    /// has written before; `late` in a decision is exact.
+    #[serde(default)]
+    pub late: u64,
+    /// Bytes of the object that were read.
+    #[serde(default)]
+    pub bytes: u64,
+    /// Bytes of the object, once it was opened.
+    #[serde(default)]
+    pub size: u64,
+    /// The tenant whose event asked for it; the default tenant unless given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tenant: Option<String>,
     /// The store's name for the version, once the object was opened.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub version: Option<String>,
@@ -71,8 +85,15 @@ impl ImportStatus {
         progress: Progress,
         reason: Option<String>,
     ) -> Self {
-        let (bucket, object, event_id) = request
-            .map(|request| (request.bucket, request.object, request.event_id))
+        let (bucket, object, event_id, tenant) = request
+            .map(|request| {
+                (
+                    request.bucket,
+                    request.object,
+                    request.event_id,
+                    request.tenant,
+                )
+            })
             .unwrap_or_default();
         Self {
             id,
@@ -83,6 +104,10 @@ impl ImportStatus {
             rows: progress.rows,
             accepted: progress.accepted,
             rejected: progress.rejected,
+            late: progress.late,
+            bytes: progress.bytes,
+            size: progress.size,
+            tenant,
             version: progress.version,
             reason,
         }

@@ -276,7 +276,8 @@ impl Worker {
             ImportOutcome::Done(progress) => {
                 counter!("tollgate_imports_total", "outcome" => "done").increment(1);
                 let (accepted, rejected) = (progress.accepted, progress.rejected);
-                tracing::info!(id, object, accepted, rejected, "an import is done");
+                let late = progress.late;
+                tracing::info!(id, object, accepted, rejected, late, "an import is done");
             }
             ImportOutcome::Failed(failure) => {
                 counter!("tollgate_imports_total", "outcome" => "failed").increment(1);

@@ -57,7 +57,7 @@ async fn beyond_a_hundred_items_only_rejected_ones_are_listed() {
     let service = start(|_| ()).await;
     let mut lines: Vec<String> = (0..101).map(|n| transaction(&n.to_string(), "u")).collect();
     let answer = service.send(NDJSON, lines.join("\n")).await;
-    let expected = json!({"accepted": 101, "rejected": 0, "results": []});
+    let expected = json!({"accepted": 101, "rejected": 0, "late": 0, "results": []});
     assert_eq!((answer.status, answer.body), (202, expected));
     lines[70] = "{}".to_owned();
     let answer = service.send(NDJSON, lines.join("\n")).await;

@@ -29,7 +29,7 @@ async fn a_cloud_event_is_accepted_in_each_of_its_three_modes() {
     let structured = [("content-type", "application/cloudevents+json")];
     let answer = service.post_to(PATH, &structured, one.to_string()).await;
     assert_eq!(answer.status, 202, "{}", answer.text);
-    let expected = json!({"accepted": 1, "rejected": 0, "results": [{"index": 0, "id": "1", "status": "accepted", "transactions": 1}]});
+    let expected = json!({"accepted": 1, "rejected": 0, "late": 0, "results": [{"index": 0, "id": "1", "status": "accepted", "transactions": 1}]});
     assert_eq!(answer.body, expected);
 
     let several = json!([

@@ -12,7 +12,7 @@ use tollgate_ingest::{IngestConfig, SourceConfig};
 
 use crate::support::{Service, config, embedded, eventually, start, start_with, transaction};
 
-fn source(directory: &Path) -> SourceConfig {
+pub(crate) fn source(directory: &Path) -> SourceConfig {
     SourceConfig {
         bucket: "payments".into(),
         url: format!("file://{}", directory.display()),

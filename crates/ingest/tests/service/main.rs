@@ -4,6 +4,7 @@
 
 mod amplification;
 mod answers;
+mod arrival;
 mod bad_input;
 mod browsers;
 mod card_data;

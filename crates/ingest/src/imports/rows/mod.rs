@@ -5,6 +5,7 @@
 
 mod csv;
 mod inflate;
+mod json;
 mod ndjson;
 mod quotes;
 #[cfg(test)]
@@ -17,6 +18,7 @@ pub(crate) use self::csv::Columns;
 use self::csv::CsvRows;
 use self::inflate::Inflater;
 pub(crate) use self::inflate::InflationLimits;
+use self::json::JsonRows;
 use self::ndjson::NdjsonRows;
 
 /// The magic number of gzip: RFC 1952, section 2.3.1.
@@ -27,7 +29,7 @@ const UTF8_BOM: &[u8] = b"\xef\xbb\xbf";
 /// The format of an object.
 #[derive(Debug, Clone)]
 pub(crate) enum Format {
-    /// One transaction per line.
+    /// One transaction per line, or an array of them, or one indented object after another.
     Ndjson,
     /// A header, then one transaction per record.
     Csv(Arc<Columns>),
@@ -73,6 +75,8 @@ pub(crate) struct Row {
 pub(crate) enum Rows<'r> {
     /// Of an NDJSON object.
     Ndjson(NdjsonRows<'r>),
+    /// Of an object that is a JSON array, or has indented JSON.
+    Json(JsonRows<'r>),
     /// Of a CSV object.
     Csv(Box<CsvRows<'r>>),
 }
@@ -98,6 +102,9 @@ impl<'r> Rows<'r> {
             reader.consume(UTF8_BOM.len());
         }
         Ok(match format {
+            Format::Ndjson if json::spans_lines(reader.fill_buf()?) => {
+                Self::Json(JsonRows::open(reader, max_bytes))
+            }
             Format::Ndjson => Self::Ndjson(NdjsonRows::open(reader, max_bytes)),
             Format::Csv(columns) => Self::Csv(Box::new(CsvRows::open(reader, columns, max_bytes)?)),
         })
@@ -110,6 +117,7 @@ impl<'r> Rows<'r> {
     pub(crate) fn next(&mut self) -> Result<Option<Row>, RowsError> {
         match self {
             Self::Ndjson(rows) => rows.next(),
+            Self::Json(rows) => rows.next(),
             Self::Csv(rows) => rows.next(),
         }
     }
