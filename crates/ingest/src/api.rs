@@ -3,8 +3,6 @@
 use std::sync::Arc;
 
 use axum::Router;
-use axum::response::Redirect;
-use axum::routing::get;
 use tollgate_log::{Log, Producer};
 use tollgate_service::Shutdown;
 use tollgate_service::health::Health;
@@ -59,9 +57,6 @@ pub(crate) fn router(app: Arc<App>) -> anyhow::Result<Router> {
         .routes(routes!(functions::submit))
         .routes(routes!(imports::get_import))
         .split_for_parts();
-    let routes = routes
-        .with_state(app)
-        .merge(documents(&openapi)?)
-        .route("/", get(|| async { Redirect::to("/docs") }));
+    let routes = routes.with_state(app).merge(documents(&openapi)?);
     Ok(api(routes, "ingest"))
 }

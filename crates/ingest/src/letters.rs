@@ -1,13 +1,18 @@
 //! The dead letters of one request: the first rejected items have one each, the others share a few.
 //!
-//! Invariant: what a request writes and logs is bounded by its own size and a constant. A letter and its log line are
-//! hundreds of bytes, however short the item is.
+//! Invariant: what a request writes and logs is bounded by a multiple of its own size and a small constant. A letter is
+//! hundreds of bytes, however short the item is, so beyond a few only items that are long enough to be a transaction have
+//! one of their own.
 
 use tollgate_log::{Origin, RejectedRow};
 use tollgate_types::{Tenant, TraceContext};
 
 /// Rejected items of a request that have a letter of their own.
 pub(crate) const MAX_SINGLE: usize = 100;
+/// Those of them that may be of any length.
+const MAX_SHORT: usize = 10;
+/// A shorter item is no transaction, whatever is mended in it: its four members alone are longer.
+const MIN_LONG_BYTES: usize = 64;
 /// The largest payload of a letter of several items, in bytes, unless one item is larger.
 const MAX_COMBINED_BYTES: usize = 256 * 1024;
 /// Reasons that the log line of a request names.
@@ -33,23 +38,36 @@ pub(crate) struct CombinedLetter {
     pub(crate) reason: String,
 }
 
-/// The letters of the items beyond the first [`MAX_SINGLE`].
+/// The indices of the items that have a letter of their own, and of the others.
+fn shared_out(rejected: &[Rejected<'_>]) -> (Vec<usize>, Vec<usize>) {
+    let mut singles = 0;
+    (0..rejected.len()).partition(|index| {
+        let is_long = rejected[*index].payload.len() >= MIN_LONG_BYTES;
+        let single = singles < if is_long { MAX_SINGLE } else { MAX_SHORT };
+        singles += usize::from(single);
+        single
+    })
+}
+
+/// The letters of the items that have none of their own.
 pub(crate) fn combine(rejected: &[Rejected<'_>]) -> Vec<CombinedLetter> {
+    let (_, others) = shared_out(rejected);
     let mut letters = Vec::new();
-    let mut first = MAX_SINGLE;
-    while first < rejected.len() {
+    let mut left = &others[..];
+    while let Some(&first) = left.first() {
         let mut payload = Vec::new();
-        let mut end = first;
-        for item in &rejected[first..] {
-            if end > first && payload.len() + item.payload.len() > MAX_COMBINED_BYTES {
+        let mut items = 0;
+        for index in left {
+            let item = rejected[*index].payload;
+            if items > 0 && payload.len() + item.len() > MAX_COMBINED_BYTES {
                 break;
             }
             payload.push(RECORD_SEPARATOR);
-            payload.extend_from_slice(item.payload);
+            payload.extend_from_slice(item);
             payload.push(b'\n');
-            end += 1;
+            items += 1;
         }
-        let (items, reason) = (end - first, rejected[first].reason);
+        let reason = rejected[first].reason;
         letters.push(CombinedLetter {
             first,
             payload,
@@ -57,7 +75,7 @@ pub(crate) fn combine(rejected: &[Rejected<'_>]) -> Vec<CombinedLetter> {
                 "{items} items that are no transactions (RFC 7464); the first: {reason}"
             ),
         });
-        first = end;
+        left = &left[items..];
     }
     letters
 }
@@ -70,8 +88,11 @@ pub(crate) fn rows<'a>(
     origin: impl Fn(usize) -> Origin<'a>,
     under: impl Fn() -> Option<TraceContext>,
 ) -> Vec<RejectedRow<'a>> {
-    let single = all.iter().take(MAX_SINGLE).enumerate();
-    let single = single.map(|(index, item)| ("invalid", item.reason, item.payload, index));
+    let (singles, _) = shared_out(all);
+    let single = singles.into_iter().map(|index| {
+        let item = &all[index];
+        ("invalid", item.reason, item.payload, index)
+    });
     let several = combined
         .iter()
         .map(|letter| (COMBINED, &*letter.reason, &*letter.payload, letter.first));
@@ -112,21 +133,32 @@ mod tests {
     proptest! {
         #[test]
         fn every_item_is_in_one_letter_and_all_letters_are_little_longer_than_the_items(
-            payloads in prop::collection::vec(prop::collection::vec(b' '..=b'~', 0..3_000), 0..400),
+            payloads in prop::collection::vec(
+                prop_oneof![
+                    prop::collection::vec(b' '..=b'~', 0..100),
+                    prop::collection::vec(b' '..=b'~', 0..3_000),
+                ],
+                0..400,
+            ),
         ) {
             let all: Vec<Rejected<'_>> = payloads
                 .iter()
                 .map(|payload| Rejected { payload, reason: "is wrong" })
                 .collect();
             let letters = combine(&all);
-            let mut found: Vec<&[u8]> = payloads.iter().take(MAX_SINGLE).map(Vec::as_slice).collect();
+            let (singles, others) = shared_out(&all);
+            let mut found: Vec<&[u8]> = Vec::new();
             for letter in &letters {
-                prop_assert_eq!(letter.first, found.len());
+                prop_assert_eq!(letter.first, others[found.len()]);
                 let items = letter.payload.split(|byte| *byte == RECORD_SEPARATOR).skip(1);
                 found.extend(items.map(|item| item.strip_suffix(b"\n").unwrap()));
             }
-            prop_assert_eq!(found, payloads.iter().map(Vec::as_slice).collect::<Vec<_>>());
+            let expected: Vec<&[u8]> = others.iter().map(|index| &*payloads[*index]).collect();
+            prop_assert_eq!(found, expected);
+            prop_assert_eq!(singles.len() + others.len(), payloads.len());
+            prop_assert!(singles.len() <= MAX_SINGLE);
             let bytes: usize = payloads.iter().map(Vec::len).sum();
+            prop_assert!(singles.len() <= MAX_SHORT + bytes / MIN_LONG_BYTES);
             prop_assert!(letters.len() <= 2 + 2 * bytes / MAX_COMBINED_BYTES);
         }
     }

@@ -9,7 +9,7 @@ use axum::http::request::Parts;
 use axum::http::{HeaderName, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::value::RawValue;
-use tollgate_service::http::Problem;
+use tollgate_service::http::{self, Problem};
 
 use crate::api::App;
 use crate::items::{self, Format};
@@ -42,7 +42,7 @@ const PREFERENCE_APPLIED: HeaderName = HeaderName::from_static("preference-appli
     tag = "transactions",
     operation_id = "sendTransactions",
     params(
-        ("Prefer" = Option<String>, Header, description = "`wait=N`: wait up to N seconds for the decisions (RFC 7240; decimals allowed, at most 30). Anything else is ignored.", example = json!("wait=2.5")),
+        ("Prefer" = Option<String>, Header, description = "`wait=N`: wait up to N seconds for the decisions (RFC 7240; decimals allowed, at most 30). Other preferences are ignored; a `wait` that is no number is answered with 400.", example = json!("wait=2.5")),
         ("Tollgate-Backfill" = Option<String>, Header, description = "`1`: the transactions are backfill. They build histories and get decisions, and cause no alert and no reply; `Prefer: wait` is ignored. Where API keys are configured, the key needs the scope `transactions:backfill`.", example = json!("1")),
         ("traceparent" = Option<String>, Header, description = "W3C trace context, propagated to every record that the request causes.", example = json!("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01")),
         ("tracestate" = Option<String>, Header, description = "W3C trace state, propagated unchanged."),
@@ -61,7 +61,7 @@ const PREFERENCE_APPLIED: HeaderName = HeaderName::from_static("preference-appli
         openapi::CommonProblems,
         (status = 200, description = "Only with `Prefer: wait`: every accepted transaction has its decision, or an error in its place, which `undecided` counts. Rejected items, if any, are listed in `results`.", body = Decided, headers(("Preference-Applied" = String, description = "The wait that was granted, such as `wait=2.5`."))),
         (status = 202, description = "Every accepted transaction is on the log. With `Prefer: wait`, not every decision arrived in time; those that did are in `decisions`.", body = Report, headers(("Preference-Applied" = Option<String>, description = "The wait that was granted, such as `wait=2.5`.")), example = json!({"accepted": 1, "rejected": 1, "late": 0, "results": [{"index": 0, "transaction_id": "tx-1", "status": "accepted"}, {"index": 1, "transaction_id": "tx-2", "status": "rejected", "field": "amount", "reason": "must not be negative"}]})),
-        (status = 400, description = "The body could not be read: it is empty, not JSON, not UTF-8, or has no transactions. The detail has the position.", body = openapi::Problem, content_type = "application/problem+json"),
+        (status = 400, description = "The body could not be read: it is empty, not JSON, not UTF-8, or has no transactions. The detail has the position. Or the `wait` of `Prefer` is no number.", body = openapi::Problem, content_type = "application/problem+json"),
         (status = 422, description = "Every item was rejected; `results` has the reasons.", body = openapi::AllRejected, content_type = "application/problem+json"),
     ),
     security((), ("bearer" = []), ("api_key" = []), ("basic" = [])),
@@ -78,6 +78,7 @@ async fn answer(app: &App, parts: &Parts, arriving: &mut Arriving) -> Result<Res
     let caller = request::authenticate(app, parts)?;
     let provenance = Provenance::of(app, parts, &caller)?;
     let format = format_of(parts)?;
+    let wait = Wait::of(&parts.headers)?;
     let body = request::admit(app, &caller, arriving).await?;
     let items = items::split(format, &body, app.config.max_items);
     app.admission
@@ -95,7 +96,6 @@ async fn answer(app: &App, parts: &Parts, arriving: &mut Arriving) -> Result<Res
         transactions: validated.with_trace(None).collect(),
         ..PublishRequest::new(&caller, request::trace(parts), provenance)
     };
-    let wait = Wait::of(&parts.headers);
     let published = request::publish_and_wait(app, records, wait, started).await?;
     let late = published.late;
     Ok(match published.outcome.zip(wait) {
@@ -115,9 +115,8 @@ fn format_of(parts: &Parts) -> Result<Format, Problem> {
     text(header::CONTENT_TYPE)
         .and_then(Format::of)
         .ok_or_else(|| {
-            let detail =
-                "the Content-Type must be application/json or application/x-ndjson, in UTF-8";
-            Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, detail)
+            let allowed = "application/json or application/x-ndjson, in UTF-8";
+            http::unsupported_type(&parts.headers, allowed)
         })
 }
 

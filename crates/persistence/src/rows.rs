@@ -252,10 +252,7 @@ mod tests {
             assert!(!reason.contains("4111"), "{reason}");
         }
         let missing = Row::read(b"{}").unwrap_err();
-        assert!(
-            missing.contains("missing field `transaction_id`"),
-            "{missing}"
-        );
+        assert!(missing.contains("`transaction_id` is missing"), "{missing}");
     }
 
     #[test]

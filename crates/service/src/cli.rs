@@ -8,9 +8,12 @@ use crate::cloud::Cloud;
 use crate::config::Settings;
 use crate::telemetry::{Telemetry, TelemetryConfig};
 
+/// Exit statuses of a service's own program, for its help.
+const STATUSES: &str = "Exit status: 0 after SIGTERM or SIGINT; 1 it could not start, or has failed; 2 wrong arguments";
+
 /// Runs one of Tollgate's services until SIGTERM. Settings come from a TOML file and the environment.
 #[derive(Debug, Clone, Parser)]
-#[command(version)]
+#[command(version, after_help = STATUSES)]
 pub struct ServiceArgs {
     /// TOML file with the settings; every setting can also be given as TOLLGATE_SECTION__KEY.
     #[arg(long, env = "TOLLGATE_CONFIG", value_name = "FILE")]

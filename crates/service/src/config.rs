@@ -8,6 +8,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 
 use serde::de::DeserializeOwned;
+use tollgate_types::{Notation, PlainError};
 use toml::{Table, Value};
 
 const SECTIONS: [&str; 8] = [
@@ -147,6 +148,8 @@ impl Settings {
             .get(name)
             .cloned()
             .unwrap_or_else(|| Value::Table(Table::new()));
+        // What was wrong with a value before it was read as text.
+        let mut first: Option<(String, String)> = None;
         loop {
             let error = match serde_path_to_error::deserialize::<_, T>(section.clone()) {
                 Ok(typed) => return Ok(typed),
@@ -155,20 +158,20 @@ impl Settings {
             let path = error.path().to_string();
             // `TOLLGATE_KAFKA__TOPIC_PREFIX=7` may mean the text as well as the number.
             let dotted = format!("{name}.{path}");
+            let message = error.into_inner().to_string();
             if self.from_environment.contains(&dotted) && reread_as_text(&mut section, &path) {
+                first = Some((path, message));
                 continue;
             }
-            return Err(self.explain(name, &path, &error.into_inner().to_string()));
+            let message = match first {
+                Some((at, before)) if at == path => before,
+                _ => message,
+            };
+            return Err(self.explain(name, &path, &message));
         }
     }
 
     fn explain(&self, section: &str, path: &str, message: &str) -> ConfigError {
-        let message = message.trim();
-        let message = match message.contains("invalid socket address") {
-            true => "must be IP:port, such as 127.0.0.1:8080 or [::1]:8080".to_owned(),
-            false => without_value(message),
-        };
-        let message = message.as_str();
         let full = if path == "." {
             section.to_owned()
         } else {
@@ -185,54 +188,76 @@ impl Settings {
                 setting.to_owned()
             }
         };
-        if message.starts_with("unknown field") {
-            let names: Vec<&str> = message.split('`').skip(1).step_by(2).collect();
-            if let Some((unknown, known)) = names.split_first() {
+        match PlainError::of(message, Notation::Settings) {
+            PlainError::Unknown(unknown, known) => {
                 let full = if full.ends_with(unknown) {
                     full
                 } else {
                     format!("{full}.{unknown}")
                 };
                 let parent = full.strip_suffix(&format!(".{unknown}")).unwrap_or(section);
-                let hint = nearest(unknown, known).map(|name| {
+                let hint = nearest(unknown, &known).map(|name| {
                     format!(
                         "; did you mean {}?",
                         in_style_of(&shown(&full), parent, name)
                     )
                 });
-                return ConfigError::Unknown {
+                ConfigError::Unknown {
                     setting: shown(&full),
                     hint: hint.unwrap_or_default(),
-                };
+                }
             }
+            PlainError::Missing(name) => {
+                ConfigError::invalid(shown(&format!("{full}.{name}")), "is missing")
+            }
+            PlainError::Twice(name) => {
+                ConfigError::invalid(shown(&format!("{full}.{name}")), "is given twice")
+            }
+            PlainError::Value(reason) => ConfigError::invalid(shown(&full), reason),
+            PlainError::Other => ConfigError::invalid(shown(&full), in_words(message)),
         }
-        ConfigError::invalid(shown(&full), message)
+    }
+}
+
+/// Messages of the standard library about texts, in words.
+fn in_words(message: &str) -> &str {
+    match message.trim() {
+        text if text.contains("socket address") => {
+            "must be IP:port, such as 127.0.0.1:8080 or [::1]:8080"
+        }
+        text if text.contains("IP address") => "must be an IP address, such as 127.0.0.1 or ::1",
+        text => text,
     }
 }
 
 /// What is wrong with a file, and where, without the line itself: it may have a password.
-fn toml_error(text: &str, error: &toml::de::Error) -> String {
+pub(crate) fn toml_error(text: &str, error: &toml::de::Error) -> String {
     let before = error.span().and_then(|span| text.get(..span.start));
     let line = before.map_or(1, |before| before.matches('\n').count() + 1);
-    let reason = error
-        .message()
-        .split(['`', '"', '\''])
-        .next()
-        .unwrap_or_default();
-    format!("line {line}: {}", reason.trim())
+    let reason = match PlainError::of(error.message(), Notation::Settings) {
+        PlainError::Value(reason) => format!("a value {reason}"),
+        PlainError::Missing(name) => format!("{name} is missing"),
+        PlainError::Twice(name) => format!("{name} is given twice"),
+        PlainError::Unknown(_, known) => format!("there are only {}", known.join(", ")),
+        PlainError::Other => without_quotes(error.message()),
+    };
+    format!("line {line}: {reason}")
 }
 
-/// A message of serde without the value that it quotes, which may be a secret in the wrong place.
-fn without_value(message: &str) -> String {
-    for start in ["invalid type: ", "invalid value: "] {
-        if let Some(found) = message.strip_prefix(start)
-            && let Some((value, expected)) = found.rsplit_once(", expected ")
-        {
-            let kind = value.split([' ', '`']).next().unwrap_or_default();
-            return format!("{start}{kind}, expected {expected}");
+/// A message about syntax. Of what it quotes only punctuation is kept, such as the bracket that is missing.
+fn without_quotes(message: &str) -> String {
+    let mut kept = String::new();
+    for (index, piece) in message.trim().split('`').enumerate() {
+        if index % 2 == 0 {
+            // Strings are quoted in other ways.
+            kept.push_str(piece.split(['"', '\'']).next().unwrap_or_default());
+        } else if piece.chars().count() <= 3 && !piece.contains(char::is_alphanumeric) {
+            kept.push('`');
+            kept.push_str(piece);
+            kept.push('`');
         }
     }
-    message.to_owned()
+    kept.trim().to_owned()
 }
 
 /// The name, in the notation of the wrong one.
@@ -409,6 +434,58 @@ mod tests {
         );
         assert!(message("TOLLGATE_KAKFA__BROKERS").contains("section kafka"));
         assert!(message("TOLLGATE_KAFKA_BROKERS").contains("TOLLGATE_KAFKA__BROKERS"));
+    }
+
+    #[test]
+    fn an_invalid_value_is_said_in_words_and_numbers_are_numbers() {
+        let message = |setting: &str, text: &str| {
+            let variable = format!("TOLLGATE_KAFKA__{setting}");
+            let error = load(&[(&variable, text)]).unwrap_err().to_string();
+            let prefix = format!("{variable}: ");
+            error.strip_prefix(&prefix).unwrap_or(&error).to_owned()
+        };
+        let port = "must be a whole number from 0 to 65535, not";
+        for (setting, text, expected) in [
+            ("PARTITIONS", "70000", format!("{port} 70000")),
+            ("PARTITIONS", "-1", format!("{port} -1")),
+            ("PARTITIONS", "1.5", format!("{port} 1.5")),
+            (
+                "PARTITIONS",
+                "99999999999999999999",
+                format!("{port} 99999999999999999999"),
+            ),
+            ("PARTITIONS", "many", format!("{port} a text")),
+            ("PARTITIONS", "[1]", format!("{port} a list")),
+            ("EXTRA", "7", "must be a table, not a number".to_owned()),
+            ("LISTS", "7", "must be a list, not a number".to_owned()),
+            ("BROKERS", "[7]", "must be a text, not a list".to_owned()),
+        ] {
+            assert_eq!(message(setting, text), expected, "{setting}={text}");
+        }
+    }
+
+    #[test]
+    fn a_file_that_is_no_toml_is_explained_to_the_end_without_its_text() {
+        for (text, words) in [
+            ("[ingest\nlisten = 1", "`]`"),
+            ("[ingest]\nmax_items = 99999999999999999999", "line 2: "),
+            ("[ingest]\nkey = hunter2", "line 2: "),
+            ("[ingest]\nkey = \"hunter2", "line 2: "),
+            (
+                "[ingest]\nhunter2 = 1\nhunter2 = 2",
+                "line 3: duplicate key",
+            ),
+        ] {
+            let error = text.parse::<Table>().unwrap_err();
+            let message = toml_error(text, &error);
+            assert!(message.contains(words), "{text}: {message}");
+            let whole = message.matches('`').count().is_multiple_of(2);
+            let cut_off = ["expected", ",", ":"]
+                .iter()
+                .any(|end| message.ends_with(end));
+            assert!(whole && !cut_off, "{text}: {message}");
+            assert!(!message.contains("hunter2"), "{message}");
+        }
     }
 
     #[test]

@@ -1,12 +1,48 @@
-//! Files that settings name, and the limit of open files of the process, which connections, files and the sockets of
-//! dependencies share.
+//! Files that settings name, files that are not opened through symbolic links, and the limit of open files of the process,
+//! which connections, files and the sockets of dependencies share.
 
-use std::fs::OpenOptions;
+use std::fs::{File, Metadata, OpenOptions};
 use std::io::{self, Read as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
 use rustix::fs::OFlags;
+
+/// Opens a file that this process appends payments to, unless the path ends in a symbolic link: whoever can write to the
+/// directory could lead it to another file of this user. Links in `/dev`, such as `/dev/stdout`, are the system's own.
+///
+/// # Errors
+/// Where it cannot be opened, or is a symbolic link.
+pub fn open_no_link(options: &mut OpenOptions, path: &Path) -> io::Result<File> {
+    if is_device(path) {
+        return options.open(path);
+    }
+    let flags = OFlags::NOFOLLOW.bits();
+    options.custom_flags(flags.cast_signed()).open(path).map_err(|error| {
+        let is_link = std::fs::symlink_metadata(path).is_ok_and(|found| found.is_symlink());
+        if is_link {
+            io::Error::other("is a symbolic link, which is not followed; remove it, or name the file that it leads to")
+        } else {
+            error
+        }
+    })
+}
+
+/// What stands at the path: as [`open_no_link`] opens it.
+///
+/// # Errors
+/// Where nothing does, or it cannot be looked at.
+pub fn metadata_no_link(path: &Path) -> io::Result<Metadata> {
+    if is_device(path) {
+        std::fs::metadata(path)
+    } else {
+        std::fs::symlink_metadata(path)
+    }
+}
+
+fn is_device(path: &Path) -> bool {
+    path.starts_with("/dev")
+}
 
 /// What is assumed where the system does not say it.
 const USUAL: usize = 1_024;
@@ -71,6 +107,21 @@ mod tests {
         std::os::unix::fs::symlink(path("file"), path("link")).unwrap();
         assert_eq!(read_regular(&path("link"), 10).unwrap(), b"1234567890");
         assert!(read_regular(&path("file"), 9).is_err());
+    }
+
+    #[test]
+    fn a_link_is_not_followed_whether_or_not_its_target_exists() {
+        let dir = tempfile::tempdir().unwrap();
+        let (target, link) = (dir.path().join("target"), dir.path().join("link"));
+        std::os::unix::fs::symlink(&target, &link).unwrap();
+        let mut options = OpenOptions::new();
+        let options = options.create(true).append(true);
+        let refused = open_no_link(options, &link).unwrap_err();
+        assert!(refused.to_string().contains("symbolic link"), "{refused}");
+        assert!(!target.exists());
+        open_no_link(options, &target).unwrap();
+        assert!(open_no_link(options, &link).is_err());
+        assert!(metadata_no_link(&link).unwrap().is_symlink());
     }
 
     #[test]

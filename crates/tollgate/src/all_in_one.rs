@@ -1,6 +1,7 @@
 //! The four services in one process. They share nothing but topics.
 
 use std::fmt::Write as _;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -8,7 +9,7 @@ use anyhow::Context as _;
 use serde::Serialize;
 use tollgate_ingest::IngestConfig;
 use tollgate_log::{KafkaConfig, Log, Profile};
-use tollgate_notifier::{Cloud, ConsoleOut, NotifierConfig};
+use tollgate_notifier::{Cloud, ConsoleOut, NotifierConfig, SinkKind};
 use tollgate_persistence::PersistenceConfig;
 use tollgate_scorer::ScorerConfig;
 use tollgate_service::Shutdown;
@@ -113,6 +114,22 @@ impl Configs {
         configs.notifier.validate()?;
         Ok(configs)
     }
+
+    /// Whether no other machine sends payments to these services, and nothing leaves this one.
+    fn is_local(&self) -> anyhow::Result<bool> {
+        let kept_here = |kind: &SinkKind| match kind {
+            SinkKind::Console | SinkKind::File(_) => true,
+            SinkKind::Webhook(_) | SinkKind::Oci(_) => false,
+        };
+        let sinks = self.notifier.validate()?;
+        Ok(self.ingest.listen.ip().is_loopback()
+            && self
+                .persistence
+                .database_url
+                .expose()
+                .starts_with("sqlite:")
+            && sinks.iter().all(|sink| kept_here(&sink.kind)))
+    }
 }
 
 /// What is not set for the scorer is as for ingest: in one process, one setting is enough.
@@ -135,23 +152,32 @@ fn accept_alike(settings: &Settings, ingest: &IngestConfig, scorer: &mut ScorerC
     }
 }
 
-/// A store without its journal has decisions of which the scorer knows nothing.
-fn warn_without_journal(config: &KafkaConfig, store: &Path) {
-    let is_absent = |path: &Path| std::fs::metadata(path).map_or(true, |found| found.len() == 0);
-    let journal = Path::new(&config.journal);
-    if config.profile() == Profile::Embedded
+/// Whether there is a store without its journal. A path that cannot be used is none that is missing: opening it fails.
+fn lacks_journal(config: &KafkaConfig, store: &Path) -> bool {
+    let is_absent = |path: &Path| match std::fs::metadata(path) {
+        Ok(found) => found.len() == 0,
+        Err(error) => error.kind() == ErrorKind::NotFound,
+    };
+    config.profile() == Profile::Embedded
         && !config.journal.is_empty()
-        && is_absent(journal)
+        && is_absent(Path::new(&config.journal))
         && !is_absent(store)
-    {
+}
+
+/// Opens the log. A store without its journal has decisions of which the scorer knows nothing.
+fn open_log(config: KafkaConfig, store: &Path) -> anyhow::Result<Log> {
+    let journal = lacks_journal(&config, store).then(|| config.journal.clone());
+    let log = Log::open(config)?;
+    if let Some(journal) = journal {
         tracing::warn!(
-            journal = config.journal,
+            journal,
             store = %store.display(),
             "the journal is missing beside a store: histories begin empty, transactions that were decided before are not \
              recognised as duplicates, and what was accepted and not decided is lost. Stop, and put the journal back if you \
              have it"
         );
     }
+    Ok(log)
 }
 
 /// The running services.
@@ -165,6 +191,8 @@ pub(crate) struct AllInOne {
     dlq: Option<DlqServer>,
     upstream: Shutdown,
     downstream: Shutdown,
+    /// As in `up.json`.
+    local: bool,
     /// Locked as long as the services run.
     directory: DataDirectory,
 }
@@ -172,7 +200,7 @@ pub(crate) struct AllInOne {
 impl AllInOne {
     /// Starts them.
     pub(crate) async fn start(mut configs: Configs, shutdown: &Shutdown) -> anyhow::Result<Self> {
-        let directory = DataDirectory::lock(configs.directory.clone())?;
+        let mut directory = DataDirectory::lock(configs.directory.clone())?;
         if configs.keeps_card_key {
             let key = card_key::kept_in(directory.path())?;
             if configs.scorer.card_token_key == configs.ingest.card_token_key {
@@ -181,8 +209,8 @@ impl AllInOne {
             configs.ingest.card_token_key = key;
         }
         let embedded = configs.kafka.profile() == Profile::Embedded;
-        warn_without_journal(&configs.kafka, &directory.join(STORE));
-        let kafka = Log::open(configs.kafka)?;
+        let local = embedded && configs.is_local()?;
+        let kafka = open_log(configs.kafka, &directory.join(STORE))?;
         // Readers stop after writers, so that every accepted transaction is decided, stored and delivered.
         let upstream = shutdown.child();
         let downstream = Shutdown::new(shutdown.grace());
@@ -192,8 +220,6 @@ impl AllInOne {
         } else {
             None
         };
-        let ingest =
-            tollgate_ingest::start(configs.ingest, kafka.clone(), upstream.clone()).await?;
         let persistence =
             tollgate_persistence::start(configs.persistence, kafka.clone(), downstream.clone())
                 .await?;
@@ -207,6 +233,10 @@ impl AllInOne {
         .await?;
         let scorer =
             tollgate_scorer::start(configs.scorer, kafka.clone(), downstream.clone()).await?;
+        // Last: until here nothing can be accepted, and a start that fails leaves nothing behind.
+        let ingest =
+            tollgate_ingest::start(configs.ingest, kafka.clone(), upstream.clone()).await?;
+        directory.keep();
         Ok(Self {
             ingest,
             scorer,
@@ -217,6 +247,7 @@ impl AllInOne {
             dlq: None,
             upstream,
             downstream,
+            local,
             directory,
         })
     }
@@ -250,6 +281,7 @@ impl AllInOne {
                 persistence: admin(&self.persistence),
                 notifier: admin(&self.notifier),
             },
+            local: self.local,
             // The embedded log cannot be reached by another process.
             brokers: (self.kafka.embedded().is_none()).then(|| self.kafka.brokers()),
         })
@@ -308,6 +340,7 @@ impl AllInOne {
             dlq,
             upstream,
             downstream,
+            local: _,
             directory: _directory,
         } = self;
         let mut ingest = std::pin::pin!(ingest.join());

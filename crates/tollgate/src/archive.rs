@@ -16,6 +16,7 @@ use base64::prelude::BASE64_STANDARD;
 use serde_json::{Map, Value, json};
 use tollgate_log::{EmbeddedLog, Log, LogRecord, TopicReader};
 use tollgate_service::Shutdown;
+use tollgate_service::files::{metadata_no_link, open_no_link};
 
 /// The thread that writes them.
 pub(crate) struct DeadLetterArchive(tokio::task::JoinHandle<anyhow::Result<()>>);
@@ -100,10 +101,10 @@ fn open_whole(path: &Path) -> std::io::Result<File> {
     let mut options = OpenOptions::new();
     options.create(true).append(true).read(true);
     let mut file = loop {
-        let file = options.open(path)?;
+        let file = open_no_link(&mut options, path)?;
         file.lock()?;
         // It may have been replaced while this waited for the lock.
-        let (here, there) = (file.metadata()?, std::fs::metadata(path));
+        let (here, there) = (file.metadata()?, metadata_no_link(path));
         if there.is_ok_and(|there| (here.dev(), here.ino()) == (there.dev(), there.ino())) {
             break file;
         }

@@ -15,12 +15,13 @@ use tollgate_persistence::PersistenceConfig;
 use tollgate_service::Shutdown;
 use tollgate_service::cli::{ServiceArgs, print_config};
 use tollgate_service::cloud::Cloud as _;
-use tollgate_service::config::Settings;
+use tollgate_service::config::{ConfigError, Settings};
 use tollgate_service::http::{ApiKeyConfig, ApiKeys, Scope};
 use tollgate_service::telemetry::Telemetry;
 use tollgate_types::Role;
 
 use crate::all_in_one::{AllInOne, Configs, JOURNAL};
+use crate::arguments::{parse_address, parse_duration, parse_number, parse_principal, whole};
 use crate::audit::AuditArgs;
 use crate::dlq::DlqArgs;
 use crate::imports::ImportsArgs;
@@ -85,7 +86,7 @@ pub(crate) struct DemoArgs {
     #[arg(long, value_name = "FILE")]
     pub(crate) input: Option<PathBuf>,
     /// Transactions a second; 0 is as fast as possible.
-    #[arg(long, value_name = "N", default_value_t = 1_000)]
+    #[arg(long, value_name = "N", default_value_t = 1_000, value_parser = whole::<u32>)]
     pub(crate) rate: u32,
 }
 
@@ -101,7 +102,8 @@ pub(crate) struct UpArgs {
 }
 
 /// The same engine as the scorer's, in the order of the input, without a log. A line that is no transaction goes to
-/// the rejects as {"line", "field", "reason"}. The exit status is 3 if lines were rejected and no --rejects was given.
+/// the rejects as {"line", "field", "reason"}; without --rejects the first ten are named on standard error, with their
+/// number at the end.
 #[derive(Debug, Args)]
 pub(crate) struct ScoreArgs {
     /// Transactions, one JSON object a line; - is standard input.
@@ -133,8 +135,10 @@ pub(crate) enum ScoreOrder {
 }
 
 /// Open loop: transactions are sent at their time whether or not earlier ones were answered, and latency is counted
-/// from the time at which each was due, so that a stall shows in every transaction that it delayed. Without --url and
-/// --brokers the target is the `tollgate up` that runs in this directory.
+/// from the time at which each was due, so that a stall shows in every transaction that it delayed. Only accepted ones
+/// have a latency; failures are counted by kind, with the first of each. Without --url and --brokers the target is the
+/// `tollgate up` that runs in this directory, if it listens on loopback, stores in SQLite and delivers alerts to files and
+/// the console only: what is sent is decided, stored and alerted like any other transaction.
 #[derive(Debug, Clone, Args)]
 #[command(group(clap::ArgGroup::new("target").args(["url", "brokers"])))]
 #[command(group(clap::ArgGroup::new("source").args(["input", "users"])))]
@@ -148,23 +152,37 @@ pub(crate) struct LoadArgs {
     /// Send the transactions of this file, in its order, until it ends.
     #[arg(long, value_name = "FILE")]
     pub(crate) input: Option<PathBuf>,
-    /// Generate transactions of this many users.
-    #[arg(long, value_name = "N", default_value_t = 10_000)]
+    /// Generate transactions of this many users. Few users at a high rate cause alerts of their own: each then pays very
+    /// often, and the same amounts.
+    #[arg(long, value_name = "N", default_value_t = 10_000, value_parser = whole::<u32>)]
     pub(crate) users: u32,
+    /// Percentage of generated transactions that look like fraud: a distant place, a high or round amount. Most of them are
+    /// alerts, and so is the next payment of the same user, at home again: twice this percentage in all.
+    #[arg(
+        long,
+        value_name = "PERCENT",
+        default_value_t = 0.5,
+        value_parser = parse_number,
+        conflicts_with = "input"
+    )]
+    pub(crate) fraud: f64,
+    /// Send to the `tollgate up` of this directory even where it is not one for trials.
+    #[arg(long, conflicts_with = "target")]
+    pub(crate) yes: bool,
     /// Transactions a second.
-    #[arg(long, value_name = "N", default_value_t = 1_000)]
+    #[arg(long, value_name = "N", default_value_t = 1_000, value_parser = whole::<u32>)]
     pub(crate) rate: u32,
     /// How long, such as 30s or 5m.
     #[arg(long, value_name = "TIME", default_value = "30s", value_parser = parse_duration)]
     pub(crate) duration: Duration,
     /// Seed of the generated transactions: the same seed gives the same users, amounts and places.
-    #[arg(long, value_name = "S", default_value_t = 1)]
+    #[arg(long, value_name = "S", default_value_t = 1, value_parser = whole::<u64>)]
     pub(crate) seed: u64,
     /// Transactions in one request, when sending over HTTP.
-    #[arg(long, value_name = "N", default_value_t = 1)]
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = whole::<u32>)]
     pub(crate) batch: u32,
     /// Ask for the decision in the answer, and wait for it this many seconds.
-    #[arg(long, value_name = "SECONDS", conflicts_with = "brokers")]
+    #[arg(long, value_name = "SECONDS", value_parser = parse_number, conflicts_with = "brokers")]
     pub(crate) wait: Option<f64>,
     /// API key, where ingest requires one.
     #[arg(
@@ -202,13 +220,13 @@ struct CreateArgs {
     #[arg(long, value_name = "HOST:PORT,…")]
     brokers: Option<String>,
     /// Partitions of each topic; kafka.partitions (12) where not given.
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = whole::<u16>)]
     partitions: Option<u16>,
     /// Copies of each partition; kafka.replication (the brokers' default) where not given.
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = whole::<i32>)]
     replication: Option<i32>,
     /// How long records are kept; kafka.retention_hours (288) where not given.
-    #[arg(long, value_name = "HOURS")]
+    #[arg(long, value_name = "HOURS", value_parser = whole::<u32>)]
     retention_hours: Option<u32>,
     /// Also print the commands of kafka-acls.sh that permit each service what it needs and nothing else, as a shell script:
     /// `tollgate topics create --acls | sh`. $KAFKA_ACLS is the program, $KAFKA_ACLS_CONFIG its --command-config.
@@ -218,22 +236,6 @@ struct CreateArgs {
     /// scorer, persistence, notifier, operator (these commands), producer (others who write transactions).
     #[arg(long = "principal", value_name = "NAME=PRINCIPAL", value_parser = parse_principal, requires = "acls")]
     principals: Vec<(Role, String)>,
-}
-
-fn parse_principal(text: &str) -> Result<(Role, String), String> {
-    let (name, principal) = text
-        .split_once('=')
-        .ok_or("expected NAME=PRINCIPAL, such as notifier=User:alerts")?;
-    let role = Role::from_name(name).ok_or_else(|| {
-        let names: Vec<&str> = Role::ALL.into_iter().map(Role::name).collect();
-        format!("{name}: must be one of {}", names.join(", "))
-    })?;
-    if !principal.contains(':') {
-        return Err(format!(
-            "{principal}: must have a type, such as User:{principal}"
-        ));
-    }
-    Ok((role, principal.to_owned()))
 }
 
 /// As the services do when they start: versions are applied in order, and of two migrations at once one waits. The
@@ -250,7 +252,7 @@ pub(crate) struct MigrateArgs {
 #[derive(Debug, Args)]
 pub(crate) struct ReceiveArgs {
     /// Where to listen.
-    #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:8090")]
+    #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:8090", value_parser = parse_address)]
     pub(crate) listen: SocketAddr,
     /// The secret that the sink signs with; any other signature is refused.
     #[arg(
@@ -280,22 +282,6 @@ pub(crate) struct KeyArgs {
     /// When the key ends, RFC 3339.
     #[arg(long, value_name = "TIME")]
     expires: Option<String>,
-}
-
-fn parse_duration(text: &str) -> Result<Duration, String> {
-    let error = || "expected a number and a unit, such as 500ms, 30s, 5m or 1h".to_owned();
-    let digits = text
-        .find(|c: char| !c.is_ascii_digit() && c != '.')
-        .ok_or_else(error)?;
-    let number: f64 = text[..digits].parse().map_err(|_| error())?;
-    let unit = match &text[digits..] {
-        "ms" => 0.001,
-        "s" => 1.0,
-        "m" => 60.0,
-        "h" => 3_600.0,
-        _ => return Err(error()),
-    };
-    Duration::try_from_secs_f64(number * unit).map_err(|_| error())
 }
 
 /// Runs a command. Tasks that are left when it ends by an error do not delay the end of the process.
@@ -435,16 +421,26 @@ pub(crate) async fn migrate(args: MigrateArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// An error in the entry of a key, by the name of the argument that it comes from.
+fn as_argument(error: ConfigError) -> anyhow::Error {
+    let ConfigError::Invalid { setting, reason } = &error else {
+        return error.into();
+    };
+    let argument = match setting.rsplit('.').next() {
+        Some("name") => "NAME",
+        Some("scopes") => "--scope",
+        Some("tenant") => "--tenant",
+        Some("expires") => "--expires",
+        _ => return error.into(),
+    };
+    anyhow::anyhow!("{argument}: {reason}")
+}
+
 /// `tollgate key`
 #[expect(clippy::print_stdout, reason = "this is the command's output")]
 pub(crate) fn key(args: &KeyArgs) -> anyhow::Result<()> {
     let random: [u8; 32] = rand::rng().random();
     let key = format!("tg_{}", HEXLOWER.encode(&random));
-    let section = if args.scopes.contains(&Scope::DECISIONS_READ) {
-        "persistence"
-    } else {
-        "ingest"
-    };
     let entry = ApiKeyConfig {
         name: args.name.clone(),
         hash: ApiKeys::hash_of(&key),
@@ -455,12 +451,31 @@ pub(crate) fn key(args: &KeyArgs) -> anyhow::Result<()> {
     };
     // What a service would refuse is refused here.
     let loopback = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-    ApiKeys::new("key", slice::from_ref(&entry), None, loopback, &args.scopes)?;
+    ApiKeys::new("key", slice::from_ref(&entry), None, loopback, &args.scopes)
+        .map_err(as_argument)?;
     println!("key, shown only now:\n\n    {key}\n");
-    println!("in the settings, or in the file of {section}.api_keys_file without `{section}.`:\n");
-    println!("    [[{section}.api_keys]]");
-    for line in toml::to_string(&entry)?.lines() {
-        println!("    {line}");
+    println!("add to the configuration file (--config, TOLLGATE_CONFIG):\n");
+    // Each API has a list of its own.
+    let reads = args.scopes.contains(&Scope::DECISIONS_READ);
+    let only_reads = args
+        .scopes
+        .iter()
+        .all(|scope| *scope == Scope::DECISIONS_READ);
+    let sections = [("ingest", !only_reads), ("persistence", reads)];
+    let sections = sections.into_iter().filter(|(_, is_meant)| *is_meant);
+    for (section, _) in sections.clone() {
+        println!("    [[{section}.api_keys]]");
+        for line in toml::to_string(&entry)?.lines() {
+            println!("    {line}");
+        }
+        println!();
     }
+    let files: Vec<String> = sections
+        .map(|(section, _)| format!("{section}.api_keys_file"))
+        .collect();
+    println!(
+        "or, to change keys without a restart, to the file that {} names, with the first line [[api_keys]]",
+        files.join(" and that ")
+    );
     Ok(())
 }

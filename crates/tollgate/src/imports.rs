@@ -14,8 +14,8 @@ use crate::commands::{DATA, kafka_config, say};
 use crate::running::{RunningUp, no_log_here};
 
 /// Every object that an event named: whether it is read, how many of its rows were accepted, rejected and
-/// older than the history of their users (late), why it failed. Rejected rows are dead letters: `tollgate dlq list`. Without brokers in the settings, those of the
-/// `tollgate up` that runs in this directory.
+/// older than the history of their users (late), why it failed. Rejected rows are dead letters: `tollgate dlq list`. Without
+/// brokers in the settings, the `tollgate up` that runs in this directory is asked.
 #[derive(Debug, Args)]
 pub(crate) struct ImportsArgs {
     /// Only this import, with all its members.
@@ -24,7 +24,7 @@ pub(crate) struct ImportsArgs {
     /// TOML file with the settings (section kafka).
     #[arg(long, env = "TOLLGATE_CONFIG", value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Brokers; kafka.brokers where not given.
+    /// Brokers; kafka.brokers where not given, and else the `tollgate up` that runs in this directory.
     #[arg(long, value_name = "HOST:PORT,…")]
     brokers: Option<String>,
     /// One JSON object a line, instead of a table.

@@ -2,11 +2,13 @@
 
 mod all_in_one;
 mod archive;
+mod arguments;
 mod audit;
 mod card_key;
 mod commands;
 mod demo;
 mod dlq;
+mod exit_status;
 mod imports;
 mod load;
 mod policy;
@@ -17,14 +19,13 @@ mod user;
 
 use std::process::ExitCode;
 
-use clap::Parser as _;
-
-use commands::{Cli, Command};
+use commands::Command;
+use exit_status::BROKEN_PIPE;
 use tollgate_service::terminal::printable_lines;
 
 fn main() -> ExitCode {
     tollgate_service::cli::keep_files_private();
-    let cli = Cli::parse();
+    let cli = exit_status::parse();
     match cli.command.run() {
         Ok(code) => code,
         // The reader of the output has ended, as `head` does when it has enough lines.
@@ -35,9 +36,6 @@ fn main() -> ExitCode {
         }
     }
 }
-
-/// The status that a shell reports for a program ended by SIGPIPE.
-const BROKEN_PIPE: u8 = 141;
 
 fn is_broken_pipe(error: &anyhow::Error) -> bool {
     error

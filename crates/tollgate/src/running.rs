@@ -6,12 +6,13 @@
 use std::fs::{File, Permissions, TryLockError};
 use std::io::ErrorKind;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use serde::{Deserialize, Serialize};
+use tollgate_service::files::open_no_link;
 
 /// The file with the addresses.
 const FILE: &str = "up.json";
@@ -32,6 +33,10 @@ pub(crate) struct RunningUp {
     pub(crate) persistence: String,
     /// URLs of the admin ports.
     pub(crate) admin: AdminUrls,
+    /// Whether it is one for trials: ingest listens on loopback, the store is SQLite, and alerts go to the console and files
+    /// only. `tollgate load` writes made-up transactions to no other without being asked.
+    #[serde(default)]
+    pub(crate) local: bool,
     /// Brokers of its log, `host:port,…`, where other processes can reach it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) brokers: Option<String>,
@@ -109,6 +114,8 @@ pub(crate) fn local_url(scheme: &str, listener: SocketAddr) -> String {
 #[derive(Debug)]
 pub(crate) struct DataDirectory {
     path: PathBuf,
+    /// This process has made it, and nothing was accepted yet: after a start that failed the place is as it was.
+    is_temporary: bool,
     /// Held as long as the directory is in use.
     _lock: File,
 }
@@ -120,16 +127,21 @@ impl DataDirectory {
     /// # Errors
     /// Where another process holds the lock, or the directory cannot be written.
     pub(crate) fn lock(path: PathBuf) -> anyhow::Result<Self> {
+        let is_new = !path.exists();
         std::fs::create_dir_all(&path)
             .with_context(|| format!("cannot make the directory {}", path.display()))?;
+        if !is_new {
+            refuse_what_others_left(&path)?;
+        }
         // Also where an earlier version made it: payments are in the files.
         if let Err(error) = std::fs::set_permissions(&path, Permissions::from_mode(0o700)) {
             // A volume may belong to another user, and be writable all the same.
             tracing::warn!(%error, path = %path.display(), "the data directory may be readable for others");
         }
         let file = path.join(LOCK);
-        let lock =
-            File::create(&file).with_context(|| format!("cannot make {}", file.display()))?;
+        let mut options = File::options();
+        let lock = open_no_link(options.create(true).write(true), &file)
+            .with_context(|| format!("cannot make {}", file.display()))?;
         let deadline = Instant::now() + LOCK_WAIT;
         loop {
             match lock.try_lock() {
@@ -148,7 +160,16 @@ impl DataDirectory {
         }
         // Of a process that was killed.
         remove(&path.join(FILE))?;
-        Ok(Self { path, _lock: lock })
+        Ok(Self {
+            path,
+            is_temporary: is_new,
+            _lock: lock,
+        })
+    }
+
+    /// From now on it stays, also if this process has made it.
+    pub(crate) fn keep(&mut self) {
+        self.is_temporary = false;
     }
 
     /// Its path.
@@ -180,7 +201,57 @@ impl Drop for DataDirectory {
         if let Err(error) = remove(&self.path.join(FILE)) {
             tracing::warn!(%error, "up.json was left behind");
         }
+        if self.is_temporary
+            && let Err(error) = remove_whole(&self.path)
+        {
+            tracing::warn!(%error, path = %self.path.display(), "the data directory of a failed start was left behind");
+        }
     }
+}
+
+/// Removes a directory in which services that are ending may still make files.
+fn remove_whole(path: &Path) -> std::io::Result<()> {
+    let deadline = Instant::now() + LOCK_WAIT;
+    loop {
+        match std::fs::remove_dir_all(path) {
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+            Err(_) if Instant::now() < deadline => std::thread::sleep(LOCK_RETRY),
+            result => return result,
+        }
+    }
+}
+
+/// A directory that others could write to may have links in it that lead to files of this user, or files that others can
+/// read.
+fn refuse_what_others_left(path: &Path) -> anyhow::Result<()> {
+    let cannot = || format!("cannot read the directory {}", path.display());
+    let metadata = path.metadata().with_context(cannot)?;
+    let mode = metadata.mode() & 0o777;
+    if mode & 0o022 == 0 {
+        return Ok(());
+    }
+    for entry in std::fs::read_dir(path).with_context(cannot)? {
+        let entry = entry.with_context(cannot)?;
+        let found = entry.metadata().with_context(cannot)?;
+        let wrong = if found.is_symlink() {
+            "a symbolic link"
+        } else if found.uid() != metadata.uid() {
+            "a file of another user"
+        } else {
+            continue;
+        };
+        anyhow::bail!(
+            "{} could be written by others (mode {mode:o}), and {} is {wrong}: remove it, or the directory",
+            path.display(),
+            entry.path().display()
+        );
+    }
+    tracing::warn!(
+        path = %path.display(),
+        mode = format!("{mode:o}"),
+        "the data directory could be written by others; from now on it is for its owner only (mode 700)"
+    );
+    Ok(())
 }
 
 fn remove(path: &Path) -> anyhow::Result<()> {
@@ -208,6 +279,7 @@ mod tests {
                 persistence: url(9103),
                 notifier: url(9104),
             },
+            local: true,
             brokers: None,
         }
     }
@@ -217,7 +289,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("data");
         assert_eq!(RunningUp::find(&path).unwrap(), None);
-        let directory = DataDirectory::lock(path.clone()).unwrap();
+        let mut directory = DataDirectory::lock(path.clone()).unwrap();
+        directory.keep();
         let early = RunningUp::find(&path).unwrap_err().to_string();
         assert!(early.contains("not ready yet"), "{early}");
         directory.publish(&running()).unwrap();
@@ -244,6 +317,44 @@ mod tests {
         assert_eq!(RunningUp::find(&path).unwrap(), None);
         let _next = DataDirectory::lock(path.clone()).unwrap();
         assert!(!path.join(FILE).exists());
+    }
+
+    #[test]
+    fn a_directory_that_others_could_write_to_is_closed_and_refused_with_a_link_in_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let open = || std::fs::set_permissions(dir.path(), Permissions::from_mode(0o777)).unwrap();
+        open();
+        std::fs::write(dir.path().join("journal.db"), "").unwrap();
+        drop(DataDirectory::lock(dir.path().to_owned()).unwrap());
+        assert_eq!(dir.path().metadata().unwrap().mode() & 0o777, 0o700);
+        let link = dir.path().join("alerts.ndjson");
+        std::os::unix::fs::symlink("/etc/passwd", &link).unwrap();
+        // In a directory of its owner only, a link is its owner's.
+        drop(DataDirectory::lock(dir.path().to_owned()).unwrap());
+        open();
+        let refused = DataDirectory::lock(dir.path().to_owned()).unwrap_err();
+        let refused = refused.to_string();
+        assert!(
+            refused.contains("777") && refused.contains("alerts.ndjson"),
+            "{refused}"
+        );
+        assert_eq!(dir.path().metadata().unwrap().mode() & 0o777, 0o777);
+    }
+
+    #[test]
+    fn only_a_directory_that_was_made_is_removed_again() {
+        let dir = tempfile::tempdir().unwrap();
+        drop(DataDirectory::lock(dir.path().to_owned()).unwrap());
+        assert!(dir.path().exists());
+        let new = dir.path().join("data");
+        let directory = DataDirectory::lock(new.clone()).unwrap();
+        std::fs::write(directory.join("journal.db"), "").unwrap();
+        drop(directory);
+        assert!(!new.exists());
+        let mut directory = DataDirectory::lock(new.clone()).unwrap();
+        directory.keep();
+        drop(directory);
+        assert!(new.join(LOCK).exists());
     }
 
     #[test]

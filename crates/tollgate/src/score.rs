@@ -15,15 +15,14 @@ use tollgate_engine::{Engine, Origin};
 use tollgate_scorer::ScorerConfig;
 use tollgate_service::external_sort::Sorter;
 use tollgate_service::random_key;
-use tollgate_service::terminal::printable_lines;
+use tollgate_service::terminal::{printable, printable_lines};
 use tollgate_types::{Rejection, Tenant, Timestamp, Transaction};
 
 use crate::commands::{ScoreArgs, ScoreOrder, settings};
+use crate::exit_status::{REJECTED, USAGE};
 
-/// Exit code for arguments that cannot be used, as clap has it.
-const UNUSABLE: u8 = 2;
-/// Exit code when lines were rejected and --rejects was not given.
-const REJECTED: u8 = 3;
+/// Rejected lines that are named on standard error where --rejects was not given.
+const SHOWN: u64 = 10;
 /// A longer line is rejected without being held in memory.
 const MAX_LINE_BYTES: u64 = 1024 * 1024;
 /// The memory in which a file is sorted by time, in bytes; beyond it in runs on disk.
@@ -36,7 +35,7 @@ pub(crate) fn run(args: &ScoreArgs) -> anyhow::Result<ExitCode> {
         Err(error) => {
             let text = format!("{error:#}");
             eprintln!("tollgate: {}", printable_lines(&text));
-            return Ok(ExitCode::from(UNUSABLE));
+            return Ok(ExitCode::from(USAGE));
         }
     };
     let config: ScorerConfig = settings(args.config.clone())?.section("scorer")?;
@@ -65,7 +64,17 @@ pub(crate) fn run(args: &ScoreArgs) -> anyhow::Result<ExitCode> {
     if rejected == 0 || args.rejects.is_some() {
         return Ok(ExitCode::SUCCESS);
     }
-    eprintln!("tollgate: {rejected} lines were rejected; --rejects FILE gets each with the reason");
+    let lines = if rejected == 1 {
+        "line was"
+    } else {
+        "lines were"
+    };
+    let shown = if rejected > SHOWN {
+        format!(", of which the first {SHOWN} are shown")
+    } else {
+        String::new()
+    };
+    eprintln!("tollgate: {rejected} {lines} rejected{shown}; --rejects FILE gets each as JSON");
     Ok(ExitCode::from(REJECTED))
 }
 
@@ -159,8 +168,13 @@ fn score(config: &ScorerConfig, files: &mut Files, order: ScoreOrder) -> anyhow:
             (Err(rejection), _) => {
                 decisions.totals.rejected += 1;
                 if let Some(rejects) = &mut files.rejects {
-                    let entry = json!({ "line": number, "field": rejection.field, "reason": rejection.reason });
+                    // Null where the whole line is at fault, as in the answers of ingest.
+                    let field = Some(rejection.field).filter(|field| !field.is_empty());
+                    let entry =
+                        json!({ "line": number, "field": field, "reason": rejection.reason });
                     writeln!(rejects, "{entry}").context("cannot write the rejects")?;
+                } else if decisions.totals.rejected <= SHOWN {
+                    say_rejected(number, &rejection);
                 }
             }
         }
@@ -239,6 +253,16 @@ impl Decisions {
             .write_all(&self.out)
             .context("cannot write the decisions")
     }
+}
+
+#[expect(clippy::print_stderr, reason = "this is the command's output")]
+fn say_rejected(line: u64, rejection: &Rejection) {
+    let field = match rejection.field {
+        "" => String::new(),
+        field => format!("{field}: "),
+    };
+    let text = format!("{field}{}", rejection.reason);
+    eprintln!("tollgate: line {line}: {}", printable(&text));
 }
 
 /// Reads one line; none at the end, false where it was too long to hold.

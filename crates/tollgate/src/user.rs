@@ -16,6 +16,7 @@ use tollgate_log::KafkaConfig;
 use tollgate_notifier::{NotifierConfig, SinkKind};
 use tollgate_persistence::audit::{AuditEvent, AuditLog, AuditMode};
 use tollgate_persistence::{PersistenceConfig, UserData};
+use tollgate_service::terminal::printable;
 use tollgate_types::{Tenant, stored_id};
 
 use crate::all_in_one::Configs;
@@ -270,6 +271,11 @@ fn export(places: &Places, out: &mut dyn Write) -> anyhow::Result<()> {
     Ok(())
 }
 
+fn counted(count: u64, what: &str) -> String {
+    let end = if count == 1 { "" } else { "s" };
+    format!("{count} {what}{end}")
+}
+
 fn erase(places: &Places, dry_run: bool, out: &mut dyn Write) -> anyhow::Result<()> {
     let verb = if dry_run { "would be erased" } else { "erased" };
     let (rows, hash) = block_on(async {
@@ -285,7 +291,12 @@ fn erase(places: &Places, dry_run: bool, out: &mut dyn Write) -> anyhow::Result<
         Ok((erased.rows, Some(erased.user_hash)))
     })
     .context("the store")?;
-    writeln!(out, "store: {rows} decisions {verb}")?;
+    let tenant = match places.tenant.as_str() {
+        "" => "the default tenant".to_owned(),
+        name => format!("the tenant {name}"),
+    };
+    writeln!(out, "user {} of {tenant}", printable(&places.user_id))?;
+    writeln!(out, "store: {} {verb}", counted(rows, "decision"))?;
     for path in &places.files {
         let count = if dry_run {
             let mut count = 0;
@@ -297,7 +308,8 @@ fn erase(places: &Places, dry_run: bool, out: &mut dyn Write) -> anyhow::Result<
         } else {
             lines::erase(path, |line| places.matches(line))?
         };
-        writeln!(out, "{}: {count} lines {verb}", path.display())?;
+        let lines = counted(count, "line");
+        writeln!(out, "{}: {lines} {verb}", path.display())?;
     }
     if places.has_log {
         write!(out, "dead letters: ")?;
@@ -308,10 +320,17 @@ fn erase(places: &Places, dry_run: bool, out: &mut dyn Write) -> anyhow::Result<
     let until = (Utc::now() + TimeDelta::hours(hours)).to_rfc3339_opts(SecondsFormat::Secs, true);
     writeln!(
         out,
-        "the log, dropped dead letters, snapshots and histories of the scorer: until {until} at the latest, when the \
-         retention of {hours} hours ends (kafka.retention_hours; retention that was set on the brokers may be longer). \
-         The delivery log keeps ids and times for notifier.delivery_log_retention_days. What was sent to webhooks and \
-         notifications is with their receivers, and backups are yours to expire"
+        "left until {until} at the latest, when the retention of {hours} hours ends (kafka.retention_hours; retention that \
+         was set on the brokers may be longer):\n  \
+         the log, dropped dead letters, snapshots and histories of the scorer\n\
+         left for notifier.delivery_log_retention_days:\n  \
+         ids and times in the delivery log\n\
+         not erased by this command:\n  \
+         standard output of `up` and of sinks of kind console, which print alerts: look where it went (a file, the logs of \
+         the container or of the system)\n  \
+         files of alerts that were moved or rotated\n  \
+         what was sent to webhooks and notifications\n  \
+         backups"
     )?;
     if let Some(hash) = hash {
         let at = Utc::now().to_rfc3339_opts(SecondsFormat::Secs, true);

@@ -113,11 +113,12 @@ fn score_answers_line_by_line_and_tells_what_it_rejects() {
     std::fs::write(dir.path().join("in"), input).unwrap();
 
     let scored = run(dir.path(), &["score", "--input", "in", "--output", "-"]);
-    assert_eq!(scored.status.code(), Some(3), "{}", text(&scored.stderr));
+    let said = text(&scored.stderr);
+    assert_eq!(scored.status.code(), Some(3), "{said}");
+    assert!(said.contains("line 2: user_id: "), "{said}");
     assert!(
-        text(&scored.stderr).contains("--rejects"),
-        "{}",
-        text(&scored.stderr)
+        said.contains("1 line was rejected") && said.contains("--rejects"),
+        "{said}"
     );
     let decisions: Vec<Value> = text(&scored.stdout)
         .lines()
@@ -297,6 +298,17 @@ fn policy_check_tells_the_hash_of_a_document_without_faults() {
     let output = run(dir.path(), &["policy", "check", "missing.toml"]);
     assert_eq!(output.status.code(), Some(2));
     assert!(text(&output.stderr).contains("cannot read missing.toml"));
+}
+
+#[test]
+fn score_names_the_first_rejected_lines_and_counts_the_others() {
+    let dir = TempDir::new().unwrap();
+    std::fs::write(dir.path().join("in"), "[]\n".repeat(10_000)).unwrap();
+    let scored = run(dir.path(), &["score", "--input", "in", "--output", "out"]);
+    let said = text(&scored.stderr);
+    assert_eq!(scored.status.code(), Some(3), "{said}");
+    assert_eq!(said.matches(": line ").count(), 10, "{said}");
+    assert!(said.contains("10000 lines were rejected"), "{said}");
 }
 
 #[test]
@@ -507,6 +519,51 @@ fn print_config_refuses_what_up_refuses_and_names_it() {
         .unwrap();
     assert!(good.status.success(), "{}", text(&good.stderr));
     assert!(text(&good.stdout).contains("[::1]:0"));
+}
+
+#[test]
+fn a_wrong_argument_is_answered_with_what_is_allowed_and_the_name_it_was_given_by() {
+    let dir = TempDir::new().unwrap();
+    for (args, words) in [
+        (&["load", "--rate", "many"][..], "from 0 to 4294967295"),
+        (&["load", "--rate", "4294967296"], "from 0 to 4294967295"),
+        (&["load", "--wait", "x"], "must be a number"),
+        (&["load", "--seed=-1"], "at least 0"),
+        (
+            &["topics", "create", "--partitions", "70000"],
+            "from 0 to 65535",
+        ),
+        (&["receive", "--listen", "localhost:1"], "127.0.0.1:8090"),
+        (&["dlq", "list", "--limit", "x"], "at least 0"),
+        (
+            &["dlq", "list", "--stage", "x"],
+            "ingest, scorer, persistence, notifier",
+        ),
+        (&["dlq", "show", "x"], "SERVICE/PARTITION@OFFSET"),
+        (&["key", "a", "--tenant", "A/B"], "--tenant"),
+        (&["key", "a", "--expires", "tomorrow"], "--expires: "),
+        (&["key", ""], "NAME: must not be empty"),
+        (
+            &["key", "a", "--tenant", "*"],
+            "--tenant: a key of all tenants may only read",
+        ),
+    ] {
+        let refused = run(dir.path(), args);
+        let said = text(&refused.stderr);
+        assert!(
+            !refused.status.success() && said.contains(words),
+            "{args:?}: {said}"
+        );
+        for wrong in [
+            "invalid digit",
+            "socket address",
+            "u32",
+            "usize",
+            "api_keys",
+        ] {
+            assert!(!said.contains(wrong), "{args:?}: {said}");
+        }
+    }
 }
 
 #[test]

@@ -5,6 +5,8 @@ use std::fmt;
 
 use serde_json::error::Category;
 
+use crate::plain_error::{Notation, PlainError};
+
 /// The reason and the place of a JSON error. It holds no value of the text that was read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct JsonError {
@@ -16,9 +18,6 @@ pub struct JsonError {
     pub column: usize,
 }
 
-/// The only messages of [`Category::Data`] that quote nothing but names from Tollgate's own types.
-const SAFE: [&str; 2] = ["missing field ", "duplicate field "];
-
 impl From<&serde_json::Error> for JsonError {
     fn from(error: &serde_json::Error) -> Self {
         let text = error.to_string();
@@ -26,10 +25,18 @@ impl From<&serde_json::Error> for JsonError {
         let reason = match error.classify() {
             // Messages about the syntax are constants of the library.
             Category::Syntax | Category::Eof => Cow::Owned(message.to_owned()),
-            Category::Data if SAFE.iter().any(|start| message.starts_with(start)) => {
-                Cow::Owned(message.to_owned())
-            }
-            Category::Data => Cow::Borrowed("a member of the wrong type or value"),
+            // Nothing but names from Tollgate's own types is quoted.
+            Category::Data => match PlainError::of(message, Notation::Json) {
+                PlainError::Value(reason) => Cow::Owned(format!("a value {reason}")),
+                PlainError::Missing(name) => Cow::Owned(format!("`{name}` is missing")),
+                PlainError::Twice(name) => Cow::Owned(format!("`{name}` is given twice")),
+                PlainError::Unknown(_, known) if !known.is_empty() => {
+                    Cow::Owned(format!("a member is not one of {}", known.join(", ")))
+                }
+                PlainError::Unknown(..) | PlainError::Other => {
+                    Cow::Borrowed("a member of the wrong type or value")
+                }
+            },
             Category::Io => Cow::Borrowed("the text could not be read"),
         };
         Self {
@@ -98,7 +105,15 @@ mod tests {
     fn the_reason_and_its_place_are_named() {
         assert_eq!(
             error(r#"{"kind":"Known"}"#),
-            "missing field `number`, line 1, column 16"
+            "`number` is missing, line 1, column 16"
+        );
+        assert_eq!(
+            error(r#"{"kind":"Known","number":"7"}"#),
+            "a value must be a whole number from 0 to 4294967295, not a number beyond its range, line 1, column 28"
+        );
+        assert_eq!(
+            error(r#"{"kind":"Known","number":-7}"#),
+            "a value must be a whole number from 0 to 4294967295, not a number, line 1, column 27"
         );
         assert_eq!(
             error("{\n\"kind\":"),

@@ -13,6 +13,7 @@ mod indicator;
 mod json_error;
 mod money;
 mod partitioner;
+mod plain_error;
 mod rejection;
 mod reply;
 mod reply_address;
@@ -30,6 +31,7 @@ pub use indicator::{Indicator, IndicatorError, Indicators, MAX_INDICATOR_BYTES, 
 pub use json_error::JsonError;
 pub use money::{BaseAmount, Currency, InvalidCurrency, InvalidRate, Rate};
 pub use partitioner::Partitioner;
+pub use plain_error::{Notation, PlainError, allowed};
 pub use rejection::Rejection;
 pub use reply::{ErrorReply, ErrorStatus, Reply};
 pub use reply_address::ReplyAddress;

@@ -6,7 +6,7 @@ use axum::http::request::Parts;
 use serde_json::value::RawValue;
 use tollgate_types::{CardPolicy, Rejection, Tenant, TraceContext};
 
-use super::envelope::{self, Event};
+use super::envelope::{self, Event, InvalidEvent};
 use super::object_event;
 use crate::imports::{Entry, Imports};
 use crate::items::{self, Format, UnreadableBody};
@@ -19,7 +19,7 @@ pub(super) fn split<'a>(
     parts: &'a Parts,
     body: &'a [u8],
     limit: usize,
-) -> Result<Vec<Result<Event<'a>, Rejection>>, UnreadableBody> {
+) -> Result<Vec<Result<Event<'a>, InvalidEvent<'a>>>, UnreadableBody> {
     if envelope::is_binary(&parts.headers) {
         return Ok(vec![envelope::binary(&parts.headers, body)]);
     }
@@ -69,7 +69,7 @@ pub(super) enum EventContent<'a> {
 impl<'a> ParsedEvent<'a> {
     /// Reads the content of a tenant's event of at most `limit` transactions.
     pub(super) fn of(
-        event: &'a Result<Event<'a>, Rejection>,
+        event: &'a Result<Event<'a>, InvalidEvent<'a>>,
         imports: &Imports,
         cards: &CardPolicy,
         owner: ImportOwner<'_>,
@@ -83,11 +83,11 @@ impl<'a> ParsedEvent<'a> {
                 content: content(event, imports, owner, limit)
                     .unwrap_or_else(EventContent::Invalid),
             },
-            Err(rejection) => Self {
-                id: None,
+            Err(invalid) => Self {
+                id: invalid.id.as_deref().map(|id| cards.mask(id)),
                 source: Cow::Borrowed(""),
                 trace: None,
-                content: EventContent::Invalid(rejection.clone()),
+                content: EventContent::Invalid(invalid.rejection.clone()),
             },
         }
     }

@@ -59,16 +59,34 @@ struct Members<'a> {
     oci_kind: Option<&'a RawValue>,
 }
 
+/// An event that cannot be read, and its id as far as that can be: the sender finds the event by it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct InvalidEvent<'a> {
+    pub(super) id: Option<Cow<'a, str>>,
+    pub(super) rejection: Rejection,
+}
+
 /// An event in structured mode: a JSON object.
 ///
 /// # Errors
 /// The member at fault and the reason.
-pub(super) fn structured(raw: &RawValue) -> Result<Event<'_>, Rejection> {
+pub(super) fn structured(raw: &RawValue) -> Result<Event<'_>, InvalidEvent<'_>> {
+    let nameless = |reason| InvalidEvent {
+        id: None,
+        rejection: Rejection::new("", reason),
+    };
     if !raw.get().starts_with('{') {
-        return Err(Rejection::new("", "expected an event as a JSON object"));
+        return Err(nameless("expected an event as a JSON object"));
     }
     let members: Members<'_> = serde_json::from_str(raw.get())
-        .map_err(|_| Rejection::new("", "the envelope has a duplicate member"))?;
+        .map_err(|_| nameless("the envelope has a duplicate member"))?;
+    of_members(&members).map_err(|rejection| InvalidEvent {
+        id: text("id", members.id.or(members.oci_id)).ok(),
+        rejection,
+    })
+}
+
+fn of_members<'a>(members: &Members<'a>) -> Result<Event<'a>, Rejection> {
     let oci = members.oci_version.is_some() && members.specversion.is_none();
     let event = if oci {
         version("cloudEventsVersion", members.oci_version, "0.1")?;
@@ -101,7 +119,18 @@ pub(super) fn is_binary(headers: &HeaderMap) -> bool {
 ///
 /// # Errors
 /// The header at fault and the reason.
-pub(super) fn binary<'a>(headers: &'a HeaderMap, body: &'a [u8]) -> Result<Event<'a>, Rejection> {
+pub(super) fn binary<'a>(
+    headers: &'a HeaderMap,
+    body: &'a [u8],
+) -> Result<Event<'a>, InvalidEvent<'a>> {
+    of_headers(headers, body).map_err(|rejection| {
+        let id = headers.get("ce-id").and_then(|value| value.to_str().ok());
+        let id = id.filter(|text| !text.is_empty()).map(Cow::Borrowed);
+        InvalidEvent { id, rejection }
+    })
+}
+
+fn of_headers<'a>(headers: &'a HeaderMap, body: &'a [u8]) -> Result<Event<'a>, Rejection> {
     let header = |name: &'static str| {
         let value = headers.get(name).and_then(|value| value.to_str().ok());
         let value = value.filter(|text| !text.is_empty());
@@ -168,7 +197,7 @@ mod tests {
 
     fn read(text: &str) -> Result<(String, String, String), Rejection> {
         let raw: &RawValue = serde_json::from_str(text).unwrap();
-        let event = structured(raw)?;
+        let event = structured(raw).map_err(|invalid| invalid.rejection)?;
         let data = String::from_utf8_lossy(&event.data).into_owned();
         Ok((event.id.into_owned(), event.kind.into_owned(), data))
     }
@@ -225,12 +254,32 @@ mod tests {
     }
 
     #[test]
+    fn an_invalid_event_is_named_by_its_id() {
+        for (text, id) in [
+            (
+                r#"{"specversion":"1.0","id":"1","type":"t","source":"s"}"#,
+                Some("1"),
+            ),
+            (r#"{"id":"1"}"#, Some("1")),
+            (r#"{"cloudEventsVersion":"0.1","eventID":"1"}"#, Some("1")),
+            (r#"{"specversion":"1.0","id":7}"#, None),
+            (r#"{"specversion":"1.0"}"#, None),
+            ("7", None),
+        ] {
+            let raw: &RawValue = serde_json::from_str(text).unwrap();
+            assert_eq!(structured(raw).unwrap_err().id.as_deref(), id, "{text}");
+        }
+    }
+
+    #[test]
     fn in_binary_mode_the_headers_are_the_envelope() {
         let mut headers = HeaderMap::new();
         for (name, value) in [("ce-specversion", "1.0"), ("ce-id", "1"), ("ce-type", "t")] {
             headers.insert(name, value.parse().unwrap());
         }
-        assert_eq!(binary(&headers, b"{}").unwrap_err().field, "ce-source");
+        let invalid = binary(&headers, b"{}").unwrap_err();
+        assert_eq!(invalid.rejection.field, "ce-source");
+        assert_eq!(invalid.id.as_deref(), Some("1"));
         headers.insert("ce-source", "s".parse().unwrap());
         assert_eq!(binary(&headers, b"{}").unwrap().kind, "t");
     }

@@ -131,7 +131,7 @@ async fn answer(app: &App, parts: &Parts, arriving: &mut Arriving) -> Result<Res
     for texts in &texts {
         validated.push(request::validate(app, &provenance, texts).await);
     }
-    let results: Vec<EventResult<'_>> = events
+    let mut results: Vec<EventResult<'_>> = events
         .iter()
         .zip(&validated)
         .enumerate()
@@ -140,6 +140,7 @@ async fn answer(app: &App, parts: &Parts, arriving: &mut Arriving) -> Result<Res
     let accepted = results.iter().filter(|result| result.is_accepted()).count();
     let rejected = results.len() - accepted;
     log_rejections(&results);
+    EventResult::shorten(&mut results);
     // Notifications ignores the answer, and would deliver the rejected events again.
     let from_notifications = parts.headers.contains_key("x-oci-ns-messageid");
     if accepted == 0 && !from_notifications {

@@ -11,6 +11,8 @@ use crate::report::{ItemResult, ValidatedItems};
 
 const ACCEPTED: &str = "accepted";
 const REJECTED: &str = "rejected";
+/// Rejected events, and rejected transactions, that an answer lists.
+const MAX_REJECTED: usize = 100;
 
 /// The result of a request with events.
 #[derive(Debug, Serialize, ToSchema)]
@@ -23,7 +25,7 @@ pub(crate) struct EventReport<'a> {
     /// Accepted transactions that are older than the history of their user, compared with what this instance has accepted
     /// since it started. Those of imports are counted by the import.
     pub(super) late: usize,
-    /// One for each event, in their order.
+    /// One for each event, in their order; of rejected events the first 100. `rejected` counts all of them.
     pub(super) results: Vec<EventResult<'a>>,
 }
 
@@ -44,7 +46,8 @@ pub(crate) struct EventResult<'a> {
     /// Only for transactions: the number of accepted ones.
     #[serde(skip_serializing_if = "Option::is_none")]
     transactions: Option<usize>,
-    /// Only for transactions: the rejected ones. If the event is accepted, they are also dead-lettered.
+    /// Only for transactions: the rejected ones, the first 100 of a request. If the event is accepted, all of them are also
+    /// dead-lettered.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schema(value_type = Vec<ItemResult>, required = false)]
     results: Vec<ItemResult<'static>>,
@@ -85,6 +88,21 @@ impl<'a> EventResult<'a> {
             EventContent::Invalid(rejection) => result.reject(rejection.clone()),
         }
         result
+    }
+
+    /// Shortens what the answer has of rejected events and transactions to the first [`MAX_REJECTED`] of each: all of it could
+    /// be fifty times as long as the request.
+    pub(super) fn shorten(results: &mut Vec<Self>) {
+        let mut events = 0;
+        results.retain(|result| {
+            events += usize::from(!result.is_accepted());
+            result.is_accepted() || events <= MAX_REJECTED
+        });
+        let mut left = MAX_REJECTED;
+        for result in results {
+            result.results.truncate(left);
+            left -= result.results.len();
+        }
     }
 
     fn reject(&mut self, rejection: Rejection) {

@@ -44,6 +44,10 @@ pub(crate) fn texts(body: &[u8], limit: usize) -> Result<Vec<Vec<u8>>, String> {
         .collect())
 }
 
+/// Messages that are no transactions and have a reason in the answer. It could be a hundred times as long as the message,
+/// and the dead letters have all reasons.
+const MAX_EXPLAINED: usize = 100;
+
 /// The result of a batch.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Processed)]
@@ -52,7 +56,7 @@ pub(crate) struct Processed {
     processed_count: usize,
     /// For each message, in their order: its decision; or, if the decision did not arrive in time, its id and the status
     /// `accepted`; or, if it is not a transaction or could not be decided, its id if it has one, the status `error`, and
-    /// the reason.
+    /// the reason. Of messages that are no transactions the first 100 have id and reason, the others the status alone.
     #[schema(value_type = Vec<Object>)]
     results: Vec<Box<RawValue>>,
     /// When the batch was answered.
@@ -71,7 +75,7 @@ pub(crate) struct Processed {
     tag = "transactions",
     operation_id = "sendStreamingBatch",
     params(
-        ("Prefer" = Option<String>, Header, description = "`wait=N`: wait up to N seconds for the decisions, instead of `ingest.functions_wait_ms`. Anything else is ignored.", example = json!("wait=2.5")),
+        ("Prefer" = Option<String>, Header, description = "`wait=N`: wait up to N seconds for the decisions, instead of `ingest.functions_wait_ms`. Other preferences are ignored; a `wait` that is no number is answered with 400.", example = json!("wait=2.5")),
     ),
     request_body(
         content = Object,
@@ -99,6 +103,7 @@ async fn answer(app: &App, parts: &Parts, arriving: &mut Arriving) -> Result<Res
     let provenance = Provenance::of(app, parts, &caller)?;
     request::refuse_content_coding(parts)?;
     request::require_json(parts)?;
+    let preferred = Wait::of(&parts.headers)?;
     let body = request::admit(app, &caller, arriving).await?;
     let messages = messages::split(&body, app.config.max_items);
     app.admission
@@ -145,8 +150,7 @@ async fn answer(app: &App, parts: &Parts, arriving: &mut Arriving) -> Result<Res
         rejected,
         ..PublishRequest::new(&caller, Arc::clone(&trace), provenance)
     };
-    let wait =
-        Wait::of(&parts.headers).unwrap_or_else(|| Wait::of_millis(app.config.functions_wait_ms));
+    let wait = preferred.unwrap_or_else(|| Wait::of_millis(app.config.functions_wait_ms));
     let wait = Some(wait).filter(|_| !validated.accepted.is_empty());
     let published = request::publish_and_wait(app, records, wait, started).await?;
     let decisions = published
@@ -167,6 +171,10 @@ fn results(
     validated: &ValidatedItems<'_>,
     decisions: Vec<Option<Box<RawValue>>>,
 ) -> Vec<Box<RawValue>> {
+    #[derive(Serialize)]
+    struct Unexplained {
+        status: &'static str,
+    }
     #[derive(Serialize)]
     struct Undecided<'a> {
         transaction_id: Option<&'a str>,
@@ -202,12 +210,17 @@ fn results(
         let decided = decisions.next().flatten().and_then(as_result);
         all.extend(decided.or_else(undecided).map(|result| (*index, result)));
     }
-    for rejected in &validated.rejected {
-        let error = raw(&Undecided {
-            transaction_id: rejected.transaction_id(),
-            status: "error",
-            error: Some(rejected.message()),
-        });
+    for (number, rejected) in validated.rejected.iter().enumerate() {
+        let status = "error";
+        let error = if number < MAX_EXPLAINED {
+            raw(&Undecided {
+                transaction_id: rejected.transaction_id(),
+                status,
+                error: Some(rejected.message()),
+            })
+        } else {
+            to_raw_value(&Unexplained { status }).ok()
+        };
         all.extend(error.map(|result| (rejected.index(), result)));
     }
     all.sort_by_key(|(index, _)| *index);

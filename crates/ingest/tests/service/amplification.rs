@@ -23,15 +23,21 @@ fn written(service: &Service) -> usize {
 
 /// 20 kB made 3.1 MB of dead letters.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_batch_of_ten_thousand_zeros_is_a_hundred_letters_and_one_more() {
+async fn a_batch_of_ten_thousand_zeros_is_eleven_letters_and_a_short_answer() {
     let service = start(|_| ()).await;
     let body = format!("[{}0]", "0,".repeat(9_999));
     let answer = service
         .post_to("/v1/functions/streaming", &[], body.clone())
         .await;
     assert_eq!(answer.body["processed_count"], 10_000);
+    // One for each message all the same; the first of them with their reasons.
+    let results = answer.body["results"].as_array().unwrap();
+    assert_eq!(results.len(), 10_000);
+    assert!(results[99]["error"].is_string(), "{}", results[99]);
+    assert_eq!(results[100], json!({"status": "error"}));
+    assert!(answer.text.len() < 11 * body.len(), "{}", answer.text.len());
     let letters = service.letters();
-    assert_eq!(letters.len(), 101);
+    assert_eq!(letters.len(), 11);
     let mut kinds = letters.iter();
     let last = kinds
         .find(|letter| letter.header("error.kind") == Some("invalid_items"))
@@ -39,9 +45,9 @@ async fn a_batch_of_ten_thousand_zeros_is_a_hundred_letters_and_one_more() {
     assert!(
         last.header("error.reason")
             .unwrap()
-            .starts_with("9900 items")
+            .starts_with("9990 items")
     );
-    assert_eq!(last.payload, b"\x1e0\n".repeat(9_900));
+    assert_eq!(last.payload, b"\x1e0\n".repeat(9_990));
     assert!(written(&service) < 5 * body.len(), "{}", written(&service));
     // The same in events, of which the last is valid.
     let event = |data: &str| {
@@ -50,8 +56,21 @@ async fn a_batch_of_ten_thousand_zeros_is_a_hundred_letters_and_one_more() {
     let data = format!("[{}{}]", "0,".repeat(9_000), transaction("t", "u"));
     let answer = service.post_to("/v1/events", &[], event(&data)).await;
     assert_eq!(answer.status, 202, "{}", answer.text);
-    assert_eq!(service.letters().len(), 202);
+    assert_eq!(service.letters().len(), 22);
     assert_eq!(service.records(1).len(), 1);
+    let listed = answer.body["results"][0]["results"].as_array().unwrap();
+    assert_eq!(listed.len(), 100);
+    assert!(answer.text.len() < data.len(), "{}", answer.text.len());
+    // Or each an event, none of which is one.
+    let answer = service.post_to("/v1/events", &[], body).await;
+    answer.is_problem(422);
+    assert_eq!(answer.body["rejected"], 10_000);
+    assert_eq!(answer.body["results"].as_array().unwrap().len(), 100);
+    // Many short requests write little as well.
+    let before = written(&service);
+    let zeros = format!("[{}0]", "0,".repeat(99));
+    service.post_to("/v1/functions/streaming", &[], zeros).await;
+    assert!(written(&service) - before < 5_000, "{}", written(&service));
     service.stop().await;
 }
 

@@ -135,18 +135,20 @@ async fn malformed_replies_and_replies_without_a_waiter_are_ignored() {
 #[tokio::test(flavor = "multi_thread")]
 async fn no_reply_is_requested_without_a_valid_preference() {
     let service = start(|_| ()).await;
-    for preference in ["respond-async", "wait=-1", "wait=soon"] {
+    for preference in ["respond-async", "return=minimal, waits=1", "x; wait=1"] {
         let answer = wait(&service, preference, JSON, transaction("t", "u")).await;
         assert_eq!(answer.status, 202);
         assert_eq!(answer.header("preference-applied"), None);
         assert!(answer.body.get("decisions").is_none());
     }
-    assert!(
-        service
-            .records(3)
-            .iter()
-            .all(|record| record.headers.is_empty())
-    );
+    // One that is no number of seconds is refused, and nothing is written.
+    for preference in ["wait", "wait=-1", "wait=soon"] {
+        let answer = wait(&service, preference, JSON, transaction("t", "u")).await;
+        answer.is_problem(400);
+        assert!(answer.text.contains("number of seconds"), "{}", answer.text);
+    }
+    let records = service.records(3);
+    assert!(records.iter().all(|record| record.headers.is_empty()));
     service.stop().await;
 }
 

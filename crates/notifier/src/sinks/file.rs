@@ -13,6 +13,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use serde::Deserialize;
 use serde_json::value::RawValue;
+use tollgate_service::files::{metadata_no_link, open_no_link};
 use tollgate_types::Transaction;
 
 use super::{Failure, blocking};
@@ -101,7 +102,7 @@ fn lock(file: &File) -> io::Result<()> {
 /// Whether the path still names this file.
 fn is_still_at(file: &File, path: &Path) -> io::Result<bool> {
     let here = file.metadata()?;
-    match std::fs::metadata(path) {
+    match metadata_no_link(path) {
         Ok(there) => Ok((here.dev(), here.ino()) == (there.dev(), there.ino())),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
         Err(error) => Err(error),
@@ -111,13 +112,10 @@ fn is_still_at(file: &File, path: &Path) -> io::Result<bool> {
 /// Opens for appending, with the last line ended.
 fn open_whole(path: &Path) -> io::Result<OpenFile> {
     let is_new = !path.exists();
-    let mut file = OpenOptions::new()
-        .create(true)
-        // For its owner only: alerts have payments in them. One that exists keeps its mode.
-        .mode(0o600)
-        .append(true)
-        .read(true)
-        .open(path)?;
+    let mut options = OpenOptions::new();
+    // For its owner only: alerts have payments in them. One that exists keeps its mode.
+    options.create(true).mode(0o600).append(true).read(true);
+    let mut file = open_no_link(&mut options, path)?;
     if is_new {
         // A new file survives a power failure only after its directory was synced.
         let parent = path

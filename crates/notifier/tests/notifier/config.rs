@@ -146,7 +146,7 @@ fn every_invalid_setting_of_a_webhook_is_named_and_its_secret_is_not_shown() {
         (
             hook(r#""url":"https://h.example/","timeout_ms":"x""#),
             "notifier.sinks[1].timeout_ms: ",
-            "expected u64",
+            "whole number",
         ),
         (
             hook(r#""url":"https://h.example/","headers":{"Webhook-Id":"x"}"#),

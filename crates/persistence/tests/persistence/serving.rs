@@ -31,8 +31,10 @@ async fn the_interface_describes_itself_and_every_error_is_a_problem(store: Arc<
     }
     let (status, page) = service.text("/docs/").await;
     assert!(status == 200 && page.contains("swagger-ui"));
+    // The root leads there.
+    let (status, page) = service.text("/").await;
+    assert!(status == 200 && page.contains("swagger-ui"));
     for path in [
-        "/",
         "/v1",
         "/v2/decisions",
         "/v1/decisions/",

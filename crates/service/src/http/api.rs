@@ -5,14 +5,16 @@ use std::any::Any;
 
 use axum::Router;
 use axum::http::{Method, StatusCode, Uri};
-use axum::response::{IntoResponse, Response};
+use axum::response::{IntoResponse, Redirect, Response};
+use axum::routing::get;
 use tower_http::catch_panic::CatchPanicLayer;
 
 use super::{Problem, observed};
 
-/// The complete API of a service, from its routes. `service` is the label of its metrics and spans.
+/// The complete API of a service, from its routes; `/` leads to its documentation. `service` is the label of its metrics and spans.
 pub fn api(routes: Router, service: &'static str) -> Router {
     let routes = routes
+        .route("/", get(|| async { Redirect::to("/docs") }))
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed)
         .layer(CatchPanicLayer::custom(
@@ -42,7 +44,6 @@ mod tests {
     use axum::body::Body;
     use axum::extract::Request;
     use axum::http::header;
-    use axum::routing::get;
     use tower::ServiceExt as _;
 
     use super::*;
@@ -51,7 +52,7 @@ mod tests {
         async fn broken() -> Response {
             panic!("4111111111111111");
         }
-        let app = api(Router::new().route("/", get(broken)), "test");
+        let app = api(Router::new().route("/broken", get(broken)), "test");
         let response = app.oneshot(request).await.unwrap();
         let status = response.status();
         let content_type = &response.headers()[header::CONTENT_TYPE];
@@ -64,16 +65,25 @@ mod tests {
 
     #[tokio::test]
     async fn a_handler_that_panics_is_answered_with_a_problem_without_the_panics_text() {
-        let (status, body) = answer(Request::new(Body::empty())).await;
+        let (status, body) = answer(Request::get("/broken").body(Body::empty()).unwrap()).await;
         assert_eq!(status, StatusCode::INTERNAL_SERVER_ERROR);
         assert!(!body.contains("4111"), "{body}");
+    }
+
+    #[tokio::test]
+    async fn the_root_leads_to_the_documentation() {
+        let app = api(Router::new(), "test");
+        let request = Request::get("/").body(Body::empty()).unwrap();
+        let response = app.oneshot(request).await.unwrap();
+        assert_eq!(response.status(), StatusCode::SEE_OTHER);
+        assert_eq!(response.headers()[header::LOCATION], "/docs");
     }
 
     #[tokio::test]
     async fn an_unknown_address_and_a_wrong_method_are_answered_with_problems() {
         let request = Request::get("/nowhere").body(Body::empty()).unwrap();
         assert_eq!(answer(request).await.0, StatusCode::NOT_FOUND);
-        let request = Request::delete("/").body(Body::empty()).unwrap();
+        let request = Request::delete("/broken").body(Body::empty()).unwrap();
         assert_eq!(answer(request).await.0, StatusCode::METHOD_NOT_ALLOWED);
     }
 }

@@ -4,6 +4,9 @@ use axum::http::{HeaderMap, StatusCode, header};
 
 use super::Problem;
 
+/// Characters of a media type that an answer repeats.
+const MAX_SHOWN_CHARS: usize = 100;
+
 /// Rejects a body that is not declared as JSON. A web page of another site may send other types (`text/plain`, forms, none
 /// at all) without asking first.
 ///
@@ -13,11 +16,30 @@ pub fn require_json(headers: &HeaderMap) -> Result<(), Problem> {
     let mut kinds = headers.get_all(header::CONTENT_TYPE).iter();
     match (kinds.next(), kinds.next()) {
         (Some(kind), None) if is_json(kind.as_bytes()) => Ok(()),
-        _ => Err(Problem::new(
-            StatusCode::UNSUPPORTED_MEDIA_TYPE,
-            "the Content-Type must be application/json, or one that ends with +json",
+        _ => Err(unsupported_type(
+            headers,
+            "application/json, or one that ends with +json",
         )),
     }
+}
+
+/// The answer to a body of another type than `allowed`: 415, with the type that was received.
+pub fn unsupported_type(headers: &HeaderMap, allowed: &str) -> Problem {
+    let mut kinds = headers.get_all(header::CONTENT_TYPE).iter();
+    let received = match (kinds.next(), kinds.next()) {
+        (None, _) => "the request has none".to_owned(),
+        (Some(kind), None) => {
+            // Its beginning is enough to recognise it.
+            let kind: String = String::from_utf8_lossy(kind.as_bytes())
+                .chars()
+                .take(MAX_SHOWN_CHARS)
+                .collect();
+            format!("the request has {kind:?}")
+        }
+        (Some(_), Some(_)) => "the request has more than one".to_owned(),
+    };
+    let detail = format!("the Content-Type must be {allowed}; {received}");
+    Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, detail)
 }
 
 fn is_json(content_type: &[u8]) -> bool {
@@ -53,6 +75,22 @@ mod tests {
         ] {
             assert!(!is_json(kind.as_bytes()), "{kind}");
         }
+    }
+
+    #[test]
+    fn the_answer_to_another_type_names_it() {
+        let mut headers = HeaderMap::new();
+        let detail = |headers: &HeaderMap| {
+            let problem = require_json(headers).unwrap_err();
+            serde_json::to_value(problem).unwrap()["detail"].to_string()
+        };
+        assert!(detail(&headers).contains("has none"));
+        headers.append(header::CONTENT_TYPE, "text/csv".parse().unwrap());
+        assert!(detail(&headers).contains("text/csv"));
+        headers.append(header::CONTENT_TYPE, "text/plain".parse().unwrap());
+        assert!(detail(&headers).contains("more than one"));
+        headers.insert(header::CONTENT_TYPE, "x".repeat(5_000).parse().unwrap());
+        assert!(detail(&headers).len() < 300);
     }
 
     #[test]

@@ -28,7 +28,7 @@ pub use api::api;
 pub use api_keys::{ApiKeyConfig, ApiKeys, Caller, Scope};
 pub use config::HttpConfig;
 pub use documents::documents;
-pub use media_type::require_json;
+pub use media_type::{require_json, unsupported_type};
 pub use network::Network;
 pub use observe::{RequestTrace, observed};
 pub use problem::Problem;

@@ -53,6 +53,7 @@ pub(crate) async fn run(args: DemoArgs) -> anyhow::Result<()> {
     let directory = std::env::temp_dir().join(format!("tollgate-demo-{}", std::process::id()));
     let settings = settings(&directory)?;
     let configs = Configs::read(&settings, &directory.to_string_lossy())?;
+    let thresholds = configs.scorer.rules.status.clone();
     let telemetry = Telemetry::start("tollgate", &configs.telemetry)?;
     let shutdown = Shutdown::on_signal();
     let started = Instant::now();
@@ -88,8 +89,17 @@ pub(crate) async fn run(args: DemoArgs) -> anyhow::Result<()> {
 
     say(report::alerts(&alerts))?;
     let caught = report::Caught::of(&input.frauds, &alerts);
-    say(report::summary(&replay, decided, took, &caught))?;
-    say(report::where_to_look_next(&directory, replay.accepted))?;
+    say(report::Summary {
+        replay: &replay,
+        decided,
+        took,
+        caught: &caught,
+        thresholds: &thresholds,
+    })?;
+    // As it was called, so that the lines can be copied.
+    let program = std::env::args().next();
+    let program = program.as_deref().unwrap_or("tollgate");
+    say(report::where_to_look_next(&directory, program))?;
     shutdown.begin();
     let ended = running.join().await;
     telemetry.stop().await;

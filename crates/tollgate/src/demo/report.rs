@@ -1,12 +1,13 @@
 //! The summary of the demo.
 
 use std::collections::HashSet;
-use std::fmt::Write as _;
+use std::fmt;
 use std::path::Path;
 use std::time::Duration;
 
 use comfy_table::presets::UTF8_FULL_CONDENSED;
 use comfy_table::{Cell, CellAlignment, ContentArrangement, Table};
+use tollgate_engine::StatusThresholds;
 use tollgate_service::terminal::printable;
 use tollgate_types::{Contribution, Decision, Indicator, Transaction};
 
@@ -109,64 +110,100 @@ impl Caught {
     }
 }
 
-pub(crate) fn summary(
-    replay: &Replay,
-    decided: ByStatus,
-    took: Duration,
-    caught: &Caught,
-) -> String {
-    let mut text = String::new();
-    let seconds = took.as_secs_f64();
-    let ms = |quantile: f64| {
-        std::time::Duration::from_micros(replay.latency.value_at_quantile(quantile)).as_secs_f64()
-            * 1e3
-    };
-    // Writing to memory cannot fail.
-    let _ = writeln!(text, "Summary");
-    let _ = writeln!(
-        text,
-        "  transactions  {} accepted, {} rejected",
-        replay.accepted, replay.rejected
-    );
-    let _ = writeln!(
-        text,
-        "  decisions     {} approved, {} review, {} blocked; each stored with its transaction",
-        decided.approved, decided.review, decided.blocked
-    );
-    let _ = writeln!(
-        text,
-        "  throughput    {:.0} a second over {seconds:.1} s, from the first request to the last row",
-        decided.total() as f64 / seconds
-    );
-    if !replay.latency.is_empty() {
-        let _ = writeln!(
-            text,
-            "  latency       p50 {:.1} ms, p90 {:.1} ms, p99 {:.1} ms from the request to the decision in the answer ({} measured)",
-            ms(0.5),
-            ms(0.9),
-            ms(0.99),
-            replay.latency.len()
-        );
-    }
-    if caught.frauds > 0 {
-        let _ = writeln!(
-            text,
-            "  frauds        {} of the {} labelled ones raised an alert, and {} other transactions of the sample did",
-            caught.caught, caught.frauds, caught.innocent
-        );
-    }
-    text.push('\n');
-    text
+/// The numbers that the summary is made of.
+pub(crate) struct Summary<'a> {
+    pub(crate) replay: &'a Replay,
+    pub(crate) decided: ByStatus,
+    /// From the first request to the last alert.
+    pub(crate) took: Duration,
+    pub(crate) caught: &'a Caught,
+    /// From which score on a transaction is reviewed or blocked.
+    pub(crate) thresholds: &'a StatusThresholds,
 }
 
-pub(crate) fn where_to_look_next(directory: &Path, accepted: u64) -> String {
+impl fmt::Display for Summary<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            replay,
+            decided,
+            took,
+            caught,
+            thresholds: StatusThresholds { review, blocked },
+        } = self;
+        let seconds = took.as_secs_f64();
+        let ms = |quantile: f64| {
+            Duration::from_micros(replay.latency.value_at_quantile(quantile)).as_secs_f64() * 1e3
+        };
+        writeln!(f, "Summary")?;
+        writeln!(
+            f,
+            "  transactions  {} accepted, {} rejected as invalid",
+            replay.accepted, replay.rejected
+        )?;
+        let again = replay.accepted.saturating_sub(decided.total());
+        if again > 0 {
+            writeln!(
+                f,
+                "                {again} of them repeat another one, and are decided and stored once"
+            )?;
+        }
+        writeln!(f, "  decisions     {:>6} approved", decided.approved)?;
+        writeln!(
+            f,
+            "                {:>6} review    from {review} points on: a person should look at it",
+            decided.review
+        )?;
+        writeln!(
+            f,
+            "                {:>6} blocked   from {blocked} points on: refuse the payment",
+            decided.blocked
+        )?;
+        writeln!(
+            f,
+            "                each is stored with its transaction and its reasons; review and blocked are alerts as well"
+        )?;
+        if caught.frauds > 0 {
+            writeln!(
+                f,
+                "  frauds        the sample labels {} transactions as fraud: {} of them are alerts, and so are {} others that it does not",
+                caught.frauds, caught.caught, caught.innocent
+            )?;
+            writeln!(
+                f,
+                "                label. No decision depends on the labels; scorer.rules has the thresholds to tune"
+            )?;
+        }
+        writeln!(
+            f,
+            "  throughput    {:.0} a second over {seconds:.1} s, from the first request to the last alert",
+            decided.total() as f64 / seconds
+        )?;
+        if !replay.latency.is_empty() {
+            writeln!(
+                f,
+                "  latency       p50 {:.1} ms, p90 {:.1} ms, p99 {:.1} ms from the request to the decision in the answer ({} measured)",
+                ms(0.5),
+                ms(0.9),
+                ms(0.99),
+                replay.latency.len()
+            )?;
+        }
+        writeln!(f)
+    }
+}
+
+pub(crate) fn where_to_look_next(directory: &Path, program: &str) -> String {
     let directory = directory.display();
     format!(
         "Where to look next\n  \
-         the rows      sqlite3 {directory}/tollgate.db 'SELECT status, count(*) FROM fraud_analysis GROUP BY 1'   ({accepted} in all)\n  \
-         the alerts    {directory}/alerts.ndjson\n  \
-         by hand       tollgate up, then: curl -d '{{\"transaction_id\":\"1\",\"user_id\":\"me\",\"amount\":\"4200\",\"timestamp\":\"2026-01-01T12:00:00Z\"}}' \\\n                \
+         this run      {directory} has its files until you remove it\n    \
+           decisions   sqlite3 {directory}/tollgate.db 'SELECT status, count(*) FROM fraud_analysis GROUP BY 1'\n    \
+           alerts      {directory}/alerts.ndjson: one decision a line, with its transaction and the points of each reason\n  \
+         your own      {program} up, which runs until Ctrl-C and keeps its data in ./tollgate-data; then in another terminal:\n                \
+         curl -d '{{\"transaction_id\":\"1\",\"user_id\":\"me\",\"amount\":\"4200\",\"timestamp\":\"2026-01-01T12:00:00Z\"}}' \\\n                \
          -H 'content-type: application/json' -H 'prefer: wait=5' http://127.0.0.1:8080/v1/transactions\n  \
-         the API       http://127.0.0.1:8080/docs and http://127.0.0.1:8082/docs, while `tollgate up` runs\n"
+         a file        {program} score --input payments.ndjson --output decisions.ndjson\n  \
+         the API       http://127.0.0.1:8080/docs and http://127.0.0.1:8082/docs, while `up` runs\n  \
+         the manual    README.md\n"
     )
 }

@@ -5,6 +5,7 @@
 
 use std::collections::HashSet;
 use std::fmt;
+use std::hash::{Hash, Hasher};
 use std::str::FromStr;
 
 use base64::Engine as _;
@@ -13,17 +14,79 @@ use serde_json::Value;
 use tollgate_log::{Log, LogRecord};
 use tollgate_types::{Stage, Timestamp, Transaction, headers};
 
-/// Names a letter: `scorer/3@17` is offset 17 of partition 3 of the scorer's dead-letter topic.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+/// A service that dead-letters records: those that read a topic, and ingest, whose letters are rows and messages.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Service {
+    Ingest,
+    Stage(Stage),
+}
+
+impl Service {
+    pub(super) const ALL: [Self; 4] = [
+        Self::Ingest,
+        Self::Stage(Stage::Scorer),
+        Self::Stage(Stage::Persistence),
+        Self::Stage(Stage::Notifier),
+    ];
+
+    pub(super) const fn name(self) -> &'static str {
+        match self {
+            Self::Ingest => "ingest",
+            Self::Stage(stage) => stage.name(),
+        }
+    }
+
+    pub(super) fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|service| service.name() == name)
+    }
+
+    /// The stage whose dead-letter topic it writes to.
+    pub(super) const fn stage(self) -> Stage {
+        match self {
+            // They are transactions that could not be read, as the scorer's are, and are redriven to the same topic.
+            Self::Ingest => Stage::Scorer,
+            Self::Stage(stage) => stage,
+        }
+    }
+}
+
+/// Names a letter: `scorer/3@17` is offset 17 of partition 3 of the dead-letter topic that the scorer writes to. Ingest
+/// writes to the same topic: the name of the service says who gave it up, and the place alone which letter it is.
+#[derive(Debug, Clone, Copy)]
 pub(super) struct LetterId {
-    pub(super) stage: Stage,
+    pub(super) service: Service,
     pub(super) partition: i32,
     pub(super) offset: i64,
 }
 
+impl LetterId {
+    pub(super) const fn stage(&self) -> Stage {
+        self.service.stage()
+    }
+
+    const fn place(&self) -> (Stage, i32, i64) {
+        (self.stage(), self.partition, self.offset)
+    }
+}
+
+impl PartialEq for LetterId {
+    fn eq(&self, other: &Self) -> bool {
+        self.place() == other.place()
+    }
+}
+
+impl Eq for LetterId {}
+
+impl Hash for LetterId {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.place().hash(state);
+    }
+}
+
 impl fmt::Display for LetterId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}@{}", self.stage, self.partition, self.offset)
+        let service = self.service.name();
+        write!(f, "{service}/{}@{}", self.partition, self.offset)
     }
 }
 
@@ -32,16 +95,16 @@ impl FromStr for LetterId {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let parse = || {
-            let (stage, place) = text.split_once('/')?;
+            let (service, place) = text.split_once('/')?;
             let (partition, offset) = place.split_once('@')?;
             Some(Self {
-                stage: Stage::from_name(stage)?,
+                service: Service::from_name(service)?,
                 partition: partition.parse().ok().filter(|number| *number >= 0)?,
                 offset: offset.parse().ok().filter(|number| *number >= 0)?,
             })
         };
         parse().ok_or_else(|| {
-            "expected STAGE/PARTITION@OFFSET as `tollgate dlq list` shows it, such as scorer/3@17"
+            "expected SERVICE/PARTITION@OFFSET as `tollgate dlq list` shows it, such as scorer/3@17"
                 .to_owned()
         })
     }
@@ -70,6 +133,11 @@ impl Letter {
         let text = |value: &Option<Vec<u8>>| {
             String::from_utf8_lossy(value.as_deref().unwrap_or_default()).into_owned()
         };
+        // A sender that gave no partition and offset has left them empty.
+        let place = |mark: &str, value: &Option<Vec<u8>>| match text(value) {
+            value if value.is_empty() => value,
+            value => format!("{mark}{value}"),
+        };
         let mut all: Vec<Failure> = Vec::new();
         for (name, value) in &self.record.headers {
             if name == headers::ERROR_STAGE {
@@ -89,9 +157,9 @@ impl Letter {
                 headers::FAILED_AT => last.failed_at = text(value),
                 headers::SOURCE_TOPIC => last.source = text(value),
                 headers::SOURCE_OBJECT => last.source = text(value),
-                headers::SOURCE_LINE => last.source += &format!(":{}", text(value)),
-                headers::SOURCE_PARTITION => last.source += &format!("/{}", text(value)),
-                headers::SOURCE_OFFSET => last.source += &format!("@{}", text(value)),
+                headers::SOURCE_LINE => last.source += &place(":", value),
+                headers::SOURCE_PARTITION => last.source += &place("/", value),
+                headers::SOURCE_OFFSET => last.source += &place("@", value),
                 _ => {}
             }
         }
@@ -156,7 +224,7 @@ pub(crate) fn user_in(payload: &[u8]) -> Option<String> {
 #[derive(Debug, Clone, Default)]
 pub(super) struct Filter {
     pub(super) ids: Vec<LetterId>,
-    pub(super) stages: Vec<Stage>,
+    pub(super) services: Vec<Service>,
     pub(super) kinds: Vec<String>,
     pub(super) users: Vec<String>,
     /// Empty for the default tenant.
@@ -166,18 +234,22 @@ pub(super) struct Filter {
 }
 
 impl Filter {
-    pub(super) fn stages(&self) -> Vec<Stage> {
+    /// The stages whose dead-letter topics have such letters.
+    fn stages(&self) -> Vec<Stage> {
+        let services = &self.services;
         Stage::ALL
             .into_iter()
-            .filter(|stage| self.stages.is_empty() || self.stages.contains(stage))
-            .filter(|stage| self.ids.is_empty() || self.ids.iter().any(|id| id.stage == *stage))
+            .filter(|stage| {
+                services.is_empty() || services.iter().any(|service| service.stage() == *stage)
+            })
+            .filter(|stage| self.ids.is_empty() || self.ids.iter().any(|id| id.stage() == *stage))
             .collect()
     }
 
     /// Whether it lets everything through.
     pub(super) fn is_empty(&self) -> bool {
         self.ids.is_empty()
-            && self.stages.is_empty()
+            && self.services.is_empty()
             && self.kinds.is_empty()
             && self.users.is_empty()
             && self.tenant.is_none()
@@ -192,6 +264,7 @@ impl Filter {
         };
         let in_time = self.since.is_none() && self.until.is_none();
         (self.ids.is_empty() || self.ids.contains(&letter.id))
+            && (self.services.is_empty() || self.services.contains(&letter.id.service))
             && (self.kinds.is_empty() || self.kinds.iter().any(|kind| kind == letter.kind()))
             && (in_time || letter.failed_at().is_some_and(within))
             && (self.tenant.as_ref()).is_none_or(|tenant| letter.tenant() == *tenant)
@@ -214,8 +287,12 @@ pub(super) fn for_each_open(
             anyhow::Ok(())
         })?;
         kafka.reader(&[topic])?.read_all(|record| {
+            let by = record.header(headers::ERROR_STAGE);
             let id = LetterId {
-                stage,
+                service: by
+                    .and_then(Service::from_name)
+                    .filter(|service| service.stage() == stage)
+                    .unwrap_or(Service::Stage(stage)),
                 partition: record.partition,
                 offset: record.offset,
             };
@@ -295,6 +372,17 @@ mod tests {
     }
 
     #[test]
+    fn a_source_without_partition_and_offset_is_its_name_alone() {
+        let mut letter = letter("{", &[("invalid", "2026-01-01T00:00:00Z")]);
+        for (name, value) in &mut letter.record.headers {
+            if [headers::SOURCE_PARTITION, headers::SOURCE_OFFSET].contains(&name.as_str()) {
+                *value = Some(Vec::new());
+            }
+        }
+        assert_eq!(letter.failures()[0].source, "transactions");
+    }
+
+    #[test]
     fn the_user_is_made_out_of_what_is_left() {
         assert_eq!(
             letter(r#"{"user_id":"u","amount":-1}"#, &[])
@@ -317,8 +405,14 @@ mod tests {
 
     #[test]
     fn an_id_is_read_as_it_is_shown() {
-        let id: LetterId = "notifier/3@17".parse().unwrap();
-        assert_eq!(id.to_string(), "notifier/3@17");
+        for name in ["notifier/3@17", "ingest/0@1"] {
+            let id: LetterId = name.parse().unwrap();
+            assert_eq!(id.to_string(), name);
+        }
+        // One topic: both names are of the same letter.
+        let id = |name: &str| name.parse::<LetterId>().unwrap();
+        assert_eq!(id("ingest/3@17"), id("scorer/3@17"));
+        assert_ne!(id("notifier/3@17"), id("scorer/3@17"));
         for wrong in [
             "",
             "scorer",

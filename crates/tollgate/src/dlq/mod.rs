@@ -11,15 +11,16 @@ use std::path::{Path, PathBuf};
 use anyhow::Context as _;
 use clap::{Args, Parser as _, Subcommand};
 use tollgate_log::{Log, Profile};
-use tollgate_types::{Stage, Timestamp};
+use tollgate_types::Timestamp;
 
-use letters::{Filter, LetterId};
+use letters::{Filter, LetterId, Service};
 use settle::Outcome;
 
 pub(crate) use letters::user_in;
 pub(crate) use remote::DlqServer;
 
 use crate::all_in_one::JOURNAL;
+use crate::arguments::whole;
 use crate::commands::{Cli, Command, DATA, kafka_config};
 use crate::running::{DataDirectory, RunningUp, no_log_here};
 
@@ -39,7 +40,7 @@ enum DlqCommand {
     Export(ExportArgs),
     /// Show one letter whole: why and when it failed, headers, payload
     Show(ShowArgs),
-    /// Write letters back to the topic that their stage reads
+    /// Write letters back to the topic that their service reads; those of ingest to the topic of transactions
     Redrive(RedriveArgs),
     /// Mark letters as settled without processing them
     Drop(DropArgs),
@@ -104,9 +105,9 @@ struct Output<'a> {
 /// Several of one kind: any of them. Of several kinds: all of them.
 #[derive(Debug, Args)]
 struct FilterArgs {
-    /// Only letters of this stage: scorer, persistence or notifier.
-    #[arg(long = "stage", value_name = "STAGE", value_parser = parse_stage)]
-    stages: Vec<Stage>,
+    /// Only letters of this service: ingest, scorer, persistence or notifier.
+    #[arg(long = "stage", value_name = "SERVICE", value_parser = parse_service)]
+    services: Vec<Service>,
     /// Only letters that failed in this way, such as malformed or invalid.
     #[arg(long = "kind", value_name = "KIND")]
     kinds: Vec<String>,
@@ -134,7 +135,7 @@ struct ListArgs {
     #[arg(long)]
     json: bool,
     /// Show so many at most; 0 is all.
-    #[arg(long, value_name = "N", default_value_t = 100)]
+    #[arg(long, value_name = "N", default_value_t = 100, value_parser = whole::<usize>)]
     limit: usize,
 }
 
@@ -150,7 +151,7 @@ struct ExportArgs {
 struct ShowArgs {
     #[command(flatten)]
     log: LogArgs,
-    /// The letter, as `list` names it: STAGE/PARTITION@OFFSET.
+    /// The letter, as `list` names it: SERVICE/PARTITION@OFFSET.
     #[arg(value_name = "LETTER")]
     id: LetterId,
     /// Only the payload, byte for byte.
@@ -164,7 +165,7 @@ struct SettleArgs {
     log: LogArgs,
     #[command(flatten)]
     filter: FilterArgs,
-    /// Only these letters, as `list` names them: STAGE/PARTITION@OFFSET.
+    /// Only these letters, as `list` names them: SERVICE/PARTITION@OFFSET.
     #[arg(value_name = "LETTER")]
     ids: Vec<LetterId>,
     /// Every open letter, where no filter is given.
@@ -183,7 +184,7 @@ struct RedriveArgs {
     #[command(flatten)]
     settle: SettleArgs,
     /// Letters a second; 0 is as fast as possible.
-    #[arg(long, value_name = "N", default_value_t = 100)]
+    #[arg(long, value_name = "N", default_value_t = 100, value_parser = whole::<u32>)]
     rate: u32,
 }
 
@@ -193,9 +194,9 @@ struct DropArgs {
     settle: SettleArgs,
 }
 
-fn parse_stage(text: &str) -> Result<Stage, String> {
-    Stage::from_name(text)
-        .ok_or_else(|| format!("expected {}", Stage::ALL.map(Stage::name).join(", ")))
+fn parse_service(text: &str) -> Result<Service, String> {
+    Service::from_name(text)
+        .ok_or_else(|| format!("expected {}", Service::ALL.map(Service::name).join(", ")))
 }
 
 fn parse_time(text: &str) -> Result<Timestamp, String> {
@@ -206,7 +207,7 @@ impl FilterArgs {
     fn filter(self, ids: Vec<LetterId>) -> Filter {
         Filter {
             ids,
-            stages: self.stages,
+            services: self.services,
             kinds: self.kinds,
             users: self.users,
             tenant: self.tenant,

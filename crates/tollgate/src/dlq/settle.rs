@@ -70,23 +70,25 @@ pub(super) fn run(
         settler.add(letter)
     })?;
     if dry_run {
-        return Ok(writeln!(
-            out,
-            "{would} letters would be {}",
-            outcome.name()
-        )?);
+        let (letters, outcome) = (letters(would), outcome.name());
+        return Ok(writeln!(out, "{letters} would be {outcome}")?);
     }
     settler.flush()?;
     if let Some(bar) = &settler.bar {
         bar.finish_and_clear();
     }
-    writeln!(out, "{} letters {}", settler.done, outcome.name())?;
+    writeln!(out, "{} {}", letters(settler.done), outcome.name())?;
     anyhow::ensure!(
         settler.unfit == 0,
-        "{} letters could not be redriven; they are named above",
-        settler.unfit
+        "{} could not be redriven, as named above",
+        letters(settler.unfit)
     );
     Ok(())
+}
+
+fn letters(count: u64) -> String {
+    let letters = if count == 1 { "letter" } else { "letters" };
+    format!("{count} {letters}")
 }
 
 struct Settler<'k> {
@@ -127,7 +129,7 @@ impl Settler<'_> {
         self.write(&chunk, |letter, acks| self.mark(letter, acks))?;
         self.done += chunk.len() as u64;
         if let Some(bar) = &self.bar {
-            bar.set_message(format!("{} letters {}", self.done, self.outcome.name()));
+            bar.set_message(format!("{} {}", letters(self.done), self.outcome.name()));
             bar.tick();
         }
         if self.rate > 0 {
@@ -168,7 +170,7 @@ impl Settler<'_> {
             key: letter.record.key.as_deref(),
             headers: &all,
             ..ProducerRecord::new(
-                topics.input_of(letter.id.stage),
+                topics.input_of(letter.id.stage()),
                 &[],
                 &letter.record.payload,
             )

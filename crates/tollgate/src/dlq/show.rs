@@ -83,7 +83,7 @@ fn summary(letter: &Letter) -> serde_json::Value {
         .collect();
     json!({
         "letter": letter.id.to_string(),
-        "stage": letter.id.stage.name(),
+        "stage": letter.id.service.name(),
         "kind": letter.kind(),
         "user_id": letter.user(),
         "failures": failures,
@@ -128,7 +128,7 @@ pub(super) fn one(kafka: &Log, id: LetterId, raw: bool, out: &mut dyn Write) -> 
     writeln!(out, "letter   {id}")?;
     for failure in letter.failures() {
         let line = format!(
-            "{} {}: {}, after {} attempts; read from {}",
+            "{} {}: {}, at attempt {}; read from {}",
             failure.failed_at, failure.kind, failure.reason, failure.attempts, failure.source
         );
         writeln!(out, "failed   {}", printable(&line))?;

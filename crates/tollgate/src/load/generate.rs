@@ -24,7 +24,12 @@ impl Source {
             return Ok(Self::File(BufReader::new(file).lines()));
         }
         anyhow::ensure!(args.users > 0, "--users must be at least 1");
-        Ok(Self::Made(Box::new(Maker::new(args.users, args.seed))))
+        anyhow::ensure!(
+            (0.0..=100.0).contains(&args.fraud),
+            "--fraud must be from 0 to 100"
+        );
+        let maker = Maker::new(args.users, args.fraud / 100.0, args.seed);
+        Ok(Self::Made(Box::new(maker)))
     }
 
     /// The next transaction as JSON text; none at the end of the file.
@@ -39,20 +44,29 @@ impl Source {
     }
 }
 
+/// Half the side of the square, in degrees, in which a user pays. Any two places in it are less than a kilometre apart:
+/// farther ones within seconds are an impossible journey, and every second transaction would be an alert.
+const NEIGHBOURHOOD: f64 = 0.003;
+/// That of a stolen card, in degrees.
+const ELSEWHERE: f64 = 9.0;
+
 /// Makes transactions of users who live somewhere, spend mostly little, and now and then do what fraud does.
 pub(crate) struct Maker {
     random: SmallRng,
     users: u32,
+    /// Share of transactions that are made as fraud: a distant place, and a high or round amount.
+    fraud: f64,
     run: u64,
     count: u64,
 }
 
 impl Maker {
-    fn new(users: u32, seed: u64) -> Self {
+    fn new(users: u32, fraud: f64, seed: u64) -> Self {
         // Ids of two runs must differ, or the second would be all duplicates; everything else follows from the seed.
         Self {
             random: SmallRng::seed_from_u64(seed),
             users,
+            fraud,
             run: rand::random(),
             count: 0,
         }
@@ -61,9 +75,9 @@ impl Maker {
     fn next(&mut self) -> String {
         self.count += 1;
         let user = self.random.random_range(0..self.users);
-        let fraud = self.random.random_ratio(1, 50);
+        let fraud = self.random.random_bool(self.fraud);
         let home = (f64::from(user % 120) - 60.0, f64::from(user % 340) - 170.0);
-        let distance = if fraud { 9.0 } else { 0.05 };
+        let distance = if fraud { ELSEWHERE } else { NEIGHBOURHOOD };
         let mut near =
             |at: f64| ((at + self.random.random_range(-distance..=distance)) * 1e6).round() / 1e6;
         let location = Location {
@@ -92,5 +106,37 @@ impl Maker {
             ]),
         };
         transaction.to_json()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use tollgate_engine::{Engine, Origin, Rules};
+    use tollgate_types::Transaction;
+
+    use super::*;
+
+    /// Alerts in so many transactions that are made with these options.
+    fn alerts(count: usize, fraud: f64) -> usize {
+        let mut maker = Maker::new(2_000, fraud, 1);
+        let mut engine = Engine::new(Arc::new(Rules::default()), [7; 16]);
+        (0..count)
+            .filter(|_| {
+                let text = maker.next();
+                let transaction = Transaction::parse(text.as_bytes()).unwrap();
+                let verdict = engine.score(&transaction, &Origin::default());
+                verdict.status.is_alert()
+            })
+            .count()
+    }
+
+    #[test]
+    fn made_up_transactions_are_mostly_approved_and_the_share_of_fraud_is_an_option() {
+        assert!(alerts(20_000, 0.0) < 20);
+        let usual = alerts(20_000, 0.005);
+        assert!((80..400).contains(&usual), "{usual}");
+        assert!(alerts(20_000, 1.0) > 15_000);
     }
 }

@@ -7,7 +7,7 @@ use tollgate_log::{Acks, KafkaConfig, Log, Producer, ProducerRecord};
 use tollgate_types::Transaction;
 
 use super::Target;
-use super::report::{Outcome, Tally};
+use super::report::{Failure, Outcome, Tally};
 
 /// How long a transaction may wait for room in the queue before the run ends.
 const SEND_TIMEOUT: Duration = Duration::from_secs(30);
@@ -61,13 +61,11 @@ impl Target for KafkaTarget {
                 ..ProducerRecord::new(&self.topic, &[], text.as_bytes())
             };
             let tally = Arc::clone(tally);
-            let acks = Acks::new(move |result| {
-                let outcome = if result.is_ok() {
-                    Outcome::Accepted
-                } else {
-                    Outcome::NoAnswer(true)
-                };
-                tally.ended(1, due.elapsed(), outcome);
+            let acks = Acks::new(move |result| match result {
+                Ok(_) => tally.accepted(1, due.elapsed()),
+                Err(error) => {
+                    tally.failed(1, Outcome::Failed(Failure::Other), || error.to_string());
+                }
             });
             self.producer
                 .send_until(&record, &acks, Instant::now() + SEND_TIMEOUT)

@@ -42,17 +42,49 @@ pub(crate) async fn run(args: LoadArgs) -> anyhow::Result<()> {
     let source = Source::new(&args)?;
     if let Some(brokers) = &args.brokers {
         let target = kafka::KafkaTarget::new(brokers, &args.topic_prefix).await?;
+        announce(&args, &format!("the brokers {brokers}"));
         return drive(&args, source, &target, &shutdown).await;
     }
-    let url = match args.url.clone() {
-        Some(url) => url,
-        None => {
-            RunningUp::find(Path::new(DATA))?
-                .context("--url or --brokers: no `tollgate up` runs in this directory")?
-                .ingest
-        }
+    let (url, which) = match args.url.clone() {
+        Some(url) => (url, ""),
+        None => (here(args.yes)?, ", the `tollgate up` of this directory"),
     };
-    drive(&args, source, &url::UrlTarget::new(&url, &args)?, &shutdown).await
+    let target = url::UrlTarget::new(&url, &args)?;
+    target.probe().await?;
+    announce(&args, &format!("{url}{which}"));
+    drive(&args, source, &target, &shutdown).await
+}
+
+/// URL of the `up` that runs in this directory. Made-up transactions cannot be taken back: they are stored, count in
+/// histories, and cause alerts. So a target that nobody named must be one for trials, unless `--yes` is given.
+fn here(yes: bool) -> anyhow::Result<String> {
+    let up = RunningUp::find(Path::new(DATA))?
+        .context("--url or --brokers: no `tollgate up` runs in this directory")?;
+    anyhow::ensure!(
+        up.local || yes,
+        "the `tollgate up` of this directory ({}) is reached from other machines, stores in PostgreSQL, or delivers alerts \
+         to others; load would write made-up transactions into it. Name it with --url, or add --yes, if that is meant",
+        up.ingest
+    );
+    Ok(up.ingest)
+}
+
+/// Says what will be done, before it is done.
+#[expect(clippy::print_stderr, reason = "this is the command's output")]
+fn announce(args: &LoadArgs, target: &str) {
+    let what = match &args.input {
+        Some(path) => format!("the transactions of {}", path.display()),
+        None => format!(
+            "made-up transactions of {} users ({} % of them as fraud)",
+            args.users, args.fraud
+        ),
+    };
+    eprintln!(
+        "sending {what} to {target}: {} a second for {} s; they are decided, stored and alerted like any other; \
+         Ctrl-C ends it",
+        args.rate,
+        args.duration.as_secs_f64()
+    );
 }
 
 #[expect(

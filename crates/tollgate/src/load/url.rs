@@ -1,19 +1,23 @@
 //! Load over HTTP.
 
+use std::io::{self, ErrorKind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use serde::Deserialize;
+use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
 use tokio_util::task::TaskTracker;
 
 use super::Target;
-use super::report::{Outcome, Tally};
+use super::report::{Failure, Outcome, Tally};
 use crate::commands::LoadArgs;
 
 /// Requests under way at once; beyond it the sender waits, and the wait counts as latency.
 const MAX_IN_FLIGHT: usize = 4_096;
+/// How long the first connection may take.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
 pub(crate) struct UrlTarget {
     client: reqwest::Client,
@@ -41,6 +45,23 @@ impl UrlTarget {
             in_flight: Arc::new(Semaphore::new(MAX_IN_FLIGHT)),
             tasks: TaskTracker::new(),
         })
+    }
+
+    /// Makes a connection and closes it, so that a wrong address is one error and not one for each transaction.
+    ///
+    /// # Errors
+    /// Says why there is none.
+    pub(crate) async fn probe(&self) -> anyhow::Result<()> {
+        let url: reqwest::Url = self.url.parse()?;
+        let host = url.host_str().context("the URL has no host")?;
+        let host = host.trim_start_matches('[').trim_end_matches(']');
+        let port = url.port_or_known_default().unwrap_or(80);
+        let connecting = TcpStream::connect((host, port));
+        let connected = tokio::time::timeout(CONNECT_TIMEOUT, connecting).await;
+        connected
+            .unwrap_or_else(|_| Err(ErrorKind::TimedOut.into()))
+            .with_context(|| format!("cannot connect to {}", self.url))?;
+        Ok(())
     }
 }
 
@@ -79,7 +100,10 @@ impl Target for UrlTarget {
             let answer = request.send().await;
             let latency = due.elapsed();
             match answer {
-                Err(error) => tally.ended(count, latency, Outcome::NoAnswer(error.is_timeout())),
+                Err(error) => {
+                    let outcome = Outcome::Failed(failure(&error));
+                    tally.failed(count, outcome, || text_of(error));
+                }
                 Ok(answer) => {
                     let status = answer.status().as_u16();
                     // 200 answers with decisions, and counts only what it had to reject.
@@ -94,12 +118,11 @@ impl Target for UrlTarget {
                             .unwrap_or(count - counts.rejected.unwrap_or(0).min(count)),
                         _ => 0,
                     };
-                    tally.ended(accepted, latency, Outcome::Accepted);
-                    tally.ended(
-                        count - accepted.min(count),
-                        latency,
-                        Outcome::Status(status),
-                    );
+                    tally.accepted(accepted, latency);
+                    let failed = count - accepted.min(count);
+                    tally.failed(failed, Outcome::Status(status), || {
+                        String::from_utf8_lossy(&body).into_owned()
+                    });
                 }
             }
             drop(permit);
@@ -111,4 +134,36 @@ impl Target for UrlTarget {
         self.tasks.close();
         self.tasks.wait().await;
     }
+}
+
+/// What kind of failure it is: the innermost error of the operating system says it.
+fn failure(error: &reqwest::Error) -> Failure {
+    if error.is_timeout() {
+        return Failure::TimedOut;
+    }
+    let mut cause: Option<&dyn std::error::Error> = Some(error);
+    while let Some(error) = cause {
+        if let Some(error) = error.downcast_ref::<io::Error>() {
+            match error.kind() {
+                ErrorKind::ConnectionRefused => return Failure::Refused,
+                ErrorKind::ConnectionReset
+                | ErrorKind::ConnectionAborted
+                | ErrorKind::BrokenPipe
+                | ErrorKind::UnexpectedEof => return Failure::Reset,
+                _ => {}
+            }
+        }
+        cause = error.source();
+    }
+    // The server closed the connection before it answered.
+    if error.is_request() && !error.is_connect() {
+        return Failure::Reset;
+    }
+    Failure::Other
+}
+
+/// The innermost cause, which says what happened; the URL is in the first line of the output.
+fn text_of(error: reqwest::Error) -> String {
+    let error = anyhow::Error::new(error.without_url());
+    error.root_cause().to_string()
 }

@@ -10,6 +10,7 @@ use std::path::Path;
 
 use anyhow::Context as _;
 use serde_json::Value;
+use tollgate_service::files::open_no_link;
 
 use crate::dlq::user_in;
 
@@ -50,7 +51,7 @@ pub(super) fn each(
 /// Writes the file anew without the lines that match, and returns their number.
 pub(super) fn erase(path: &Path, matches: impl Fn(&[u8]) -> bool) -> anyhow::Result<u64> {
     let cannot = || format!("cannot write {}", path.display());
-    let file = File::open(path).with_context(cannot)?;
+    let file = open_no_link(File::options().read(true), path).with_context(cannot)?;
     // Until the end of this function nothing is appended.
     file.lock().with_context(cannot)?;
     let mut name = path.file_name().unwrap_or_default().to_owned();

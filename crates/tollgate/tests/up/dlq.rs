@@ -42,7 +42,17 @@ async fn dead_letters_of_an_up_are_listed_shown_and_dropped_whether_or_not_it_ru
     send().await;
     let letters = open_letters(directory);
     assert_eq!(letters.len(), 2, "{letters:?}");
+    // Ingest has given them up, and is named so everywhere.
+    assert!(
+        letters.iter().all(|letter| letter.starts_with("ingest/")),
+        "{letters:?}"
+    );
+    for (stage, count) in [("ingest", 2), ("scorer", 0), ("notifier", 0)] {
+        let listed = dlq(directory, &["list", "--json", "--stage", stage]);
+        assert_eq!(listed.lines().count(), count, "{stage}: {listed}");
+    }
     let shown = dlq(directory, &["show", &letters[0]]);
+    assert!(shown.contains("read from functions\n"), "{shown}");
     assert!(
         shown.contains(&format!("letter   {}", letters[0])),
         "{shown}"
@@ -50,10 +60,7 @@ async fn dead_letters_of_an_up_are_listed_shown_and_dropped_whether_or_not_it_ru
     let raw = dlq(directory, &["show", "--raw", &letters[0]]);
     let payloads = [r#"{"value":"no transaction"}"#, r#"{"value":"nor this"}"#];
     assert!(payloads.contains(&raw.as_str()), "{raw}");
-    assert_eq!(
-        dlq(directory, &["drop", &letters[0]]),
-        "1 letters dropped\n"
-    );
+    assert_eq!(dlq(directory, &["drop", &letters[0]]), "1 letter dropped\n");
     assert_eq!(open_letters(directory), letters[1..]);
 
     // What fails there fails here, with the same words.
@@ -81,7 +88,7 @@ async fn dead_letters_of_an_up_are_listed_shown_and_dropped_whether_or_not_it_ru
     up.addresses();
     assert_eq!(open_letters(directory), letters[1..]);
     up.kill();
-    assert_eq!(dlq(directory, &["drop", "--all"]), "1 letters dropped\n");
+    assert_eq!(dlq(directory, &["drop", "--all"]), "1 letter dropped\n");
     assert_eq!(dlq(directory, &["list"]), "no open dead letters\n");
 }
 

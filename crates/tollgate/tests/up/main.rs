@@ -3,8 +3,10 @@
 
 mod crash;
 mod dlq;
+mod load;
 mod ports;
 mod private;
 mod secrets;
+mod starting;
 mod support;
 mod user;

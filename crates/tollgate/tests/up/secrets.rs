@@ -23,6 +23,11 @@ fn settings() -> Vec<(&'static str, String)> {
     vec![
         ("KAFKA__PROPERTIES", table("sasl.password")),
         ("KAFKA__OCI__AUTH_TOKEN", CANARY.to_owned()),
+        (
+            "KAFKA__AUTHENTICATION__KEYS",
+            format!(r#"[{{"id":"1","secret":"{CANARY}"}},{{"id":"2","secret":"{CANARY}2"}}]"#),
+        ),
+        ("PERSISTENCE__AUDIT__KEY", CANARY.to_owned()),
         ("INGEST__CARD_TOKEN_KEY", CANARY.to_owned()),
         ("INGEST__SOURCES", source),
         ("SCORER__CARD_TOKEN_KEY", CANARY.to_owned()),
@@ -94,6 +99,10 @@ fn no_error_of_a_wrong_setting_has_its_value() {
             format!("postgres://me:{CANARY}@host:port/x"),
             format!("postgres://me@host/x?sslmode={CANARY}&password={CANARY}"),
             format!("s3://key:{CANARY}@bucket/prefix"),
+            format!(r#"[{{"id":"1","secret":["{CANARY}"]}}]"#),
+            format!(r#"[{{"id":"{CANARY}","secert":"{CANARY}"}}]"#),
+            r#"[{"id":"1","secret":"hunter2"}]"#.to_owned(),
+            format!(r#"[{{"id":"1","secret":"{CANARY}"}},{{"id":"1","secret":"{CANARY}"}}]"#),
             value.replace('}', ""),
             value.replace(':', "="),
         ];
@@ -105,6 +114,46 @@ fn no_error_of_a_wrong_setting_has_its_value() {
     for setting in ["SCORER__SNAPSHOTS", "KAFKA__PROPERTIES__SASL.PASWORD"] {
         let value = format!("s3://key:{CANARY}@bucket/prefix");
         is_silent(setting, &printed(&[(setting, value)], None).1);
+    }
+}
+
+/// The key of TLS, and the file of API keys: their paths are settings, and their content is read at start.
+#[test]
+fn no_error_of_a_file_of_keys_has_its_content() {
+    let directory = TempDir::new().unwrap();
+    let pem = |name: &str| format!("-----BEGIN {name}-----\n{CANARY}\n-----END {name}-----\n");
+    for (content, setting) in [
+        (CANARY.to_owned(), "TLS__KEY"),
+        (pem("PRIVATE KEY"), "TLS__KEY"),
+        (pem("EC PRIVATE KEY"), "TLS__KEY"),
+        (pem("CERTIFICATE"), "TLS__CERTIFICATE"),
+        (CANARY.to_owned(), "INGEST__API_KEYS_FILE"),
+        (
+            format!("[[api_keys]]\nname = {CANARY}\n"),
+            "INGEST__API_KEYS_FILE",
+        ),
+        (
+            format!("[[api_keys]]\nname = \"a\"\nhash = \"{CANARY}\"\n"),
+            "INGEST__API_KEYS_FILE",
+        ),
+        (
+            format!(r#"[{{"name":"a","hash":["{CANARY}"]}}]"#),
+            "PERSISTENCE__API_KEYS_FILE",
+        ),
+    ] {
+        std::fs::write(directory.path().join("keys"), &content).unwrap();
+        let mut command = tollgate(directory.path(), &["up"]);
+        if setting.starts_with("TLS") {
+            command.env("TOLLGATE_TLS__CERTIFICATE", "keys");
+            command.env("TOLLGATE_TLS__KEY", "keys");
+        }
+        command.env(format!("TOLLGATE_{setting}"), "keys");
+        let output = command.stderr(Stdio::piped()).output().unwrap();
+        let text = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
+        assert!(!output.status.success(), "{setting}: {text}");
+        is_silent(setting, &text);
+        let section = setting.split("__").next().unwrap().to_lowercase();
+        assert!(text.contains(&section), "{text}");
     }
 }
 

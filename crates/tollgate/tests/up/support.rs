@@ -45,7 +45,11 @@ pub(crate) struct Up {
 
 impl Up {
     pub(crate) fn start(directory: &Path) -> Self {
-        let mut child = tollgate(directory, &["up"]).spawn().unwrap();
+        Self::of(&mut tollgate(directory, &["up"]))
+    }
+
+    pub(crate) fn of(command: &mut Command) -> Self {
+        let mut child = command.spawn().unwrap();
         let stdout = BufReader::new(child.stdout.take().unwrap());
         let (send, lines) = mpsc::channel();
         // Alerts follow the addresses, and have a reader as long as it runs.

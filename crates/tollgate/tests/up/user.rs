@@ -120,6 +120,7 @@ async fn a_user_is_exported_and_erased_beside_a_running_up_and_does_not_come_bac
         text.contains("kafka.retention_hours") && text.contains("\"user_hash\""),
         "{text}"
     );
+    assert!(text.contains("standard output of `up`"), "{text}");
     assert_eq!(whole("mallory"), (0, 0, 0));
     assert_eq!(whole("alice"), before);
 

@@ -11,6 +11,7 @@ use tollgate_types::{JsonError, Timestamp};
 use super::entry::{ApiKeyConfig, Key};
 use super::{ApiKeys, Keys};
 use crate::Shutdown;
+use crate::config::toml_error;
 use crate::files::read_regular;
 
 /// How often the file is read. It is small, and compared by its content: Kubernetes replaces a mounted secret by a link.
@@ -45,13 +46,7 @@ pub(super) fn entries(text: &str) -> Result<Vec<ApiKeyConfig>, String> {
         let read = serde_json::from_str(text).map(|api_keys| Content { api_keys });
         read.map_err(|error| JsonError::from(&error).to_string())?
     } else {
-        toml::from_str(text).map_err(|error| {
-            // Without the excerpt of the file, which the complete message has.
-            let line = error
-                .span()
-                .map_or(0, |span| text[..span.start].matches('\n').count() + 1);
-            format!("line {line}: {}", error.message())
-        })?
+        toml::from_str(text).map_err(|error| toml_error(text, &error))?
     };
     if content.api_keys.is_empty() {
         return Err("holds no [[api_keys]]; to let nobody in, stop the service".to_owned());
