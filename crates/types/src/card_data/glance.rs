@@ -4,8 +4,9 @@
 //! Invariant: it says so only of a text in which neither [`Walk`](super::walk::Walk) nor the masking of broken texts would
 //! change anything.
 
+use super::codes;
+use super::fold;
 use super::number::MIN_DIGITS;
-use super::verification::is_name_of_verification_data;
 
 /// For each byte what is added to the number of digits so far, and what that is masked with: a digit counts, a byte that may
 /// stand between the groups of a number changes nothing, and any other ends it.
@@ -15,7 +16,7 @@ const STEPS: [(usize, usize); 256] = {
     loop {
         steps[byte as usize] = match byte {
             b'0'..=b'9' => (1, usize::MAX),
-            b' ' | b'-' | 0x80.. => (0, usize::MAX),
+            b' ' | b'-' | b'.' | b'_' | b'/' | b'+' | b'\t' | b'%' | 0x80.. => (0, usize::MAX),
             _ => (0, 0),
         };
         if byte == u8::MAX {
@@ -28,7 +29,15 @@ const STEPS: [(usize, usize); 256] = {
 
 /// Whether there is certainly no card data in the text.
 pub(super) fn is_clean(text: &[u8]) -> bool {
-    has_few_digits(text) && memchr::memchr(b'\\', text).is_none() && !has_name_of_code(text)
+    has_few_digits(text)
+        && memchr::memchr(b'\\', text).is_none()
+        && !has_name_of_code(text)
+        && (text.is_ascii() || !has_foreign_digit(text))
+}
+
+fn has_foreign_digit(text: &[u8]) -> bool {
+    let mut characters = text.utf8_chunks().flat_map(|chunk| chunk.valid().chars());
+    characters.any(|character| !character.is_ascii() && fold::digit(character).is_some())
 }
 
 fn has_few_digits(text: &[u8]) -> bool {
@@ -41,16 +50,10 @@ fn has_few_digits(text: &[u8]) -> bool {
     most < MIN_DIGITS
 }
 
-/// Whether any two quotes before a colon enclose the name of a verification code. In a broken text it is unknown which quotes
-/// belong together.
+/// Whether a colon, an equals sign or the end of a tag follows the name of a verification code. In a broken text it is
+/// unknown which quotes belong together, so any two before a colon may enclose a name.
 fn has_name_of_code(text: &[u8]) -> bool {
-    memchr::memchr_iter(b':', text).any(|colon| {
-        let Some((b'"', before)) = text[..colon].trim_ascii_end().split_last() else {
-            return false;
-        };
-        let open = memchr::memrchr(b'"', before);
-        open.is_some_and(|open| is_name_of_verification_data(&before[open + 1..]))
-    })
+    codes::separators(text).any(|at| codes::follows_name(text, at))
 }
 
 #[cfg(test)]
@@ -70,6 +73,8 @@ mod tests {
             r#"{"C_V-V" : 1}"#,
             r#"{"a":"\u0034"}"#,
             "\"a\"cvv\" : 2",
+            "{\"a\":\"cvv=123\"}",
+            "{\"a\":\"４１１１\"}",
         ] {
             assert!(!is_clean(text.as_bytes()), "{text}");
         }
@@ -78,7 +83,7 @@ mod tests {
     proptest! {
         #[test]
         fn a_clean_text_has_nothing_that_is_taken_out(
-            text in r#"(\{|\}|"|:|,|cvv|pin|"cvc" :|"c-v-v":|4111111111111111|4111 1111|[0-9]{1,6}| |-|\.|e|a){0,20}"#,
+            text in r#"(\{|\}|"|:|,|cvv|pin|"cvc" :|"c-v-v":|4111111111111111|4111 1111|4111|cvv=|１１１１|\u{200b}|/|_|[0-9]{1,6}| |-|\.|e|a){0,20}"#,
         ) {
             if is_clean(text.as_bytes()) {
                 let policy = CardPolicy::new(CardDataMode::Mask, None);

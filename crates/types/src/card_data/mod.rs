@@ -6,6 +6,8 @@
 //! Invariant: bytes without card data are returned as they came, and a transaction with some differs only in the members
 //! that had it. A protected text has no card data: protecting it again changes nothing.
 
+mod codes;
+mod fold;
 mod glance;
 mod number;
 mod text;
@@ -161,20 +163,17 @@ impl CardPolicy {
         match Walk::over(text, self) {
             Ok(protected) => protected,
             Err(_) => {
-                let (text, numbers) = masked(text);
+                let (text, found) = masked(text);
                 Protected {
-                    found: CardDataFound {
-                        numbers,
-                        ..CardDataFound::default()
-                    },
-                    text: walk::without_codes(text),
+                    text,
+                    found,
                     refusal: None,
                 }
             }
         }
     }
 
-    /// Masks card numbers in a text that is copied into a header, an answer or a log line.
+    /// Masks card numbers, and codes that are named, in a text that is copied into a header, an answer or a log line.
     #[must_use]
     pub fn mask<'a>(&self, text: &'a str) -> Cow<'a, str> {
         match self.mask_bytes(text.as_bytes()) {
@@ -203,12 +202,15 @@ impl CardPolicy {
     }
 }
 
-/// The text with its card numbers masked, and how many there were.
-fn masked(text: &[u8]) -> (Cow<'_, [u8]>, u32) {
-    let mut count = 0;
-    let masked = text::replaced(text, |_| {
-        count += 1;
+/// The text with its card numbers masked and the codes that it names hidden, and how many there were.
+fn masked(text: &[u8]) -> (Cow<'_, [u8]>, CardDataFound) {
+    let mut found = CardDataFound::default();
+    let numbers = text::replaced(text, |_| {
+        found.numbers += 1;
         None
     });
-    (masked.map_or(Cow::Borrowed(text), Cow::Owned), count)
+    let without = codes::hidden(numbers.as_deref().unwrap_or(text));
+    found.codes = without.as_ref().map_or(0, |(_, codes)| *codes);
+    let masked = without.map(|(text, _)| text).or(numbers);
+    (masked.map_or(Cow::Borrowed(text), Cow::Owned), found)
 }

@@ -70,6 +70,41 @@ pub(super) const fn stays(index: usize, digits: usize) -> bool {
     index + 4 >= digits || (digits >= 14 && index < 6)
 }
 
+/// The mantissa of a JSON number without its sign, and the exponent; `None` if it is no number.
+pub(super) fn parts_of_number(number: &[u8]) -> Option<(&[u8], i32)> {
+    let number = number.strip_prefix(b"-").unwrap_or(number);
+    let exponent_at = number.iter().position(|byte| matches!(byte, b'e' | b'E'));
+    let (mantissa, exponent) = match exponent_at {
+        Some(at) => {
+            let exponent = std::str::from_utf8(&number[at + 1..]).ok()?;
+            (&number[..at], exponent.parse().ok()?)
+        }
+        None => (number, 0),
+    };
+    let mut parts = mantissa.splitn(2, |byte| *byte == b'.');
+    let is_number = parts.all(|part| !part.is_empty() && part.iter().all(u8::is_ascii_digit));
+    is_number.then_some((mantissa, exponent))
+}
+
+/// The digits of a number that is a whole number of 12 to 19 digits, however it is written: Java prints
+/// `4.111111111111111E15`.
+pub(super) fn integer_digits(mantissa: &[u8], exponent: i32) -> Option<Vec<u8>> {
+    let point = mantissa.iter().position(|byte| *byte == b'.');
+    let whole = i32::try_from(point.unwrap_or(mantissa.len())).ok()?;
+    let mut digits: Vec<u8> = mantissa.to_vec();
+    digits.retain(|byte| *byte != b'.');
+    let zeros = digits.iter().take_while(|digit| **digit == b'0').count();
+    digits.drain(..zeros);
+    let length = usize::try_from(whole.checked_add(exponent)?).ok()?;
+    let length = length.checked_sub(zeros)?;
+    let is_whole = digits.iter().skip(length).all(|digit| *digit == b'0');
+    if !is_whole || !(MIN_DIGITS..=MAX_DIGITS).contains(&length) {
+        return None;
+    }
+    digits.resize(length, b'0');
+    Some(digits)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

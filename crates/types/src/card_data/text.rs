@@ -1,11 +1,14 @@
 //! Finds card numbers in a text, in one piece or in groups of digits.
 //!
-//! Exempt are three forms that would otherwise be found by chance and are none: hexadecimal hashes and ids, UUIDs, and
-//! IBANs with a right check number.
+//! Exempt are four forms that would otherwise be found by chance and are none: hexadecimal hashes and ids, UUIDs, IBANs
+//! with a right check number, and telephone numbers that begin with a plus.
 
 use std::ops::Range;
 
-use super::number::{MAX_DIGITS, MIN_DIGITS, is_card_number, stays};
+use super::fold::{self, Folded};
+use super::number::{
+    MAX_DIGITS, MIN_DIGITS, integer_digits, is_card_number, parts_of_number, stays,
+};
 
 /// A card number in a text.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -50,9 +53,13 @@ impl CardNumber {
 
 /// Shorter groups of digits do not begin a card number.
 const FIRST_GROUP: usize = 4;
+/// As many separators may stand between two groups: ` - `.
+const MAX_SEPARATORS: usize = 3;
+/// The digits of the longest telephone number: ITU-T E.164.
+const MAX_TELEPHONE: usize = 15;
 
-/// The first card number at or after `from`.
-pub(super) fn find(text: &[u8], from: usize) -> Option<CardNumber> {
+/// The first card number at or after `from` in a text that is folded.
+fn find(text: &[u8], from: usize) -> Option<CardNumber> {
     if text.len() < from + MIN_DIGITS {
         return None;
     }
@@ -68,11 +75,13 @@ pub(super) fn find(text: &[u8], from: usize) -> Option<CardNumber> {
             start -= 1;
         }
         let end = end_of_digits(text, at);
-        if end - start >= FIRST_GROUP
-            && let Some(found) = longest_from(text, start, end)
-            && !is_exempt(text, &found.range)
-        {
-            return Some(found);
+        // What follows an asterisk is the end of a number that is masked already.
+        let is_end = start > 0 && text[start - 1] == b'*';
+        if end - start >= FIRST_GROUP && !is_end {
+            let found = longest_from(text, start, end).filter(|found| !is_exempt(text, found));
+            if let Some(found) = found.or_else(|| scientific(text, from, start, end)) {
+                return Some(found);
+            }
         }
         at = end + FIRST_GROUP;
     }
@@ -96,7 +105,7 @@ fn longest_from(text: &[u8], start: usize, mut end: usize) -> Option<CardNumber>
         count += group.len();
         longest = CardNumber::of(start..end, &digits[..count]).or(longest);
         // Another group follows only one of four to six digits, or the eight of 8-8.
-        let next = end + separator(text, end);
+        let next = end + separators(text, end);
         if !matches!(group.len(), 4..=6 | 8) || next == end {
             return longest;
         }
@@ -108,23 +117,42 @@ fn longest_from(text: &[u8], start: usize, mut end: usize) -> Option<CardNumber>
     }
 }
 
-/// The length of the separator at this place: one space, hyphen or dash, as people and forms write them. 0 for none.
-fn separator(text: &[u8], at: usize) -> usize {
-    match text.get(at..).unwrap_or_default() {
-        [b' ' | b'-', ..] => 1,
-        // The no-break space.
-        [0xc2, 0xa0, ..] => 2,
-        // Figure space, thin space and narrow no-break space; hyphens and dashes.
-        [0xe2, 0x80, 0x87 | 0x89 | 0xaf | 0x90..=0x95, ..] => 3,
-        _ => 0,
+/// The length of the separators at this place, as people, forms and encoded queries write them. 0 for none.
+fn separators(text: &[u8], at: usize) -> usize {
+    let mut end = at;
+    for _ in 0..MAX_SEPARATORS {
+        end += match text.get(end..).unwrap_or_default() {
+            [b' ' | b'-' | b'.' | b'_' | b'/' | b'+' | b'\t', ..] => 1,
+            [b'%', b'2', b'0', ..] => 3,
+            _ => break,
+        };
     }
+    end - at
+}
+
+/// A number of which `start..end` are the digits behind the point, with an exponent: `4.111111111111111E+15`, as
+/// spreadsheets write numbers of this length.
+fn scientific(text: &[u8], from: usize, start: usize, end: usize) -> Option<CardNumber> {
+    let begin = start.checked_sub(2).filter(|begin| *begin >= from)?;
+    if !(text[begin].is_ascii_digit() && text[begin + 1] == b'.') {
+        return None;
+    }
+    let more = text.get(end..)?.iter();
+    let is_of_exponent = |byte: &&u8| matches!(byte, b'e' | b'E' | b'+' | b'0'..=b'9');
+    let range = begin..end + more.take(4).take_while(is_of_exponent).count();
+    let (mantissa, exponent) = parts_of_number(&text[range.clone()])?;
+    CardNumber::of(range, &integer_digits(mantissa, exponent)?)
 }
 
 /// The lengths of common hashes and ids in hexadecimal digits.
 const HEX_LENGTHS: [usize; 8] = [16, 24, 32, 40, 48, 64, 96, 128];
 
 /// Whether a found number is a part of something that is no card number.
-fn is_exempt(text: &[u8], range: &Range<usize>) -> bool {
+fn is_exempt(text: &[u8], found: &CardNumber) -> bool {
+    let range = &found.range;
+    if range.start > 0 && text[range.start - 1] == b'+' && found.count <= MAX_TELEPHONE {
+        return true;
+    }
     let word = surrounding(text, range, u8::is_ascii_alphanumeric);
     let is_hex = word.iter().all(u8::is_ascii_hexdigit)
         && word.iter().any(u8::is_ascii_alphabetic)
@@ -196,17 +224,23 @@ pub(super) fn replaced(
     text: &[u8],
     mut replace: impl FnMut(&CardNumber) -> Option<String>,
 ) -> Option<Vec<u8>> {
+    let folded = Folded::of(text);
+    let view = folded.as_ref().map_or(text, |folded| &folded.text);
     let mut out: Option<Vec<u8>> = None;
     let mut copied = 0;
     let mut from = 0;
-    while let Some(found) = find(text, from) {
+    while let Some(found) = find(view, from) {
+        let place = match &folded {
+            Some(folded) => folded.original(&found.range),
+            None => found.range.clone(),
+        };
         let out = out.get_or_insert_with(|| Vec::with_capacity(text.len()));
-        out.extend_from_slice(&text[copied..found.range.start]);
+        out.extend_from_slice(&text[copied..place.start]);
         match replace(&found) {
             Some(replacement) => out.extend_from_slice(replacement.as_bytes()),
-            None => mask_in_place(&text[found.range.clone()], found.count, out),
+            None => mask_in_place(&text[place.clone()], found.count, out),
         }
-        copied = found.range.end;
+        copied = place.end;
         from = found.range.end;
     }
     out.map(|mut out| {
@@ -218,13 +252,15 @@ pub(super) fn replaced(
 /// Appends a number with its separators, and asterisks for the digits that are hidden.
 fn mask_in_place(number: &[u8], digits: usize, out: &mut Vec<u8>) {
     let mut index = 0;
-    for byte in number {
-        if byte.is_ascii_digit() {
-            out.push(if stays(index, digits) { *byte } else { b'*' });
-            index += 1;
+    // What is no UTF-8 belongs to no number.
+    for character in number.utf8_chunks().flat_map(|chunk| chunk.valid().chars()) {
+        let is_digit = fold::digit(character).is_some() || character.is_ascii_digit();
+        if is_digit && !stays(index, digits) {
+            out.push(b'*');
         } else {
-            out.push(*byte);
+            out.extend_from_slice(character.encode_utf8(&mut [0; 4]).as_bytes());
         }
+        index += usize::from(is_digit);
     }
 }
 

@@ -1,8 +1,10 @@
 //! Members that must not be stored after the authorisation, encrypted or not: the card verification code, the PIN and the
 //! data of the magnetic stripe or the chip (PCI DSS 4.0, requirement 3.3).
 
-/// Longer names are none of them.
+/// Names with more letters and digits are none of them.
 const MAX_NAME: usize = 40;
+/// Longer names, with everything in them, are none of them.
+pub(super) const MAX_NAME_BYTES: usize = 64;
 
 /// Whether a member of this name, whose value is this JSON text, is one of them. Case is ignored, as is everything that is
 /// neither letter nor digit. A boolean or `null` is none: it tells whether a code was given or was right.
@@ -20,9 +22,14 @@ pub(super) fn is_name_of_verification_data(name: &[u8]) -> bool {
     !matches!(meaning(name), Meaning::Other)
 }
 
+/// Whether a name is that of a code, and of nothing else.
+pub(super) fn is_code(name: &[u8]) -> bool {
+    matches!(meaning(name), Meaning::Code)
+}
+
 /// Whether the last three letters and digits are those of one of the names below: of nearly every other name they are not,
 /// and no more than them is read.
-fn ends_like_one(name: &[u8]) -> bool {
+pub(super) fn ends_like_one(name: &[u8]) -> bool {
     let mut last = name
         .iter()
         .rev()
@@ -66,7 +73,7 @@ enum Meaning {
 }
 
 fn meaning(name: &[u8]) -> Meaning {
-    if !ends_like_one(name) {
+    if name.len() > MAX_NAME_BYTES || !ends_like_one(name) {
         return Meaning::Other;
     }
     let mut normal = [0; MAX_NAME];
@@ -83,13 +90,22 @@ fn meaning(name: &[u8]) -> Meaning {
         b"cid" | b"verificationcode" => return Meaning::Ambiguous,
         [.., b'c', b'v', b'v' | b'c' | b'n'] | [.., b'c', b'v', b'v' | b'c' | b'n', b'2'] => true,
         [.., b'd' | b'e' | b'r' | b'k' | b'a'] => {
-            const ENDINGS: [&[u8]; 8] = [
+            const ENDINGS: [&[u8]; 17] = [
                 b"cvvcode",
+                b"cvv2code",
                 b"cvccode",
+                b"cvc2code",
+                b"csccode",
+                b"cvncode",
                 b"cvvnumber",
+                b"cvcnumber",
+                b"cscnumber",
+                b"cvvvalue",
+                b"cvcvalue",
                 b"securitycode",
                 b"verificationvalue",
                 b"verificationcode",
+                b"verificationnumber",
                 b"pinblock",
                 b"trackdata",
             ];
@@ -112,8 +128,10 @@ fn meaning(name: &[u8]) -> Meaning {
                 || NAMES.contains(&name)
                 || matches!(name, b"emvdata" | b"iccdata" | b"chipdata")
         }
-        b"csc" | b"cav" | b"cav2" | b"ccv" | b"ccv2" | b"pin" | b"cardpin" | b"encryptedpin"
-        | b"track1" | b"track2" | b"track3" => true,
+        b"cardcsc" | b"cv2" | b"cardcv2" | b"cardccv" | b"csc" | b"cav" | b"cav2" | b"ccv"
+        | b"ccv2" | b"pin" | b"cardpin" | b"encryptedpin" | b"track1" | b"track2" | b"track3" => {
+            true
+        }
         _ => false,
     };
     if is_code {
@@ -149,6 +167,15 @@ mod tests {
             "CardSecurityCode",
             "cvv_code",
             "csc",
+            "card_csc",
+            "cvvCode",
+            "cvv2_code",
+            "cscCode",
+            "cv2",
+            "card[cvc]",
+            "payment[card][cvv]",
+            "card.security_code",
+            "cardVerificationNumber",
             "pin",
             "PIN_block",
             "track_data",

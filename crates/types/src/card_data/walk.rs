@@ -9,7 +9,8 @@ use std::ops::Range;
 
 use serde::de::IgnoredAny;
 
-use super::number::{MAX_DIGITS, MIN_DIGITS};
+use super::codes;
+use super::number::{MIN_DIGITS, integer_digits, parts_of_number};
 use super::text::{self, CardNumber};
 use super::verification::is_verification_data;
 use super::{CardDataFound, CardDataMode, CardIds, CardPolicy, Protected};
@@ -346,7 +347,7 @@ impl<'t, 'p> Walk<'t, 'p> {
 
     fn inspect_string(&mut self, content: Range<usize>, escaped: bool, member: &mut Member<'_>) {
         let keeps_ids = matches!(member.kind, Kind::Id(_)) && self.policy.ids == CardIds::Allow;
-        if content.len() < MIN_DIGITS || member.kind == Kind::Exempt || keeps_ids {
+        if content.len() < codes::MIN_TEXT || member.kind == Kind::Exempt || keeps_ids {
             return;
         }
         if escaped && let Some(text) = self.unescaped(&content) {
@@ -373,7 +374,13 @@ impl<'t, 'p> Walk<'t, 'p> {
         if member.kind == Kind::Amount && std::str::from_utf8(text).is_ok_and(is_amount) {
             return None;
         }
-        text::replaced(text, |number| self.take(number, member))
+        let numbers = text::replaced(text, |number| self.take(number, member));
+        if matches!(member.kind, Kind::Id(_)) {
+            return numbers;
+        }
+        let hidden = codes::hidden(numbers.as_deref().unwrap_or(text));
+        self.found.codes += hidden.as_ref().map_or(0, |(_, codes)| *codes);
+        hidden.map(|(text, _)| text).or(numbers)
     }
 
     /// The text of a string that is JSON itself, without card data; `None` if it is none or has none.
@@ -483,84 +490,4 @@ fn refused(name: &[u8]) -> Rejection {
         "",
         format!("{named} has a card number, which is refused here"),
     )
-}
-
-/// The mantissa of a JSON number without its sign, and the exponent; `None` if it is no number.
-fn parts_of_number(number: &[u8]) -> Option<(&[u8], i32)> {
-    let number = number.strip_prefix(b"-").unwrap_or(number);
-    let exponent_at = number.iter().position(|byte| matches!(byte, b'e' | b'E'));
-    let (mantissa, exponent) = match exponent_at {
-        Some(at) => {
-            let exponent = std::str::from_utf8(&number[at + 1..]).ok()?;
-            (&number[..at], exponent.parse().ok()?)
-        }
-        None => (number, 0),
-    };
-    let mut parts = mantissa.splitn(2, |byte| *byte == b'.');
-    let is_number = parts.all(|part| !part.is_empty() && part.iter().all(u8::is_ascii_digit));
-    is_number.then_some((mantissa, exponent))
-}
-
-/// The digits of a number that is a whole number of 12 to 19 digits, however it is written: Java prints
-/// `4.111111111111111E15`.
-fn integer_digits(mantissa: &[u8], exponent: i32) -> Option<Vec<u8>> {
-    let point = mantissa.iter().position(|byte| *byte == b'.');
-    let whole = i32::try_from(point.unwrap_or(mantissa.len())).ok()?;
-    let mut digits: Vec<u8> = mantissa.to_vec();
-    digits.retain(|byte| *byte != b'.');
-    let zeros = digits.iter().take_while(|digit| **digit == b'0').count();
-    digits.drain(..zeros);
-    let length = usize::try_from(whole.checked_add(exponent)?).ok()?;
-    let length = length.checked_sub(zeros)?;
-    let is_whole = digits.iter().skip(length).all(|digit| *digit == b'0');
-    if !is_whole || !(MIN_DIGITS..=MAX_DIGITS).contains(&length) {
-        return None;
-    }
-    digits.resize(length, b'0');
-    Some(digits)
-}
-
-/// The text with asterisks for the digits of verification codes, for a text that is no JSON as a whole.
-pub(super) fn without_codes(text: Cow<'_, [u8]>) -> Cow<'_, [u8]> {
-    let mut hidden: Vec<Range<usize>> = Vec::new();
-    let mut at = 0;
-    while let Some(open) = memchr::memchr(b'"', &text[at..]).map(|found| at + found) {
-        let Some(close) = memchr::memchr(b'"', &text[open + 1..]).map(|found| open + 1 + found)
-        else {
-            break;
-        };
-        at = close;
-        let space = |from: usize| {
-            let rest = text[from..].iter();
-            from + rest.take_while(|byte| byte.is_ascii_whitespace()).count()
-        };
-        let colon = space(close + 1);
-        if text.get(colon) != Some(&b':') {
-            continue;
-        }
-        let value = space(colon + 1);
-        let end = text[value..]
-            .iter()
-            .skip(1)
-            .position(|byte| matches!(byte, b',' | b'}' | b'\n' | b'"'))
-            .map_or(text.len(), |found| (value + 1 + found).min(text.len()));
-        let closed = match text.get(value) {
-            Some(b'"') => (end + 1).min(text.len()),
-            _ => end,
-        };
-        if is_verification_data(&text[open + 1..close], &text[value..closed]) {
-            hidden.push(value..end);
-        }
-        at = colon;
-    }
-    if hidden.is_empty() {
-        return text;
-    }
-    let mut text = text.into_owned();
-    for byte in hidden.into_iter().flatten() {
-        if text[byte].is_ascii_digit() {
-            text[byte] = b'*';
-        }
-    }
-    Cow::Owned(text)
 }
