@@ -9,6 +9,7 @@ use axum::http::StatusCode;
 use tokio::time::Instant;
 use tollgate_service::http::Problem;
 
+use crate::coding::{self, Coding};
 use crate::shares::SharePermit;
 
 /// How long the rest of a rejected body is read and discarded. A caller that is still writing when the connection is
@@ -75,11 +76,35 @@ impl RequestBody {
     }
 }
 
-/// Reads a body of at most `max_bytes` that arrives at `pace`. `acquire` gives the permits for its bytes.
+/// Reads a body of at most `max_bytes` that arrives at `pace`, and decompresses it into at most as many. `acquire` gives
+/// the permits for its bytes.
 ///
 /// # Errors
-/// 413 if it is larger, 408 if it does not arrive in time, 400 if the connection fails; the errors of `acquire`.
+/// 413 if it is larger, 408 if it does not arrive in time, 400 if the connection fails or it cannot be decompressed; the
+/// errors of `acquire`.
 pub(crate) async fn receive(
+    body: &mut Body,
+    coding: Coding,
+    max_bytes: usize,
+    pace: BodyPace,
+    acquire: impl Fn(usize) -> Result<SharePermit, Problem>,
+) -> Result<RequestBody, Problem> {
+    let received = receive_plain(body, max_bytes, pace, &acquire).await?;
+    match coding {
+        Coding::Plain => Ok(received),
+        Coding::Gzip => {
+            let mut plain = RequestBody::default();
+            let grow = |piece: &[u8]| {
+                plain.push(piece, acquire(piece.len())?);
+                Ok(())
+            };
+            coding::inflate(&received.bytes, max_bytes, grow).await?;
+            Ok(plain)
+        }
+    }
+}
+
+async fn receive_plain(
     body: &mut Body,
     max_bytes: usize,
     pace: BodyPace,

@@ -172,6 +172,8 @@ async fn write_all(
     };
     let context = context.filter(is_propagated);
     let reply_to = records.reply_to.map(|address| address.to_string());
+    // Vendors put what they like into it.
+    let state = records.trace.state().map(|state| app.cards.mask(state));
     let (done, acknowledged) = oneshot::channel();
     let acks = Acks::new(move |result| {
         // The receiver is gone if the request ended at its deadline or its caller disconnected.
@@ -179,7 +181,7 @@ async fn write_all(
     });
     for index in arrival_order(&records.transactions) {
         let (own, transaction) = &records.transactions[index];
-        let state = records.trace.state().filter(|_| own.is_none());
+        let state = state.as_deref().filter(|_| own.is_none());
         let reply_to = reply_to
             .as_deref()
             .filter(|_| records.unawaited.binary_search(&index).is_err());

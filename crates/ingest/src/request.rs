@@ -14,11 +14,12 @@ use axum::response::{IntoResponse, Response};
 use serde_json::value::RawValue;
 use tollgate_service::card_data::count_card_data;
 use tollgate_service::http::{self, Caller, Problem, RequestTrace, Scope};
-use tollgate_types::{JsonError, Protected, ReplyAddress, Status};
+use tollgate_types::{JsonError, Protected, ReplyAddress, Status, without_mark};
 
 use crate::api::App;
 use crate::availability::require_log;
 use crate::body::{self, RequestBody};
+use crate::coding::Coding;
 use crate::items::{self, ItemLimits, UnreadableBody};
 use crate::pending_replies::AwaitedDecisions;
 use crate::prefer::Wait;
@@ -77,20 +78,6 @@ pub(crate) fn authenticate(app: &App, parts: &Parts) -> Result<Caller, Problem> 
     )
 }
 
-/// Rejects a compressed body, which would otherwise be reported as malformed.
-///
-/// # Errors
-/// 415 for any content coding.
-pub(crate) fn refuse_content_coding(parts: &Parts) -> Result<(), Problem> {
-    let coding = parts.headers.get(header::CONTENT_ENCODING);
-    let plain = coding.is_none_or(|coding| coding.as_bytes().eq_ignore_ascii_case(b"identity"));
-    if plain {
-        return Ok(());
-    }
-    let detail = "content codings such as gzip are not supported; send the body uncompressed";
-    Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, detail))
-}
-
 /// Rejects a body that is not JSON by its type. What Oracle's Notifications sends is recognised by its headers, which a web
 /// page of another site may not send.
 ///
@@ -110,19 +97,22 @@ pub(crate) fn require_json(parts: &Parts) -> Result<(), Problem> {
 /// its body is read. The request keeps its permits, whatever becomes of the body.
 ///
 /// # Errors
-/// 503 if the log is unavailable or too much is in flight, 429 beyond the share of the caller; the errors of [`body::receive`].
+/// 415 for a content coding that is not read; 503 if the log is unavailable or too much is in flight, 429 beyond the share of
+/// the caller; the errors of [`body::receive`].
 pub(crate) async fn admit(
     app: &App,
     caller: &Caller,
+    parts: &Parts,
     arriving: &mut Arriving,
 ) -> Result<Vec<u8>, Problem> {
+    let coding = Coding::of(parts)?;
     require_log(&app.health)?;
     let permit = app.admission.acquire_request(caller)?;
     arriving.permits.push(permit);
     let (max, pace) = (app.config.max_body_bytes, app.config.body_pace());
     let acquire = |bytes| app.admission.acquire_bytes(caller, bytes);
     let RequestBody { bytes, permit } =
-        body::receive(&mut arriving.body, max, pace, acquire).await?;
+        body::receive(&mut arriving.body, coding, max, pace, acquire).await?;
     arriving.permits.extend(permit);
     Ok(bytes)
 }
@@ -153,7 +143,7 @@ pub(crate) async fn protect<'a>(
 ) -> Vec<Protected<'a>> {
     let mut protected = Vec::with_capacity(items.size_hint().0);
     for item in items {
-        let item = app.cards.protect(item);
+        let item = app.cards.protect(without_mark(item));
         count_card_data("ingest", item.found);
         protected.push(item);
         tokio::task::consume_budget().await;

@@ -48,7 +48,7 @@ const PREFERENCE_APPLIED: HeaderName = HeaderName::from_static("preference-appli
         ("tracestate" = Option<String>, Header, description = "W3C trace state, propagated unchanged."),
     ),
     request_body(
-        description = "One transaction, an array of them, or one per line. UTF-8.",
+        description = "One transaction, an array of them, or one per line. UTF-8. `Content-Encoding: gzip` is read.",
         content(
             (openapi::Transactions = "application/json", examples(
                 ("one" = (summary = "One transaction", value = json!({"transaction_id": "tx-1", "user_id": "user-1", "amount": "1250.50", "timestamp": "2026-03-01T12:30:00Z", "location": {"latitude": 52.52, "longitude": 13.405}, "currency": "EUR", "merchant_id": "m-17"}))),
@@ -79,7 +79,7 @@ async fn answer(app: &App, parts: &Parts, arriving: &mut Arriving) -> Result<Res
     let provenance = Provenance::of(app, parts, &caller)?;
     let format = format_of(parts)?;
     let wait = Wait::of(&parts.headers)?;
-    let body = request::admit(app, &caller, arriving).await?;
+    let body = request::admit(app, &caller, parts, arriving).await?;
     let items = items::split(format, &body, app.config.max_items);
     app.admission
         .charge(&caller, items.as_ref().map_or(1, Vec::len))?;
@@ -111,11 +111,10 @@ fn format_of(parts: &Parts) -> Result<Format, Problem> {
             .get(name)
             .map(|value| value.to_str().unwrap_or_default())
     };
-    request::refuse_content_coding(parts)?;
     text(header::CONTENT_TYPE)
         .and_then(Format::of)
         .ok_or_else(|| {
-            let allowed = "application/json or application/x-ndjson, in UTF-8";
+            let allowed = "application/json, or application/x-ndjson (also called application/ndjson, application/jsonl or application/x-jsonlines) with one transaction a line, in UTF-8";
             http::unsupported_type(&parts.headers, allowed)
         })
 }

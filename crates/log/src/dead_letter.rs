@@ -1,9 +1,10 @@
 //! Dead letters: a record that cannot be processed goes to the stage's dead-letter topic, with its original key and
 //! bytes and the reason. Later records are not blocked.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
-use tollgate_types::{Stage, Tenant, TraceContext, headers};
+use tollgate_types::{CardPolicy, Stage, Tenant, TraceContext, headers};
 
 use crate::{Acks, Log, Producer, ProducerRecord, Record, SendError};
 use tollgate_service::telemetry::{trace, user_attribute};
@@ -33,6 +34,8 @@ pub struct DeadLetter<'a> {
     pub record: &'a Record<'a>,
     /// The span of its processing; where there is none yet, the letter begins one.
     pub under: Option<TraceContext>,
+    /// Takes card numbers out of what the record's producer wrote beside the payload, where producers are foreign.
+    pub cards: Option<&'a CardPolicy>,
 }
 
 /// The origin of a row that came from no topic of Tollgate.
@@ -261,15 +264,23 @@ impl DeadLetter<'_> {
             (headers::SOURCE_PARTITION, &partition),
             (headers::SOURCE_OFFSET, &offset),
         ];
+        let key = self.record.key.map(|key| match self.cards {
+            Some(cards) => cards.mask_id(key),
+            None => Cow::Borrowed(key),
+        });
+        let beside = self.beside();
         let letter = Letter {
             topic: topics.dead_letters_of(self.stage),
             stage: self.stage.name(),
             kind: self.kind,
             reason: self.reason,
             attempts: self.attempts,
-            inherited: self.record.headers.iter().collect(),
+            inherited: beside
+                .iter()
+                .map(|(name, value)| (*name, value.as_deref()))
+                .collect(),
             source: &source,
-            key: self.record.key,
+            key: key.as_deref(),
             timestamp_ms: self.record.timestamp_ms,
             payload: self.record.payload,
             // Behind the record's own headers, which stay as they are.
@@ -279,6 +290,20 @@ impl DeadLetter<'_> {
             max_bytes: max_bytes(log),
         };
         letter.send(producer, acks, stop)
+    }
+
+    /// The record's own headers. Those with hashes stay what they are.
+    fn beside(&self) -> Vec<(&str, Option<Cow<'_, [u8]>>)> {
+        let foreign = |name: &str| !headers::is_checked(name);
+        let headers = self.record.headers.iter();
+        headers
+            .map(|(name, value)| match (self.cards, value) {
+                (Some(cards), Some(value)) if foreign(name) => {
+                    (name, Some(cards.mask_bytes(value)))
+                }
+                (_, value) => (name, value.map(Cow::Borrowed)),
+            })
+            .collect()
     }
 
     /// A span for a record that has no other.

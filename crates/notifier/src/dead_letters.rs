@@ -147,6 +147,8 @@ fn send(
         attempts: letter.attempts,
         record: &record,
         under: letter.guard.trace().map(|trace| trace.context),
+        // What it reads is written by the scorer.
+        cards: None,
     };
     let sent = dead.send(kafka, producer, &acks, || stop.is_begun());
     acks.seal();

@@ -82,6 +82,8 @@ impl DeadLetters {
                     attempts: letter.attempts,
                     record: &record,
                     under: letter.under,
+                    // What it reads is written by the scorer.
+                    cards: None,
                 }
                 .send(&kafka, &producer, &acks, || shutdown.is_begun())
             });

@@ -45,3 +45,9 @@ pub const REDRIVEN_FROM: &str = "redriven-from";
 pub const SETTLED: &str = "dead-letter.settled";
 /// How the dead letter was resolved: `redriven` or `dropped`.
 pub const SETTLED_AS: &str = "dead-letter.settled-as";
+
+/// Whether the values of this header are of a form that Tollgate checks, so that a producer cannot put other data into it.
+#[must_use]
+pub fn is_checked(name: &str) -> bool {
+    [TRACEPARENT, REPLY_TO, BACKFILL, TENANT, SENDER, MAC].contains(&name)
+}

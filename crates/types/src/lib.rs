@@ -41,5 +41,5 @@ pub use topics::{Role, Stage, TopicKind, Topics};
 pub use trace_context::{TRACEPARENT_BYTES, TraceContext};
 pub use transaction::{
     Location, MAX_DEPTH, MAX_ID_BYTES, MAX_TRANSACTION_BYTES, MemberSlot, MemberTable, Members,
-    NamedCurrency, NewTransaction, Transaction, UserIdCase, mixes_scripts, stored_id,
+    NamedCurrency, NewTransaction, Transaction, UserIdCase, mixes_scripts, stored_id, without_mark,
 };

@@ -80,8 +80,10 @@ impl<'a> ParsedEvent<'a> {
                 id: Some(cards.mask(&event.id)),
                 source: cards.mask(&event.source),
                 trace: event.trace(),
-                content: content(event, imports, owner, limit)
-                    .unwrap_or_else(EventContent::Invalid),
+                content: content(event, imports, cards, owner, limit).unwrap_or_else(|wrong| {
+                    let reason = cards.mask(&wrong.reason).into_owned();
+                    EventContent::Invalid(Rejection::new(wrong.field, reason))
+                }),
             },
             Err(invalid) => Self {
                 id: invalid.id.as_deref().map(|id| cards.mask(id)),
@@ -104,12 +106,19 @@ impl<'a> ParsedEvent<'a> {
 fn content<'a>(
     event: &'a Event<'a>,
     imports: &Imports,
+    cards: &CardPolicy,
     owner: ImportOwner<'_>,
     limit: usize,
 ) -> Result<EventContent<'a>, Rejection> {
     if let Some(mut request) = object_event::import_request(event)? {
         request.tenant = owner.tenant.given().map(str::to_owned);
         request.backfill = owner.backfill;
+        // The name stands in the log, in dead letters and in log lines, and without it the object cannot be read.
+        if matches!(cards.mask_id(request.object.as_bytes()), Cow::Owned(_)) {
+            let reason = "has a card number, and the names of objects are stored in clear; rename the object, or set ingest.card_data_ids = \"allow\" if it is none";
+            return Err(Rejection::new("data.resourceName", reason));
+        }
+        request.event_id = cards.mask(&request.event_id).into_owned();
         imports
             .check(owner.tenant, &request.bucket, &request.object)
             .map_err(|error| Rejection::new("data", error.to_string()))?;

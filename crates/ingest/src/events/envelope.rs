@@ -6,12 +6,12 @@
 
 use std::borrow::Cow;
 
-use axum::http::HeaderMap;
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
+use axum::http::{HeaderMap, header};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use tollgate_types::{Rejection, TraceContext};
+
+use crate::lenient_base64;
 
 /// An event, whatever its envelope.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -110,9 +110,16 @@ fn of_members<'a>(members: &Members<'a>) -> Result<Event<'a>, Rejection> {
     Ok(event)
 }
 
-/// Whether a request contains an event in binary mode.
+/// Whether a request contains an event in binary mode. The content type decides: senders may repeat the attributes of a
+/// structured event in headers (HTTP protocol binding, section 3.2.3).
 pub(super) fn is_binary(headers: &HeaderMap) -> bool {
-    headers.contains_key("ce-specversion")
+    const STRUCTURED: &[u8] = b"application/cloudevents";
+    let kind = headers.get(header::CONTENT_TYPE);
+    let kind = kind.map_or(&b""[..], |kind| kind.as_bytes().trim_ascii_start());
+    let is_structured = kind
+        .get(..STRUCTURED.len())
+        .is_some_and(|begin| begin.eq_ignore_ascii_case(STRUCTURED));
+    !is_structured && headers.contains_key("ce-specversion")
 }
 
 /// An event in binary mode: its attributes are headers, its data is the body.
@@ -174,11 +181,14 @@ fn data<'a>(
     coded: Option<&'a RawValue>,
 ) -> Result<Cow<'a, [u8]>, Rejection> {
     if let Some(coded) = coded {
+        if data.is_some() {
+            let reason = "is given beside data; an event has one of them";
+            return Err(Rejection::new("data_base64", reason));
+        }
         let coded = text("data_base64", Some(coded))?;
-        let decoded = STANDARD.decode(coded.as_bytes());
-        return decoded
+        return lenient_base64::decode(&coded)
             .map(Cow::Owned)
-            .map_err(|_| Rejection::new("data_base64", "is not base64"));
+            .ok_or_else(|| Rejection::new("data_base64", "is not base64"));
     }
     let data = data.ok_or_else(|| Rejection::new("data", "is missing"))?;
     // Some senders put the JSON into a string.
@@ -208,6 +218,7 @@ mod tests {
         for text in [
             r#"{"specversion":"1.0","id":"1","type":"t","source":"s","data":{"a":1},"more":[]}"#,
             r#"{"specversion":"1.0","id":"1","type":"t","source":"s","data_base64":"eyJhIjoxfQ=="}"#,
+            r#"{"specversion":"1.0","id":"1","type":"t","source":"s","data":null,"data_base64":"eyJhIjoxfQ"}"#,
             r#"{"specversion":"1.0","id":"1","type":"t","source":"s","data":"{\"a\":1}"}"#,
             r#"{"cloudEventsVersion":"0.1","eventID":"1","eventType":"t","source":"s","data":{"a":1},"extensions":{}}"#,
         ] {
@@ -247,6 +258,10 @@ mod tests {
                 r#"{"cloudEventsVersion":"0.1","eventType":"t","source":"s","data":1}"#,
                 "eventID",
             ),
+            (
+                r#"{"specversion":"1.0","id":"1","type":"t","source":"s","data":{},"data_base64":"e30="}"#,
+                "data_base64",
+            ),
             ("7", ""),
         ] {
             assert_eq!(read(text).unwrap_err().field, field, "{text}");
@@ -282,5 +297,18 @@ mod tests {
         assert_eq!(invalid.id.as_deref(), Some("1"));
         headers.insert("ce-source", "s".parse().unwrap());
         assert_eq!(binary(&headers, b"{}").unwrap().kind, "t");
+        for (kind, expected) in [
+            (None, true),
+            (Some("application/json"), true),
+            (Some("application/cloudevents+json; charset=utf-8"), false),
+            (Some("Application/CloudEvents-Batch+JSON"), false),
+        ] {
+            let mut headers = headers.clone();
+            if let Some(kind) = kind {
+                headers.insert(header::CONTENT_TYPE, kind.parse().unwrap());
+            }
+            assert_eq!(is_binary(&headers), expected, "{kind:?}");
+        }
+        assert!(!is_binary(&HeaderMap::new()));
     }
 }

@@ -94,9 +94,8 @@ pub(crate) async fn submit(State(app): State<Arc<App>>, request: Request) -> Res
 async fn answer(app: &App, parts: &Parts, arriving: &mut Arriving) -> Result<Response, Problem> {
     let caller = request::authenticate(app, parts)?;
     let provenance = Provenance::of(app, parts, &caller)?;
-    request::refuse_content_coding(parts)?;
     request::require_json(parts)?;
-    let body = request::admit(app, &caller, arriving).await?;
+    let body = request::admit(app, &caller, parts, arriving).await?;
     let body = body.as_slice();
     if let Some(url) = confirmation::confirmation_url(&parts.headers, body) {
         app.admission.charge(&caller, 1)?;

@@ -4,13 +4,12 @@
 
 use std::borrow::Cow;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use tollgate_types::CardPolicy;
 
 use crate::items::{UnreadableBody, json_value};
+use crate::lenient_base64;
 
 /// How many characters of a member are copied into the headers of a dead letter.
 const MAX_POSITION_CHARS: usize = 256;
@@ -66,12 +65,11 @@ pub(super) fn item<'a>(message: &'a RawValue) -> Cow<'a, [u8]> {
     let Ok(text) = serde_json::from_str::<String>(value.get()) else {
         return whole();
     };
-    if text.trim_start().starts_with('{') {
+    let begins = text.trim_start_matches(|c: char| c == '\u{feff}' || c.is_whitespace());
+    if begins.starts_with('{') {
         return Cow::Owned(text.into_bytes());
     }
-    STANDARD
-        .decode(text.trim())
-        .map_or_else(|_| whole(), Cow::Owned)
+    lenient_base64::decode(&text).map_or_else(whole, Cow::Owned)
 }
 
 /// The position of a message in its stream, as its writer reported it.
@@ -117,7 +115,7 @@ mod tests {
 
     #[test]
     fn a_value_is_text_base64_or_an_object_and_the_batch_an_object_or_an_array() {
-        let coded = STANDARD.encode(r#"{"a":1}"#);
+        let coded = "eyJhIjoxfQ";
         let messages = format!(
             r#"[{{"value":"{{\"a\":1}}"}},{{"value":"{coded}","offset":3}},{{"value":{{"a":1}},"partition":"0"}}]"#
         );

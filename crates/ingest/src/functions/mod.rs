@@ -101,10 +101,9 @@ async fn answer(app: &App, parts: &Parts, arriving: &mut Arriving) -> Result<Res
     let started = Instant::now();
     let caller = request::authenticate(app, parts)?;
     let provenance = Provenance::of(app, parts, &caller)?;
-    request::refuse_content_coding(parts)?;
     request::require_json(parts)?;
     let preferred = Wait::of(&parts.headers)?;
-    let body = request::admit(app, &caller, arriving).await?;
+    let body = request::admit(app, &caller, parts, arriving).await?;
     let messages = messages::split(&body, app.config.max_items);
     app.admission
         .charge(&caller, messages.as_ref().map_or(1, Vec::len))?;

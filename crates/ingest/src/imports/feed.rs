@@ -150,6 +150,8 @@ pub(super) fn import_object(
             _ if context.cancel.is_cancelled() => return ImportOutcome::Cancelled,
             Err(AttemptError::Cancelled) => return ImportOutcome::Cancelled,
             Err(AttemptError::Object(RowsError::Unusable(reason))) => {
+                // The header of a file without one is its first row.
+                let reason = writer.cards.mask(&reason).into_owned();
                 break ImportOutcome::Failed(Failure { reason, progress });
             }
             Err(AttemptError::Object(RowsError::Broken(error))) => {

@@ -7,7 +7,7 @@ use std::fmt;
 
 use serde::de::{DeserializeSeed, Deserializer, Error as _, SeqAccess, Visitor};
 use serde_json::value::RawValue;
-use tollgate_types::JsonError;
+use tollgate_types::{JsonError, without_mark};
 
 /// The format of a body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,7 +24,13 @@ impl Format {
         let mut parts = content_type.split(';').map(str::trim);
         let format = match parts.next()?.to_ascii_lowercase().as_str() {
             "application/json" => Self::Json,
-            "application/x-ndjson" => Self::Ndjson,
+            // None is registered; these are in use.
+            "application/x-ndjson"
+            | "application/ndjson"
+            | "application/jsonl"
+            | "application/x-jsonl"
+            | "application/jsonlines"
+            | "application/x-jsonlines" => Self::Ndjson,
             _ => return None,
         };
         let utf8 = parts.all(|parameter| match parameter.split_once('=') {
@@ -70,7 +76,8 @@ impl UnreadableBody {
 /// # Errors
 /// The body is not UTF-8 or not JSON.
 pub(crate) fn json_value(body: &[u8]) -> Result<&RawValue, UnreadableBody> {
-    serde_json::from_str(utf8(body)?).map_err(|error| UnreadableBody::not_json(&error))
+    serde_json::from_str(utf8(without_mark(body))?)
+        .map_err(|error| UnreadableBody::not_json(&error))
 }
 
 fn utf8(body: &[u8]) -> Result<&str, UnreadableBody> {
@@ -86,8 +93,7 @@ pub(crate) fn split(
     body: &[u8],
     limit: usize,
 ) -> Result<Vec<&[u8]>, UnreadableBody> {
-    // A byte order mark is not part of JSON, but some editors write one.
-    let body = body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body);
+    let body = without_mark(body);
     let items = match format {
         Format::Json => split_json(utf8(body)?, limit)?,
         Format::Ndjson => split_lines(body, limit)?,
@@ -170,7 +176,9 @@ impl<'de> Visitor<'de> for Elements<'_> {
 
 fn split_lines(body: &[u8], limit: usize) -> Result<Vec<&[u8]>, UnreadableBody> {
     let mut items = Vec::new();
-    for line in body.split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii) {
+    for line in body.split(|byte| *byte == b'\n') {
+        // Files that were joined have one in the middle.
+        let line = without_mark(line).trim_ascii();
         if line.is_empty() {
             continue;
         }
@@ -208,6 +216,12 @@ mod tests {
                 Some(Format::Json),
             ),
             ("application/x-ndjson", Some(Format::Ndjson)),
+            ("application/jsonl", Some(Format::Ndjson)),
+            ("application/ndjson", Some(Format::Ndjson)),
+            (
+                "application/x-jsonlines; charset=utf-8",
+                Some(Format::Ndjson),
+            ),
             ("application/json; charset=utf-16", None),
             ("application/json-patch", None),
             ("text/plain", None),
@@ -229,8 +243,11 @@ mod tests {
     #[test]
     fn lines_may_be_blank_end_in_crlf_or_not_end_at_all() {
         assert_eq!(
-            texts(Format::Ndjson, "{}\r\n\r\n  \n{\"a\":\nx"),
-            Ok(vec!["{}", "{\"a\":", "x"])
+            texts(
+                Format::Ndjson,
+                "\u{feff}{}\r\n\r\n  \n{\"a\":\nx\n\u{feff}[]"
+            ),
+            Ok(vec!["{}", "{\"a\":", "x", "[]"])
         );
     }
 

@@ -140,7 +140,7 @@ async fn a_body_that_is_neither_json_nor_ndjson_is_415() {
         .post(format!("{}/v1/transactions", service.url));
     let response = untyped.body("{}").send().await.unwrap();
     Answer::of(response).await.is_problem(415);
-    let coded = service.post(JSON, "{}").header("content-encoding", "gzip");
+    let coded = service.post(JSON, "{}").header("content-encoding", "br");
     Answer::of(coded.send().await.unwrap())
         .await
         .is_problem(415);

@@ -202,6 +202,99 @@ async fn no_way_in_lets_a_card_number_or_a_code_through() {
     service.stop().await;
 }
 
+/// Beside the transactions: where a number stands that somebody took for an id.
+#[tokio::test]
+async fn card_numbers_in_names_headers_and_encodings_get_no_further() {
+    let lines = Lines::default();
+    let writer = lines.clone();
+    let subscriber = tracing_subscriber::fmt()
+        .with_writer(move || writer.clone())
+        .finish();
+    let _logged = tracing::subscriber::set_default(subscriber);
+    let bucket = TempDir::new().unwrap();
+    let url = format!("file://{}", bucket.path().display());
+    let service = start(|config| {
+        masking(config);
+        config.functions_wait_ms = 0;
+        config.sources = vec![SourceConfig {
+            bucket: "payments".into(),
+            url,
+            ..SourceConfig::default()
+        }];
+    })
+    .await;
+    let mut answers = String::new();
+
+    // The trace state, and an address.
+    let state = format!("shop={PAN}");
+    let headers = [
+        (
+            "traceparent",
+            "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
+        ),
+        ("tracestate", &state),
+        ("user-agent", PAN),
+    ];
+    let path = format!("/v1/transactions?pan={PAN}");
+    let answer = service
+        .post_to(&path, &headers, with("a", "4111.1111.1111.1111"))
+        .await;
+    assert_eq!(answer.status, 202, "{}", answer.text);
+    for path in [
+        format!("/cards/{PAN}"),
+        format!("/v1/transactions/{PAN}?pan={PAN}"),
+    ] {
+        let answer = service.post_to(&path, &headers, "{}").await;
+        assert_eq!(answer.status, 404, "{}", answer.text);
+        answers += &answer.text;
+    }
+
+    // Base64 that is not of the standard alphabet, lines that are no transaction, numbers in other digits.
+    let url_safe =
+        data_encoding::BASE64URL_NOPAD.encode(with("f?>", PAN).replace("\"u\"", "7").as_bytes());
+    let wide: String = PAN
+        .chars()
+        .map(|digit| char::from_u32(u32::from(digit) + 0xfee0).unwrap())
+        .collect();
+    let batch = json!({"messages": [{"value": url_safe}, {"value": PAN}, {"value": format!("{{\"a\":\"{wide}\"")}, {"value": "x=1&cvv=987"}]});
+    let path = "/v1/functions/streaming";
+    let answer = service.post_to(path, &[], batch.to_string()).await;
+    assert_eq!(answer.status, 200, "{}", answer.text);
+    answers += &answer.text;
+
+    // The name of an object, and a file without a header, whose first row stands in the reason.
+    let event = |object: &str| {
+        json!({
+            "eventType": "com.oraclecloud.objectstorage.createobject", "cloudEventsVersion": "0.1", "source": "ObjectStorage",
+            "eventID": PAN, "data": {"resourceName": object, "additionalDetails": {"bucketName": "payments", "eTag": PAN}},
+        })
+        .to_string()
+    };
+    let object = format!("{PAN}.csv");
+    std::fs::write(bucket.path().join(&object), "transaction_id\n1\n").unwrap();
+    let answer = service.post_to("/v1/events", &[], event(&object)).await;
+    answer.is_problem(422);
+    assert_eq!(answer.body["results"][0]["field"], "data.resourceName");
+    answers += &answer.text;
+    let rows = format!("t1,u,{PAN},{PAN}\nt2,u,{PAN},x\n");
+    std::fs::write(bucket.path().join("a.csv"), rows).unwrap();
+    let answer = service.post_to("/v1/events", &[], event("a.csv")).await;
+    assert_eq!(answer.status, 202, "{}", answer.text);
+    let ended = || written(&service).contains(r#""import":"failed""#);
+    eventually("the import ends", async || ended()).await;
+
+    let all = written(&service);
+    assert_eq!(service.letters().len(), 4, "{all}");
+    let logged = String::from_utf8_lossy(&lines.0.lock().unwrap()).into_owned();
+    for text in [&all, &answers, &logged] {
+        is_free_of_card_data(text);
+        for secret in [&wide, "987", "4111.1111.1111.1111", &url_safe] {
+            assert!(!text.contains(secret), "{secret} in {text}");
+        }
+    }
+    service.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_masked_number_has_its_token_beside_it_and_the_other_members_are_unchanged() {
     let service = start(masking).await;

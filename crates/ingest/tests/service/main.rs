@@ -8,6 +8,7 @@ mod arrival;
 mod bad_input;
 mod browsers;
 mod card_data;
+mod clients;
 mod connections;
 mod document;
 mod evasion;

@@ -91,6 +91,13 @@ impl KafkaConfig {
                     "is for the embedded log; leave it out beside brokers",
                 );
             }
+            Profile::Kafka | Profile::OciStreaming if self.brokers.contains('@') => {
+                // Not printed: what stands before the at sign may be a password.
+                return invalid(
+                    "brokers",
+                    "must be host:port,… without credentials; properties.\"sasl.username\" and \"sasl.password\" are for these",
+                );
+            }
             Profile::OciStreaming => self.validate_oci_streaming()?,
             Profile::Embedded | Profile::Kafka => {}
         }

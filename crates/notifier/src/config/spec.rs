@@ -130,11 +130,14 @@ impl SinkConfig {
             return invalid("topic", "must be the OCID of a topic: ocid1.onstopic.…");
         }
         let decisions_url = self.decisions_url.clone().unwrap_or_default();
-        let is_url = Url::parse(&decisions_url).is_ok_and(|url| url.has_host());
+        // It is printed, and stands in messages to people.
+        let is_public =
+            |url: &Url| url.has_host() && url.username().is_empty() && url.password().is_none();
+        let is_url = Url::parse(&decisions_url).is_ok_and(|url| is_public(&url));
         if !decisions_url.is_empty() && !is_url {
             return invalid(
                 "decisions_url",
-                "must be a URL, such as https://tollgate.example.com",
+                "must be a URL without credentials, such as https://tollgate.example.com",
             );
         }
         Ok(OciSpec {

@@ -9,7 +9,7 @@ use axum::extract::{ConnectInfo, MatchedPath, Request};
 use axum::http::{Method, StatusCode};
 use axum::response::{IntoResponse as _, Response};
 use tollgate_service::http::{Caller, Problem};
-use tollgate_types::Tenant;
+use tollgate_types::{CardPolicy, Tenant};
 
 use super::bad_parameter;
 use crate::audit::{AuditEvent, Recorder};
@@ -120,9 +120,11 @@ fn asked(route: &str, request: &Request) -> Vec<(String, String)> {
     });
     let query = request.uri().query().unwrap_or_default();
     let of_query = url::form_urlencoded::parse(query.as_bytes()).into_owned();
+    // An entry cannot be changed, and a card number is no id unless somebody asks for one.
+    let cards = CardPolicy::default();
     let short = |text: String| match text.char_indices().nth(MAX_VALUE) {
-        Some((end, _)) => text[..end].to_owned(),
-        None => text,
+        Some((end, _)) => cards.mask(&text[..end]).into_owned(),
+        None => cards.mask(&text).into_owned(),
     };
     of_path
         .chain(of_query)

@@ -207,11 +207,6 @@ impl Worker {
             shutdown,
             ..
         } = &*self.settings;
-        let key = record.key.map(|key| self.settings.cards.mask_id(key));
-        let record = &Record {
-            key: key.as_deref(),
-            ..*record
-        };
         let letter = DeadLetter {
             stage: Stage::Scorer,
             kind,
@@ -219,6 +214,7 @@ impl Worker {
             attempts: 1,
             record,
             under: None,
+            cards: Some(&self.settings.cards),
         };
         letter.send(kafka, producer, acks, || shutdown.is_begun())
     }

@@ -115,6 +115,34 @@ async fn a_verdict_is_not_told_to_another_sender_who_repeats_the_id() {
     scorer.stop().await;
 }
 
+/// An amount is a number, however it is spelled: none of its spellings is another payment, and no other amount is the same.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_spelling_of_an_amount_makes_neither_a_conflict_nor_a_duplicate() {
+    let scorer = Harness::start(|_| {}).await;
+    let topics = scorer.kafka.topics().clone();
+    let spellings = [
+        "1", "1.0", "1.0000", "1e0", "10e-1", "\"1\"", "\"1.00\"", "1.0001",
+    ];
+    for amount in spellings {
+        let json = format!(
+            r#"{{"transaction_id":"t","user_id":"u","amount":{amount},"timestamp":"2026-02-25T06:00:00Z"}}"#
+        );
+        scorer.put(&ProducerRecord::new(
+            &topics.transactions,
+            b"u",
+            json.as_bytes(),
+        ));
+    }
+    let decisions = scorer.read(&topics.decisions, spellings.len());
+    for (n, (record, spelling)) in decisions.iter().zip(spellings).enumerate() {
+        let decision = Decision::parse(&record.payload).unwrap();
+        let told = (decision.duplicate, decision.conflict);
+        let expected = (n > 0 && spelling != "1.0001", spelling == "1.0001");
+        assert_eq!(told, expected, "{spelling}");
+    }
+    scorer.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn backfill_is_decided_and_causes_no_alert_and_no_reply() {
     let scorer = Harness::start(|_| {}).await;

@@ -9,6 +9,8 @@ use axum::response::{IntoResponse, Redirect, Response};
 use axum::routing::get;
 use tower_http::catch_panic::CatchPanicLayer;
 
+use tollgate_types::CardPolicy;
+
 use super::{Problem, observed};
 
 /// The complete API of a service, from its routes; `/` leads to its documentation. `service` is the label of its metrics and spans.
@@ -24,7 +26,9 @@ pub fn api(routes: Router, service: &'static str) -> Router {
 }
 
 async fn not_found(uri: Uri) -> Problem {
-    let detail = format!("there is nothing at {}; /docs lists the API", uri.path());
+    // Whoever builds addresses from card numbers gets none back.
+    let path = CardPolicy::default().mask(uri.path()).into_owned();
+    let detail = format!("there is nothing at {path}; /docs lists the API");
     Problem::new(StatusCode::NOT_FOUND, detail)
 }
 

@@ -15,7 +15,7 @@ use super::text::{self, CardNumber};
 use super::verification::is_verification_data;
 use super::{CardDataFound, CardDataMode, CardIds, CardPolicy, Protected};
 use crate::headers::TRACEPARENT;
-use crate::{Amount, MAX_DEPTH, Rejection, TraceContext};
+use crate::{Amount, MAX_DEPTH, Rejection, TraceContext, without_mark};
 
 /// Deeper texts are refused as transactions, and masked without regard to their members.
 const DEEPEST: usize = MAX_DEPTH + 2;
@@ -89,6 +89,7 @@ impl<'t, 'p> Walk<'t, 'p> {
             found: CardDataFound::default(),
             refusal: None,
         };
+        walk.at = text.len() - without_mark(text).len();
         walk.skip_space();
         let mut whole = Member {
             kind: Kind::Inspected,
@@ -387,7 +388,9 @@ impl<'t, 'p> Walk<'t, 'p> {
     fn inspect_nested(&mut self, text: &str, member: &Member<'_>) -> Option<Vec<u8>> {
         if self.nested == MAX_NESTED
             || matches!(member.kind, Kind::Id(_))
-            || !text.trim_start().starts_with(['{', '['])
+            || !text
+                .trim_start_matches(|c: char| c.is_whitespace() || c == '\u{feff}')
+                .starts_with(['{', '['])
         {
             return None;
         }

@@ -1,7 +1,7 @@
 //! What an id may consist of, and the one form in which it is used.
 //!
 //! Invariant: two ids that look alike to a person because they differ in composition, in invisible characters or in
-//! white space are never two users: they are brought to NFC (Unicode Standard Annex 15), or refused. Letters of other
+//! white space are never two users: they are brought to NFC (Unicode Standard Annex 15) without white space around them, or refused. Letters of other
 //! scripts that look alike cannot be refused, since names are written in them; [`mixes_scripts`] finds the usual case.
 
 use std::borrow::Cow;
@@ -26,7 +26,7 @@ pub enum UserIdCase {
     Fold,
 }
 
-/// Checks an id and brings it to NFC.
+/// Checks an id, takes away the white space around it and brings it to NFC.
 ///
 /// # Errors
 /// Its length, or the code point that it must not contain, by its number.
@@ -35,6 +35,7 @@ pub(super) fn check<'a>(
     text: Cow<'a, str>,
     case: UserIdCase,
 ) -> Result<Cow<'a, str>, Rejection> {
+    let text = trimmed(text);
     if text.is_empty() || text.len() > MAX_ID_BYTES {
         return Err(too_long(field));
     }
@@ -45,12 +46,6 @@ pub(super) fn check<'a>(
             }
             UserIdCase::Fold | UserIdCase::Keep => text,
         });
-    }
-    if text.starts_with(char::is_whitespace) || text.ends_with(char::is_whitespace) {
-        return Err(Rejection::new(
-            field,
-            "must not begin or end with white space",
-        ));
     }
     for character in text.chars() {
         if let Some(what) = fault(character) {
@@ -72,14 +67,23 @@ pub(super) fn check<'a>(
     Ok(id)
 }
 
-/// An id that somebody asks for, as a transaction that was accepted has it: in NFC, and folded if `case` says so. Nothing is
-/// refused: an id that no transaction can have is not found.
+/// An id that somebody asks for, as a transaction that was accepted has it: without white space around it, in NFC, and folded
+/// if `case` says so. Nothing is refused: an id that no transaction can have is not found.
 #[must_use]
 pub fn stored_id(text: &str, case: UserIdCase) -> String {
-    let id = to_nfc(Cow::Borrowed(text));
+    let id = to_nfc(trimmed(Cow::Borrowed(text)));
     match case {
         UserIdCase::Keep => id.into_owned(),
         UserIdCase::Fold => to_nfc(Cow::Owned(UniCase::unicode(id).to_folded_case())).into_owned(),
+    }
+}
+
+/// Exports with columns of a fixed width fill ids up with blanks.
+fn trimmed(text: Cow<'_, str>) -> Cow<'_, str> {
+    match text {
+        Cow::Borrowed(text) => Cow::Borrowed(text.trim()),
+        Cow::Owned(text) if text.trim().len() == text.len() => Cow::Owned(text),
+        Cow::Owned(text) => Cow::Owned(text.trim().to_owned()),
     }
 }
 
@@ -87,11 +91,9 @@ fn too_long(field: &'static str) -> Rejection {
     Rejection::new(field, "must be 1 to 128 bytes long")
 }
 
-/// Printable ASCII without a space at either end, as nearly every id is. It is its own NFC.
+/// Printable ASCII, as nearly every id is. It is its own NFC.
 fn is_plain(id: &[u8]) -> bool {
     id.iter().all(|byte| matches!(byte, b' '..=b'~'))
-        && id.first() != Some(&b' ')
-        && id.last() != Some(&b' ')
 }
 
 fn to_nfc(text: Cow<'_, str>) -> Cow<'_, str> {

@@ -6,6 +6,7 @@
 
 mod currency;
 mod fields;
+mod framing;
 mod ids;
 mod location;
 mod members;
@@ -95,7 +96,16 @@ impl<'a> Transaction<'a> {
     }
 
     fn read(bytes: &'a [u8], table: &MemberTable, case: UserIdCase) -> Result<Self, Rejection> {
-        let text = std::str::from_utf8(bytes)
+        Self::read_plain(bytes, table, case)
+            .map_err(|rejection| framing::named(bytes).unwrap_or(rejection))
+    }
+
+    fn read_plain(
+        bytes: &'a [u8],
+        table: &MemberTable,
+        case: UserIdCase,
+    ) -> Result<Self, Rejection> {
+        let text = std::str::from_utf8(without_mark(bytes))
             .map_err(|_| Rejection::malformed("", "the text is not UTF-8"))?;
         let json = text.trim_matches([' ', '\t', '\n', '\r']);
         if json.is_empty() {
@@ -151,7 +161,7 @@ impl<'a> Transaction<'a> {
     /// The text may be broken after it.
     #[must_use]
     pub fn id_of_rejected(bytes: &[u8]) -> Option<String> {
-        let text = bytes.utf8_chunks().next()?.valid();
+        let text = without_mark(bytes).utf8_chunks().next()?.valid();
         let mut deserializer = serde_json::Deserializer::from_str(text);
         let found = Cell::new(None);
         // The text was refused, so an error is expected: what matters is whether the id stands before it.
@@ -208,6 +218,12 @@ impl<'a> Transaction<'a> {
         }
         line
     }
+}
+
+/// A text without the byte order mark that editors and spreadsheets write before it.
+#[must_use]
+pub fn without_mark(text: &[u8]) -> &[u8] {
+    text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(text)
 }
 
 /// The text with those ids in it that it has in another form.

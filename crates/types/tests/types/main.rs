@@ -4,5 +4,6 @@
 
 mod bad_input;
 mod card_data;
+mod framing;
 mod ids;
 mod round_trip;
