@@ -133,3 +133,14 @@ fn printed_settings_hold_no_password() {
     config.oci.auth_token = Secret::new("hunter2");
     assert!(!toml::to_string(&config).unwrap().contains("hunter2"));
 }
+
+#[test]
+fn brokers_with_credentials_are_refused_without_printing_them() {
+    let config = KafkaConfig {
+        brokers: "user:hunter2@broker.example:9093".into(),
+        ..KafkaConfig::default()
+    };
+    let message = config.validate().unwrap_err().to_string();
+    assert!(message.starts_with("kafka.brokers: "), "{message}");
+    assert!(!message.contains("hunter2"), "{message}");
+}
