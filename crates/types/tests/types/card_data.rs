@@ -167,6 +167,9 @@ fn a_code_within_a_text_is_hidden_and_counted() {
     }
 }
 
+/// Makes a text of a shape from a random number.
+type Maker<'m> = &'m mut dyn FnMut(u64) -> String;
+
 /// How often what is no card number is taken for one. Run with `--nocapture` for the figures.
 #[test]
 fn few_ids_telephone_numbers_and_times_are_taken_for_card_numbers() {
@@ -186,7 +189,7 @@ fn few_ids_telephone_numbers_and_times_are_taken_for_card_numbers() {
         });
         found.count() as f64 / RUNS as f64
     };
-    let shapes: [(&str, f64, &mut dyn FnMut(u64) -> String); 10] = [
+    let shapes: [(&str, f64, Maker<'_>); 10] = [
         ("random numbers of 10 digits", 0.0, &mut |n| {
             format!("{:010}", n % 10_u64.pow(10))
         }),
