@@ -78,6 +78,8 @@ pub struct IngestConfig {
     pub sources: Vec<SourceConfig>,
     /// The number of objects of one source that are imported concurrently.
     pub parallel_imports: usize,
+    /// How long an import waits for others of its folder, with which it is ordered by time, in milliseconds.
+    pub import_pause_ms: u64,
     /// Imported rows a second; 0 is no limit.
     pub import_rows_per_second: u32,
     /// How much of a request may be rejected before all of it is.
@@ -147,6 +149,7 @@ impl Default for IngestConfig {
             confirmation_hosts: vec!["oraclecloud.com".to_owned()],
             sources: Vec::new(),
             parallel_imports: 2,
+            import_pause_ms: 500,
             import_rows_per_second: 0,
             request_rejects: RejectLimits::REQUEST,
             import_rejects: RejectLimits::IMPORT,
@@ -211,6 +214,9 @@ impl IngestConfig {
             && !directory.is_dir()
         {
             return invalid("import_sort_directory", "must be a directory");
+        }
+        if self.import_pause_ms > 600_000 {
+            return invalid("import_pause_ms", "must be at most 600000");
         }
         if self.functions_wait_ms > 30_000 {
             return invalid("functions_wait_ms", "must be at most 30000");

@@ -101,8 +101,8 @@ pub(crate) struct UpArgs {
     pub(crate) service: ServiceArgs,
 }
 
-/// The same engine as the scorer's, in the order of the input, without a log. A line that is no transaction goes to
-/// the rejects as {"line", "field", "reason"}; without --rejects the first ten are named on standard error, with their
+/// The same engine as the scorer's, in the order of the input or of its timestamps, without a log. A line that is no
+/// transaction goes to the rejects as {"line", "field", "reason"}; without --rejects the first ten are named on standard error, with their
 /// number at the end.
 #[derive(Debug, Args)]
 pub(crate) struct ScoreArgs {

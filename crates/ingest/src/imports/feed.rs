@@ -24,12 +24,15 @@ use super::reading::{Before, CutOff, ReadError, ReadLimits, SortedRows, read_sor
 use super::rows::{InflationLimits, Rows, RowsError};
 use super::source::Located;
 use crate::IngestConfig;
+use crate::items;
 use crate::lateness::NewestTimes;
 
 /// The most rows in flight.
 const WINDOW_ROWS: u64 = 1_000;
 /// The most bytes in flight.
 const WINDOW_BYTES: usize = 1024 * 1024;
+/// The rows at the beginning of an object by which it is ordered among others.
+const PEEKED_ROWS: usize = 1_000;
 /// The rejected rows of an import that are logged; the line about its end has their number.
 const LOGGED_REJECTIONS: u64 = 3;
 /// The kind of a letter about rows that have none of their own.
@@ -177,6 +180,30 @@ pub(super) fn import_object(
     } else {
         ImportOutcome::Cancelled
     }
+}
+
+/// The earliest timestamp in the beginning of an object, in microseconds; none if no transaction can be read from it.
+pub(super) fn first_timestamp(
+    writer: &ImportWriter,
+    object: &Located,
+    context: &ImportContext,
+) -> Option<i64> {
+    let reader = ObjectReader::open(object, None, context).ok()?;
+    let max_bytes = writer.limits.max_bytes;
+    let mut rows = Rows::open(&object.format, reader, max_bytes, writer.inflation).ok()?;
+    let mut first = None;
+    for _ in 0..PEEKED_ROWS {
+        let Ok(Some(row)) = rows.next() else {
+            break;
+        };
+        if row.wrong.is_none()
+            && let Ok(transaction) = items::validate(&row.text, writer.limits.items())
+        {
+            let micros = transaction.timestamp.micros();
+            first = Some(first.map_or(micros, |first: i64| first.min(micros)));
+        }
+    }
+    first
 }
 
 fn attempt(

@@ -8,6 +8,7 @@ mod folder;
 mod journal;
 mod object;
 mod prepared;
+mod queue;
 mod reading;
 pub(crate) mod rows;
 mod source;
@@ -15,6 +16,7 @@ mod status;
 mod worker;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::oneshot;
 use tollgate_log::Log;
@@ -72,8 +74,11 @@ impl Imports {
         let cards = config.card_policy()?;
         let writer =
             feed::ImportWriter::new(kafka.clone(), producer, config, cards, Arc::clone(newest));
-        let parallel = config.parallel_imports;
-        let worker = worker::Worker::new(kafka, sources, writer, parallel, health, shutdown)?;
+        let limits = worker::WorkerLimits {
+            parallel: config.parallel_imports,
+            pause: Duration::from_millis(config.import_pause_ms),
+        };
+        let worker = worker::Worker::new(kafka, sources, writer, limits, health, shutdown)?;
         let (done, ended) = oneshot::channel();
         std::thread::Builder::new()
             .name("ingest-imports".to_owned())

@@ -120,6 +120,8 @@ pub(crate) struct Source {
     /// The number of running imports of this source. It is limited for each source, so that an unavailable source does not
     /// delay the others.
     pub(super) running: Arc<AtomicUsize>,
+    /// The number of objects of which the beginning is being read.
+    pub(super) peeking: Arc<AtomicUsize>,
     root: Path,
     format: FormatSetting,
     columns: Arc<Columns>,
@@ -177,6 +179,7 @@ impl SourceConfig {
             objects,
             dependency: object::dependency(&self.bucket),
             running: Arc::default(),
+            peeking: Arc::default(),
             root,
             format: self.format,
             columns: Arc::new(Columns::new(&self.columns, delimiter)),

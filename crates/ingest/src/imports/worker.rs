@@ -1,5 +1,6 @@
 //! The thread that reads the topic `imports` and starts the open imports of this instance's partitions.
 //!
+//! Imports of one folder run one after the other: see `queue`.
 //! A consumer group assigns the partitions, and nothing is committed: each owner reads its partitions from the beginning.
 //! Invariant: an import runs only in the instance to which its partition is assigned; a revoked partition cancels its
 //! imports.
@@ -8,7 +9,7 @@ use std::collections::{HashMap, HashSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, mpsc};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use metrics::{counter, gauge};
 use tokio::runtime::Handle;
@@ -17,10 +18,11 @@ use tollgate_log::{Log, LogError, RawRecord, ReaderEvent, TopicReader};
 use tollgate_service::Shutdown;
 use tollgate_service::health::Health;
 
-use super::feed::{ImportOutcome, ImportWriter, import_object};
-use super::journal::Journal;
+use super::feed::{ImportOutcome, ImportWriter, first_timestamp, import_object};
+use super::journal::{Journal, Progress, Request};
 use super::object::ImportContext;
-use super::source::{Source, locate};
+use super::queue::{Action, ImportQueue};
+use super::source::{Located, Source, locate};
 use tollgate_types::TopicKind;
 
 /// The component that `/readyz` names in its warnings.
@@ -97,8 +99,21 @@ struct FinishedImport {
     generation: u64,
     id: String,
     object: String,
+    folder: String,
     source: Source,
     outcome: ImportOutcome,
+}
+
+/// The id of an import, and the first timestamp of its object, if it has one that can be read.
+type Peeked = (String, Option<i64>);
+
+/// How the worker starts imports.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct WorkerLimits {
+    /// The most concurrent imports of one source.
+    pub(super) parallel: usize,
+    /// How long an import waits for others of its folder.
+    pub(super) pause: Duration,
 }
 
 pub(super) struct Worker {
@@ -114,6 +129,11 @@ pub(super) struct Worker {
     shutdown: Shutdown,
     finished: (mpsc::Sender<FinishedImport>, mpsc::Receiver<FinishedImport>),
     running: usize,
+    queue: ImportQueue,
+    /// The folders of the running imports.
+    folders: HashSet<String>,
+    /// The first timestamps of objects, in microseconds.
+    peeked: (mpsc::Sender<Peeked>, mpsc::Receiver<Peeked>),
 }
 
 impl Worker {
@@ -121,7 +141,7 @@ impl Worker {
         log: &Log,
         sources: Arc<[Source]>,
         writer: ImportWriter,
-        parallel: usize,
+        limits: WorkerLimits,
         health: &Health,
         shutdown: &Shutdown,
     ) -> anyhow::Result<Self> {
@@ -135,12 +155,15 @@ impl Worker {
             },
             sources,
             writer,
-            parallel,
+            parallel: limits.parallel,
             handle: Handle::current(),
             health: health.clone(),
             shutdown: shutdown.clone(),
             finished: mpsc::channel(),
             running: 0,
+            queue: ImportQueue::new(limits.pause),
+            folders: HashSet::new(),
+            peeked: mpsc::channel(),
         })
     }
 
@@ -196,79 +219,148 @@ impl Worker {
         }
     }
 
-    /// Starts open imports, oldest first, up to the limit of each source.
+    /// Starts open imports, and reads the beginnings of those that are compared, up to the limit of each source.
     fn start_imports(&mut self) {
+        let now = Instant::now();
+        while let Ok((id, first)) = self.peeked.1.try_recv() {
+            self.queue.set_first(&id, first);
+        }
+        let mut found: HashMap<String, i32> = HashMap::new();
         let all = self.partitions.owned.iter_mut();
         for (partition, owned) in all.filter(|(_, owned)| owned.caught_up) {
             let OwnedPartition {
-                generation,
-                journal,
-                started,
-                cancel,
-                ..
+                journal, started, ..
             } = owned;
             started.retain(|id| journal.is_open(id));
             for (request, progress) in journal.open() {
-                if started.contains(&request.id) {
-                    continue;
+                if !started.contains(&request.id) {
+                    let begun = progress.rows > 0;
+                    self.queue.add(&request.id, || request.folder(), begun, now);
+                    found.insert(request.id.clone(), *partition);
                 }
-                let object = match locate(&self.sources, &request.bucket, &request.object) {
-                    Ok(object) => object,
-                    Err(reason) => {
-                        tracing::warn!(%reason, id = request.id, "an import waits: no source in the settings matches its object");
-                        started.insert(request.id.clone());
-                        continue;
-                    }
-                };
-                if object.source.running.load(Ordering::Relaxed) >= self.parallel {
-                    continue;
-                }
-                let context = ImportContext {
-                    partition: *partition,
-                    handle: self.handle.clone(),
-                    cancel: cancel.clone(),
-                };
-                tracing::info!(
-                    id = request.id,
-                    object = object.url,
-                    from_row = progress.rows,
-                    "an import starts"
-                );
-                let (writer, sender) = (self.writer.clone(), self.finished.0.clone());
-                let (request, progress) = (request.clone(), progress.clone());
-                let (id, source) = (request.id.clone(), object.source.clone());
-                let mut finished = FinishedImport {
-                    partition: *partition,
-                    generation: *generation,
-                    id: id.clone(),
-                    object: object.url.clone(),
-                    source: source.clone(),
-                    outcome: ImportOutcome::Panicked,
-                };
-                let work = move || {
-                    let import = AssertUnwindSafe(|| {
-                        import_object(&writer, &object, &request, progress, &context)
-                    });
-                    finished.outcome = catch_unwind(import).unwrap_or(ImportOutcome::Panicked);
-                    // The worker receives until every import that it started has ended.
-                    let _ = sender.send(finished);
-                };
-                let thread = std::thread::Builder::new().name("import".to_owned());
-                match thread.spawn(work) {
-                    Ok(_) => {
-                        started.insert(id);
-                        self.running += 1;
-                        source.running.fetch_add(1, Ordering::Relaxed);
-                        gauge!("tollgate_imports_running").increment(1.0);
-                    }
-                    Err(error) => tracing::error!(%error, "an import failed to start"),
-                }
+            }
+        }
+        self.queue.retain(|id| found.contains_key(id));
+        for (id, action) in self.queue.actions(&self.folders, now) {
+            if let Some(partition) = found.get(&id) {
+                self.act(&id, *partition, action);
+            }
+        }
+    }
+
+    fn act(&mut self, id: &str, partition: i32, action: Action) {
+        let Some(owned) = self.partitions.owned.get_mut(&partition) else {
+            return;
+        };
+        let Some((request, progress)) = owned.journal.open().find(|(open, _)| open.id == id) else {
+            return;
+        };
+        let object = match locate(&self.sources, &request.bucket, &request.object) {
+            Ok(object) => object,
+            Err(reason) => {
+                tracing::warn!(%reason, id, "an import waits: no source in the settings matches its object");
+                owned.started.insert(id.to_owned());
+                self.queue.remove(id);
+                return;
+            }
+        };
+        let context = ImportContext {
+            partition,
+            handle: self.handle.clone(),
+            cancel: owned.cancel.clone(),
+        };
+        if action == Action::Peek {
+            self.peek(id, object, context);
+            return;
+        }
+        if object.source.running.load(Ordering::Relaxed) >= self.parallel {
+            return;
+        }
+        tracing::info!(
+            id,
+            object = object.url,
+            from_row = progress.rows,
+            "an import starts"
+        );
+        let (request, progress) = (request.clone(), progress.clone());
+        let finished = FinishedImport {
+            partition,
+            generation: owned.generation,
+            id: id.to_owned(),
+            object: object.url.clone(),
+            folder: request.folder(),
+            source: object.source.clone(),
+            outcome: ImportOutcome::Panicked,
+        };
+        if self.spawn(object, request, progress, context, finished)
+            && let Some(owned) = self.partitions.owned.get_mut(&partition)
+        {
+            owned.started.insert(id.to_owned());
+            self.queue.remove(id);
+        }
+    }
+
+    /// Starts an import. False if there is no thread for it.
+    fn spawn(
+        &mut self,
+        object: Located,
+        request: Request,
+        progress: Progress,
+        context: ImportContext,
+        mut finished: FinishedImport,
+    ) -> bool {
+        let (writer, sender) = (self.writer.clone(), self.finished.0.clone());
+        let (source, folder) = (finished.source.clone(), finished.folder.clone());
+        let work = move || {
+            let import =
+                AssertUnwindSafe(|| import_object(&writer, &object, &request, progress, &context));
+            finished.outcome = catch_unwind(import).unwrap_or(ImportOutcome::Panicked);
+            // The worker receives until every import that it started has ended.
+            let _ = sender.send(finished);
+        };
+        let thread = std::thread::Builder::new().name("import".to_owned());
+        if let Err(error) = thread.spawn(work) {
+            tracing::error!(%error, "an import failed to start");
+            return false;
+        }
+        self.running += 1;
+        self.folders.insert(folder);
+        source.running.fetch_add(1, Ordering::Relaxed);
+        gauge!("tollgate_imports_running").increment(1.0);
+        true
+    }
+
+    /// Reads the first timestamp of an object.
+    fn peek(&mut self, id: &str, object: Located, context: ImportContext) {
+        let peeking = Arc::clone(&object.source.peeking);
+        if peeking.load(Ordering::Relaxed) >= self.parallel {
+            return;
+        }
+        let (writer, sender, of) = (self.writer.clone(), self.peeked.0.clone(), id.to_owned());
+        let running = Arc::clone(&peeking);
+        let work = move || {
+            let read = AssertUnwindSafe(|| first_timestamp(&writer, &object, &context));
+            let first = catch_unwind(read).unwrap_or_default();
+            running.fetch_sub(1, Ordering::Relaxed);
+            // Of a partition that is revoked, nothing is known any more.
+            if !context.cancel.is_cancelled() {
+                let _ = sender.send((of, first));
+            }
+        };
+        peeking.fetch_add(1, Ordering::Relaxed);
+        let thread = std::thread::Builder::new().name("import-begin".to_owned());
+        match thread.spawn(work) {
+            Ok(_) => self.queue.set_requested(id),
+            Err(error) => {
+                peeking.fetch_sub(1, Ordering::Relaxed);
+                tracing::error!(%error, "the beginning of an object is not read");
             }
         }
     }
 
     fn record_outcome(&mut self, finished: FinishedImport) {
         self.running -= 1;
+        self.folders.remove(&finished.folder);
         finished.source.running.fetch_sub(1, Ordering::Relaxed);
         gauge!("tollgate_imports_running").decrement(1.0);
         let (id, object) = (finished.id, finished.object);

@@ -350,3 +350,40 @@ async fn a_json_array_and_indented_objects_are_imported_without_a_dead_letter() 
     assert!(service.letters().is_empty());
     service.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_objects_of_a_folder_are_imported_in_the_order_of_their_first_timestamps() {
+    let directory = tempfile::tempdir().unwrap();
+    std::fs::create_dir(directory.path().join("march")).unwrap();
+    let days = [20, 1, 27, 10];
+    for day in days {
+        let rows: Vec<String> = (0..50)
+            .rev()
+            .map(|n| {
+                at(
+                    &format!("d{day}-{n}"),
+                    "u",
+                    &format!("2026-03-{day:02}T10:00:{n:02}Z"),
+                )
+            })
+            .collect();
+        let path = directory.path().join(format!("march/{day}.ndjson"));
+        std::fs::write(path, rows.join("\n")).unwrap();
+    }
+    let service = start(with_source(&directory)).await;
+    let mut imports = Vec::new();
+    for day in days {
+        let event = created(&format!("march/{day}.ndjson"), "v1");
+        imports.push(request_import(&service, event).await);
+    }
+    for import in &imports {
+        let end = ended(&service, import).await;
+        assert_eq!(
+            (&end["accepted"], &end["late"]),
+            (&json!(50), &json!(0)),
+            "{end}"
+        );
+    }
+    in_time_order(&service, 200);
+    service.stop().await;
+}
