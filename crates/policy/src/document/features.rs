@@ -132,7 +132,9 @@ fn feature(
     };
     let kind = match of {
         Some(Aggregate::Sum | Aggregate::Mean | Aggregate::Min | Aggregate::Max) => {
-            member.and_then(|member| declared.members.get(member).copied().flatten())
+            // Also of a member that it does not take: its type is known, and the fault has been told.
+            let named = fields.item("member").and_then(|item| text(&item.value));
+            named.and_then(|member| declared.members.get(member).copied().flatten())
         }
         Some(_) => Some(Type::Number),
         None => None,

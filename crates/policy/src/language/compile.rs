@@ -271,7 +271,7 @@ impl<F: FnMut(Wanted<'_>) -> Slot> Compiler<'_, F> {
                 });
                 let mut elements: Vec<Box<str>> = elements.collect();
                 elements.sort_unstable();
-                Test::StringIn(text, elements.into_boxed_slice())
+                Test::StringIn(Box::new(text), elements.into_boxed_slice())
             }
             Some(Type::Bool | Type::Timestamp) | None => UNREACHED,
         }

@@ -32,21 +32,25 @@ impl Order {
     }
 
     /// NaN compares as nothing, and is unknown.
+    #[inline]
     fn numbers(self, left: f64, right: f64) -> Option<bool> {
         let is =
             u8::from(left < right) | (u8::from(left == right) << 1) | (u8::from(left > right) << 2);
         (is != 0).then_some(self.0 & is != 0)
     }
 
+    #[inline]
     fn money(self, left: i128, right: i128) -> Option<bool> {
         (left != UNKNOWN && right != UNKNOWN).then(|| self.known(left, right))
     }
 
     /// Bytes of UTF-8 are in the order of code points.
+    #[inline]
     fn strings(self, left: Option<&str>, right: Option<&str>) -> Option<bool> {
         Some(self.known(left?, right?))
     }
 
+    #[inline]
     fn known<T: Ord>(self, left: T, right: T) -> bool {
         let is = match left.cmp(&right) {
             std::cmp::Ordering::Less => LESS,
@@ -97,7 +101,7 @@ pub(crate) enum Test {
     NumberIn(Box<Number>, Box<[f64]>),
     MoneyIn(Box<Cash>, Box<[i64]>),
     /// In the order of the strings.
-    StringIn(Text, Box<[Box<str>]>),
+    StringIn(Box<Text>, Box<[Box<str>]>),
 }
 
 /// What is done with a bool. As many in a row as fit into a condition may not take stack, each on its own.
@@ -157,6 +161,7 @@ pub(crate) enum Moment {
 }
 
 impl Test {
+    #[inline]
     pub(crate) fn evaluate(&self, slots: &Slots<'_>) -> Option<bool> {
         match self {
             Self::NumberToLiteral {
@@ -177,6 +182,18 @@ impl Test {
                 .string(*slot)
                 .map(|value| (value == &**literal) == *equal),
             Self::Bool(slot) => slots.bool(*slot),
+            other => other.evaluate_further(slots),
+        }
+    }
+
+    /// What is seldom or has operands of its own. Apart, so that the tests above cost a row of them no call.
+    #[inline(never)]
+    fn evaluate_further(&self, slots: &Slots<'_>) -> Option<bool> {
+        match self {
+            Self::NumberToLiteral { .. }
+            | Self::MoneyToLiteral { .. }
+            | Self::StringIs { .. }
+            | Self::Bool(_) => self.evaluate(slots),
             Self::All(tests) => decide(tests, false, slots),
             Self::Any(tests) => decide(tests, true, slots),
             Self::Not(test) => test.evaluate(slots).map(|value| !value),
