@@ -25,7 +25,7 @@ fuzz_target!(|data: &[u8]| {
     assert_eq!(again.policy.map(|policy| policy.hash), Some(policy.hash));
     let slots = Slots::new(&policy.layout);
     for rule in &policy.rules {
-        rule.condition.evaluate(&slots);
+        let _ = rule.condition.evaluate(&slots);
         assert_eq!(rule.condition.evaluate(&Slots::default()), None, "constant: {}", rule.condition.source);
     }
 });
