@@ -14,6 +14,7 @@ async fn one_object_is_accepted_and_is_on_the_log_with_its_user_as_key() {
     let expected = json!({
         "accepted": 1,
         "rejected": 0,
+        "late": 0,
         "results": [{"index": 0, "transaction_id": "t-1", "status": "accepted"}],
     });
     assert_eq!(answer.body, expected);
@@ -35,6 +36,7 @@ async fn array_and_ndjson_give_a_result_for_each_item_and_keep_their_order() {
     let expected = json!({
         "accepted": 2,
         "rejected": 1,
+        "late": 0,
         "results": [
             {"index": 0, "transaction_id": "a", "status": "accepted"},
             {"index": 1, "transaction_id": "w", "status": "rejected", "field": "amount", "reason": "must not be negative"},

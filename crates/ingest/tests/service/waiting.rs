@@ -41,7 +41,7 @@ async fn decisions_are_answered_in_the_order_of_the_items_and_as_they_were_writt
     let expected: Vec<String> = users.iter().map(|user| decided("t", user)).collect();
     assert_eq!(
         answer.text,
-        format!("{{\"decisions\":[{}]}}", expected.join(","))
+        format!("{{\"decisions\":[{}],\"late\":0}}", expected.join(","))
     );
     service.stop().await;
 }
@@ -313,7 +313,7 @@ async fn flooded_replies_that_guess_ids_and_partitions_approve_nothing() {
     };
     assert_eq!(
         answer.text,
-        format!("{{\"decisions\":[{}]}}", decided("t", "u"))
+        format!("{{\"decisions\":[{}],\"late\":0}}", decided("t", "u"))
     );
     service.stop().await;
 }
