@@ -18,7 +18,10 @@ fuzz_target!(|data: &[u8]| {
     let report = check(&format!("{HEAD}{condition} '''\n"));
     let lines = HEAD.lines().count() + condition.matches('\n').count() + 1;
     for fault in &report.faults {
-        assert!((14..=lines + 1).contains(&fault.line) || fault.kind.name() == "toml", "{fault:?}");
+        assert!(
+            (14..=lines + 1).contains(&fault.line) || fault.kind.name() == "toml",
+            "{fault:?}"
+        );
     }
     let Some(policy) = report.policy else {
         return;
@@ -39,7 +42,10 @@ fuzz_target!(|data: &[u8]| {
         }
         let after = rule.evaluate(&slots);
         assert_eq!(after, rule.evaluate(&slots));
-        assert!(!monotone || before.is_none() || after == before, "{condition}");
+        assert!(
+            !monotone || before.is_none() || after == before,
+            "{condition}"
+        );
         before = after;
     }
 });

@@ -34,8 +34,16 @@ impl Choices<'_> {
             2 => self.both(&[" && ", " || "], Self::bool, to),
             3 => self.both(&[" == ", " != "], Self::bool, to),
             4 => self.choice(Self::bool, to),
-            5 | 6 => self.both(&[" == ", " != ", " < ", " <= ", " > ", " >= "], Self::number, to),
-            7 => self.both(&[" == ", " != ", " < ", " <= ", " > ", " >= "], Self::text, to),
+            5 | 6 => self.both(
+                &[" == ", " != ", " < ", " <= ", " > ", " >= "],
+                Self::number,
+                to,
+            ),
+            7 => self.both(
+                &[" == ", " != ", " < ", " <= ", " > ", " >= "],
+                Self::text,
+                to,
+            ),
             8 => {
                 self.brackets(Self::text, to);
                 to.push_str([".startsWith(", ".endsWith(", ".contains("][self.next(3)]);
@@ -44,7 +52,12 @@ impl Choices<'_> {
             }
             _ => {
                 self.brackets(Self::text, to);
-                let _ = write!(to, " in ['{}', '{}']", TEXTS[self.next(6)], TEXTS[self.next(6)]);
+                let _ = write!(
+                    to,
+                    " in ['{}', '{}']",
+                    TEXTS[self.next(6)],
+                    TEXTS[self.next(6)]
+                );
             }
         }
     }
@@ -134,6 +147,9 @@ fuzz_target!(|data: &[u8]| {
         return;
     };
     if let (Some(ours), Ok(Value::Bool(theirs))) = (ours, program.execute(&context)) {
-        assert_eq!(ours, theirs, "{condition} with s={s:?} t={t:?} n={n} m={m} b={b} c={c}");
+        assert_eq!(
+            ours, theirs,
+            "{condition} with s={s:?} t={t:?} n={n} m={m} b={b} c={c}"
+        );
     }
 });

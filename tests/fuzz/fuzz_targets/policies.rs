@@ -15,7 +15,10 @@ fuzz_target!(|data: &[u8]| {
     let lines: Vec<&str> = text.split('\n').collect();
     for fault in report.faults.iter().chain(&report.warnings) {
         let line = lines[fault.line - 1];
-        assert!(fault.column >= 1 && fault.column <= line.chars().count() + 1, "{fault:?}");
+        assert!(
+            fault.column >= 1 && fault.column <= line.chars().count() + 1,
+            "{fault:?}"
+        );
     }
     let again = check(&text.replace('\n', "\r\n"));
     assert_eq!(again.faults, report.faults);
@@ -26,6 +29,11 @@ fuzz_target!(|data: &[u8]| {
     let slots = Slots::new(&policy.layout);
     for rule in &policy.rules {
         let _ = rule.condition.evaluate(&slots);
-        assert_eq!(rule.condition.evaluate(&Slots::default()), None, "constant: {}", rule.condition.source);
+        assert_eq!(
+            rule.condition.evaluate(&Slots::default()),
+            None,
+            "constant: {}",
+            rule.condition.source
+        );
     }
 });
