@@ -104,8 +104,15 @@ struct FinishedImport {
     outcome: ImportOutcome,
 }
 
-/// The id of an import, and the first timestamp of its object, if it has one that can be read.
-type Peeked = (String, Option<i64>);
+/// The beginning of an object was read.
+struct Peeked {
+    /// Of the import.
+    id: String,
+    /// The first timestamp, if there is one that can be read.
+    first: Option<i64>,
+    /// Reading it was cancelled: the partition was revoked, and may have been assigned again meanwhile.
+    is_cancelled: bool,
+}
 
 /// How the worker starts imports.
 #[derive(Debug, Clone, Copy)]
@@ -222,8 +229,12 @@ impl Worker {
     /// Starts open imports, and reads the beginnings of those that are compared, up to the limit of each source.
     fn start_imports(&mut self) {
         let now = Instant::now();
-        while let Ok((id, first)) = self.peeked.1.try_recv() {
-            self.queue.set_first(&id, first);
+        while let Ok(peeked) = self.peeked.1.try_recv() {
+            if peeked.is_cancelled {
+                self.queue.remove(&peeked.id);
+            } else {
+                self.queue.set_first(&peeked.id, peeked.first);
+            }
         }
         let mut found: HashMap<String, i32> = HashMap::new();
         let all = self.partitions.owned.iter_mut();
@@ -342,10 +353,12 @@ impl Worker {
             let read = AssertUnwindSafe(|| first_timestamp(&writer, &object, &context));
             let first = catch_unwind(read).unwrap_or_default();
             running.fetch_sub(1, Ordering::Relaxed);
-            // Of a partition that is revoked, nothing is known any more.
-            if !context.cancel.is_cancelled() {
-                let _ = sender.send((of, first));
-            }
+            // The receiver is gone only if the service stops.
+            let _ = sender.send(Peeked {
+                id: of,
+                first,
+                is_cancelled: context.cancel.is_cancelled(),
+            });
         };
         peeking.fetch_add(1, Ordering::Relaxed);
         let thread = std::thread::Builder::new().name("import-begin".to_owned());
