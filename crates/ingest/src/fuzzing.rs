@@ -6,8 +6,11 @@ use std::sync::Arc;
 
 use tollgate_types::{Rejection, Timestamp, Transaction, UserIdCase};
 
-use crate::imports::rows::{Columns, Format as RowFormat, InflationLimits, Row, Rows, RowsError};
+use crate::imports::rows::{
+    Dialect, Format as RowFormat, InflationLimits, RowReader, Rows, RowsError, ValueForms,
+};
 use crate::items::{self, Format, ItemLimits};
+use crate::sent::{Payload, PayloadFormat};
 use crate::{events, functions};
 
 /// The largest item, in bytes.
@@ -55,24 +58,62 @@ pub struct ObjectRow {
     pub text: Vec<u8>,
     /// Whether it is malformed.
     pub is_malformed: bool,
+    /// What a dead letter of it holds: the format and the bytes that were sent.
+    pub letter: (String, Vec<u8>),
 }
 
-/// The rows of an object, up to where it cannot be read any further.
+/// How a CSV object is written.
+#[derive(Debug, Default, Clone)]
+pub struct CsvSettings {
+    /// The delimiter.
+    pub delimiter: Option<char>,
+    /// Lines before the header.
+    pub skip_lines: u32,
+    /// What stands before decimals.
+    pub decimal: Option<char>,
+    /// What stands between groups of digits.
+    pub grouping: Option<char>,
+    /// The zone of local times.
+    pub time_zone: Option<String>,
+    /// The encoding.
+    pub encoding: Option<String>,
+}
+
+/// The rows of an object, NDJSON without settings, up to where it cannot be read any further.
 #[must_use]
-pub fn rows(csv: bool, object: &[u8]) -> Vec<ObjectRow> {
-    let format = if csv {
-        RowFormat::Csv(Arc::new(Columns::new(&BTreeMap::new(), b',')))
-    } else {
-        RowFormat::Ndjson
-    };
+pub fn rows(csv: Option<CsvSettings>, object: &[u8]) -> Vec<ObjectRow> {
     let mut rows = Vec::new();
-    let mut read = || {
+    let read = || {
+        let format = match csv {
+            None => RowFormat::Ndjson,
+            Some(settings) => {
+                let forms = ValueForms {
+                    decimal: settings.decimal,
+                    grouping: settings.grouping,
+                    timestamp_format: None,
+                    time_zone: settings.time_zone,
+                    encoding: settings.encoding,
+                };
+                let (delimiter, skip_lines) = (settings.delimiter, settings.skip_lines);
+                let dialect = Dialect::new(BTreeMap::new(), delimiter, skip_lines, forms);
+                RowFormat::Csv(Arc::new(
+                    dialect.map_err(|wrong| RowsError::Unusable(wrong.reason.to_owned()))?,
+                ))
+            }
+        };
         let mut object = Rows::open(&format, object, MAX_ITEM_BYTES, INFLATION)?;
-        while let Some(Row { line, text, wrong }) = object.next()? {
+        let payload = match object.reader().map(|reader| RowReader::form(reader)) {
+            Some(form) => Payload::Csv(form.clone()),
+            None => Payload::Json,
+        };
+        let format = PayloadFormat::new(payload, UserIdCase::Keep).to_string();
+        while let Some(row) = object.next()? {
+            let sent = row.sent.unwrap_or_else(|| row.text.clone());
             rows.push(ObjectRow {
-                line,
-                text,
-                is_malformed: wrong.is_some(),
+                line: row.line,
+                text: row.text,
+                is_malformed: row.wrong.is_some(),
+                letter: (format.clone(), sent),
             });
         }
         Ok(())

@@ -4,8 +4,13 @@
 //! hundreds of bytes, however short the item is, so beyond a few only items that are long enough to be a transaction have
 //! one of their own.
 
-use tollgate_log::{Origin, RejectedRow};
-use tollgate_types::{Tenant, TraceContext};
+use std::borrow::Cow;
+
+use tollgate_log::{Claims, Origin, RejectedRow};
+use tollgate_types::{Protected, TraceContext, UserIdCase};
+
+use crate::items::RECORD_SEPARATOR;
+use crate::sent::{Payload, PayloadFormat};
 
 /// Rejected items of a request that have a letter of their own.
 pub(crate) const MAX_SINGLE: usize = 100;
@@ -19,14 +24,32 @@ const MAX_COMBINED_BYTES: usize = 256 * 1024;
 const LOGGED_REASONS: usize = 3;
 /// The class of a letter of several items.
 pub(crate) const COMBINED: &str = "invalid_items";
-/// Begins each item in such a letter: RFC 7464, section 2.2.
-const RECORD_SEPARATOR: u8 = 0x1e;
-
 /// A rejected item and why.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Rejected<'a> {
     pub(crate) payload: &'a [u8],
     pub(crate) reason: &'a str,
+    /// The payload would not be read as what was sent.
+    pub(crate) is_masked: bool,
+}
+
+impl<'a> Rejected<'a> {
+    /// An item from which card data was taken out.
+    pub(crate) fn of(item: &'a Protected<'_>, reason: &'a str) -> Self {
+        Self {
+            payload: &item.text,
+            reason,
+            is_masked: is_masked(item),
+        }
+    }
+}
+
+/// Whether a protected text is not read as the one that was sent: an id is another one, or a text that was no JSON may be
+/// some now. A transaction with masked members is the one that would have been accepted.
+pub(crate) fn is_masked(item: &Protected<'_>) -> bool {
+    let is_json = || serde_json::from_slice::<serde::de::IgnoredAny>(&item.text).is_ok();
+    let is_changed = matches!(item.text, Cow::Owned(_));
+    item.refusal.is_some() || item.found.ids > 0 || is_changed && !is_json()
 }
 
 /// Several items in one letter, as a JSON text sequence.
@@ -36,6 +59,7 @@ pub(crate) struct CombinedLetter {
     pub(crate) first: usize,
     pub(crate) payload: Vec<u8>,
     pub(crate) reason: String,
+    pub(crate) is_masked: bool,
 }
 
 /// The indices of the items that have a letter of their own, and of the others.
@@ -57,6 +81,7 @@ pub(crate) fn combine(rejected: &[Rejected<'_>]) -> Vec<CombinedLetter> {
     while let Some(&first) = left.first() {
         let mut payload = Vec::new();
         let mut items = 0;
+        let mut is_masked = false;
         for index in left {
             let item = rejected[*index].payload;
             if items > 0 && payload.len() + item.len() > MAX_COMBINED_BYTES {
@@ -65,12 +90,14 @@ pub(crate) fn combine(rejected: &[Rejected<'_>]) -> Vec<CombinedLetter> {
             payload.push(RECORD_SEPARATOR);
             payload.extend_from_slice(item);
             payload.push(b'\n');
+            is_masked |= rejected[*index].is_masked;
             items += 1;
         }
         let reason = rejected[first].reason;
         letters.push(CombinedLetter {
             first,
             payload,
+            is_masked,
             reason: format!(
                 "{items} items that are no transactions (RFC 7464); the first: {reason}"
             ),
@@ -80,33 +107,69 @@ pub(crate) fn combine(rejected: &[Rejected<'_>]) -> Vec<CombinedLetter> {
     letters
 }
 
+/// The formats of the letters of requests, as their headers have them.
+#[derive(Debug)]
+pub(crate) struct Formats {
+    single: String,
+    combined: String,
+}
+
+impl Formats {
+    pub(crate) fn new(user_id_case: UserIdCase) -> Self {
+        let header = |payload| PayloadFormat::new(payload, user_id_case).to_string();
+        Self {
+            single: header(Payload::Json),
+            combined: header(Payload::JsonSequence),
+        }
+    }
+}
+
 /// The letters of all rejected items, the first single ones and then the combined ones.
 pub(crate) fn rows<'a>(
     all: &[Rejected<'a>],
     combined: &'a [CombinedLetter],
-    tenant: Tenant<'a>,
+    formats: &'a Formats,
+    claims: Claims<'a>,
     origin: impl Fn(usize) -> Origin<'a>,
     under: impl Fn() -> Option<TraceContext>,
 ) -> Vec<RejectedRow<'a>> {
+    let row = |kind, reason, payload, format, is_masked, index| RejectedRow {
+        kind,
+        reason,
+        key: None,
+        payload,
+        format,
+        is_masked,
+        cut_from: None,
+        claims,
+        origin: origin(index),
+        under: under(),
+    };
     let (singles, _) = shared_out(all);
     let single = singles.into_iter().map(|index| {
         let item = &all[index];
-        ("invalid", item.reason, item.payload, index)
+        let format = &*formats.single;
+        row(
+            "invalid",
+            item.reason,
+            item.payload,
+            format,
+            item.is_masked,
+            index,
+        )
     });
-    let several = combined
-        .iter()
-        .map(|letter| (COMBINED, &*letter.reason, &*letter.payload, letter.first));
-    single
-        .chain(several)
-        .map(|(kind, reason, payload, index)| RejectedRow {
-            kind,
+    let several = combined.iter().map(|letter| {
+        let (reason, payload, format) = (&*letter.reason, &*letter.payload, &*formats.combined);
+        row(
+            COMBINED,
             reason,
             payload,
-            tenant,
-            origin: origin(index),
-            under: under(),
-        })
-        .collect()
+            format,
+            letter.is_masked,
+            letter.first,
+        )
+    });
+    single.chain(several).collect()
 }
 
 /// One line for all that a request, or an event of it, has rejected.
@@ -143,15 +206,14 @@ mod tests {
         ) {
             let all: Vec<Rejected<'_>> = payloads
                 .iter()
-                .map(|payload| Rejected { payload, reason: "is wrong" })
+                .map(|payload| Rejected { payload, reason: "is wrong", is_masked: false })
                 .collect();
             let letters = combine(&all);
             let (singles, others) = shared_out(&all);
             let mut found: Vec<&[u8]> = Vec::new();
             for letter in &letters {
                 prop_assert_eq!(letter.first, others[found.len()]);
-                let items = letter.payload.split(|byte| *byte == RECORD_SEPARATOR).skip(1);
-                found.extend(items.map(|item| item.strip_suffix(b"\n").unwrap()));
+                found.extend(crate::items::sequence(&letter.payload));
             }
             let expected: Vec<&[u8]> = others.iter().map(|index| &*payloads[*index]).collect();
             prop_assert_eq!(found, expected);

@@ -7,7 +7,9 @@ use axum::http::StatusCode;
 use axum::http::request::Parts;
 use data_encoding::HEXLOWER;
 use sha2::{Digest as _, Sha256};
+use tollgate_log::Claims;
 use tollgate_service::http::{Caller, Problem, Scope};
+use tollgate_types::Tenant;
 
 use crate::api::App;
 use crate::items;
@@ -28,6 +30,15 @@ pub(crate) struct Provenance {
 }
 
 impl Provenance {
+    /// What a dead letter claims, so that it is sent through again as what it was.
+    pub(crate) fn claims<'a>(&'a self, tenant: Tenant<'a>) -> Claims<'a> {
+        Claims {
+            tenant,
+            sender: self.sender.as_deref(),
+            is_backfill: self.backfill,
+        }
+    }
+
     /// Reads it from the head of an authenticated request.
     ///
     /// # Errors

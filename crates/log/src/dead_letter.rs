@@ -59,6 +59,31 @@ pub enum Origin<'a> {
     },
 }
 
+/// What a rejected row claims. A redriven letter is a transaction with the same claims.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Claims<'a> {
+    /// Whose it is.
+    pub tenant: Tenant<'a>,
+    /// The fingerprint of the key that sent it, if there is one.
+    pub sender: Option<&'a str>,
+    /// It is of the past: it causes no alert.
+    pub is_backfill: bool,
+}
+
+impl<'a> Claims<'a> {
+    fn headers(&self) -> Vec<(&'a str, Option<&'a [u8]>)> {
+        let all = [
+            (headers::TENANT, self.tenant.given()),
+            (headers::SENDER, self.sender),
+            (headers::BACKFILL, self.is_backfill.then_some("1")),
+        ];
+        let given = all.into_iter().filter(|(_, value)| value.is_some());
+        given
+            .map(|(name, value)| (name, value.map(str::as_bytes)))
+            .collect()
+    }
+}
+
 /// A row that ingest could not turn into a transaction, and for which no caller is waiting.
 #[derive(Debug)]
 pub struct RejectedRow<'a> {
@@ -66,10 +91,18 @@ pub struct RejectedRow<'a> {
     pub kind: &'static str,
     /// What was wrong, for a person. It names no amount and no card data.
     pub reason: &'a str,
-    /// As it was read.
+    /// The user, as far as the row says.
+    pub key: Option<&'a [u8]>,
+    /// As it was sent.
     pub payload: &'a [u8],
-    /// Whose it is. A redriven letter is a transaction of this tenant.
-    pub tenant: Tenant<'a>,
+    /// What is needed to read it again: [`headers::PAYLOAD_FORMAT`].
+    pub format: &'a str,
+    /// Card data was taken out of it, so that it would not be read as what was sent.
+    pub is_masked: bool,
+    /// How many bytes were sent, if the payload is only the beginning of it.
+    pub cut_from: Option<u64>,
+    /// What it claims.
+    pub claims: Claims<'a>,
     /// Where it came from.
     pub origin: Origin<'a>,
     /// The span of what found it.
@@ -108,22 +141,23 @@ impl RejectedRow<'_> {
                 (headers::SOURCE_OFFSET, offset),
             ],
         };
+        let mut source = source;
+        source.push((headers::PAYLOAD_FORMAT, self.format));
+        if self.is_masked {
+            source.push((headers::PAYLOAD_MASKED, "1"));
+        }
         let letter = Letter {
             topic: &log.topics().transactions_dlq,
             stage: INGEST,
             kind: self.kind,
             reason: self.reason,
             attempts: 1,
-            inherited: self
-                .tenant
-                .given()
-                .map(|name| (headers::TENANT, Some(name.as_bytes())))
-                .into_iter()
-                .collect(),
+            inherited: self.claims.headers(),
             source: &source,
-            key: None,
+            key: self.key,
             timestamp_ms: None,
             payload: self.payload,
+            cut_from: self.cut_from,
             under: self.under,
             signed: true,
             max_bytes: max_bytes(log),
@@ -150,6 +184,8 @@ struct Letter<'a> {
     key: Option<&'a [u8]>,
     timestamp_ms: Option<i64>,
     payload: &'a [u8],
+    /// How long the payload was before it was cut, if it was.
+    cut_from: Option<u64>,
     under: Option<TraceContext>,
     /// Whether the writer of the letter vouches for the record in it.
     signed: bool,
@@ -181,7 +217,10 @@ impl Letter<'_> {
         all.extend(failed.map(|(name, value)| (*name, Some(value.as_bytes()))));
         let beside = all.iter().map(size_of).sum::<usize>() + key.map_or(0, <[u8]>::len);
         let (size, room) = (self.payload.len(), self.max_bytes.saturating_sub(beside));
-        let truncated = (size > room).then(|| size.to_string());
+        let whole = self
+            .cut_from
+            .or_else(|| (size > room).then_some(size as u64));
+        let truncated = whole.map(|bytes| bytes.to_string());
         if let Some(truncated) = &truncated {
             all.push((headers::TRUNCATED_FROM, Some(truncated.as_bytes())));
         }
@@ -283,6 +322,7 @@ impl DeadLetter<'_> {
             key: key.as_deref(),
             timestamp_ms: self.record.timestamp_ms,
             payload: self.record.payload,
+            cut_from: None,
             // Behind the record's own headers, which stay as they are.
             under,
             // Nor does the stage vouch for what it could not process: the record keeps the hash that it had.

@@ -47,7 +47,7 @@ pub use consumer::{
     Assignment, Batching, ConsumerHandle, ConsumerOptions, Distribution, Event, SNAPSHOT_GRACE,
     StartingPosition, WorkerQueue,
 };
-pub use dead_letter::{DeadLetter, Origin, RejectedRow};
+pub use dead_letter::{Claims, DeadLetter, Origin, RejectedRow};
 pub use embedded::EmbeddedLog;
 pub use error::LogError;
 pub use histories::{BarrierInterval, Histories, Position, SnapshotRequirements};

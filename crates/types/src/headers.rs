@@ -39,6 +39,10 @@ pub const ATTEMPTS: &str = "attempts";
 pub const FAILED_AT: &str = "failed.at";
 /// Size of the original payload in bytes, where a dead letter had to be truncated. The source record has all of it.
 pub const TRUNCATED_FROM: &str = "payload.truncated-from";
+/// On a dead letter of ingest: what is needed to read its payload the way it came in, as JSON.
+pub const PAYLOAD_FORMAT: &str = "payload.format";
+/// On a dead letter: card data was taken out of the payload, which would not be read as what was sent.
+pub const PAYLOAD_MASKED: &str = "payload.masked";
 /// `topic/partition@offset` of the dead letter that this record repeats.
 pub const REDRIVEN_FROM: &str = "redriven-from";
 /// On a dead-letter topic: `partition@offset` of the dead letter there that is resolved. The record itself is none.

@@ -23,7 +23,7 @@ use tollgate_types::Protected;
 
 use crate::api::App;
 use crate::items::UnreadableBody;
-use crate::letters::{self, Rejected};
+use crate::letters::{self, Formats, Rejected};
 use crate::openapi;
 use crate::provenance::Provenance;
 use crate::publish::PublishRequest;
@@ -219,10 +219,7 @@ async fn publish_events(
             EventContent::Transactions(_) => {
                 records.transactions.extend(items.with_trace(event.trace));
                 for (result, reason) in items.rejected.iter().zip(reasons) {
-                    rejected.push(Rejected {
-                        payload: &texts[result.index()].text,
-                        reason,
-                    });
+                    rejected.push(Rejected::of(&texts[result.index()], reason));
                     origins.push(Origin::Message {
                         stream: truncated(&event.source),
                         partition: truncated(event.id.as_deref().unwrap_or_default()),
@@ -235,10 +232,13 @@ async fn publish_events(
     }
     letters::log("transactions of events", &rejected);
     let combined = letters::combine(&rejected);
+    let formats = Formats::new(app.config.user_id_case);
+    let claims = records.provenance.clone();
     records.rejected = letters::rows(
         &rejected,
         &combined,
-        records.tenant,
+        &formats,
+        claims.claims(records.tenant),
         |at| origins[at],
         || trace.failed(),
     );

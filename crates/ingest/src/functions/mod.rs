@@ -22,7 +22,7 @@ use tollgate_types::ErrorReply;
 use utoipa::ToSchema;
 
 use crate::api::App;
-use crate::letters::{self, Rejected};
+use crate::letters::{self, Formats, Rejected};
 use crate::openapi;
 use crate::prefer::Wait;
 use crate::provenance::Provenance;
@@ -136,14 +136,14 @@ async fn answer(app: &App, parts: &Parts, arriving: &mut Arriving) -> Result<Res
         .rejected
         .iter()
         .zip(&reasons)
-        .map(|(result, reason)| Rejected {
-            payload: &items[result.index()].text,
-            reason,
-        })
+        .map(|(result, reason)| Rejected::of(&items[result.index()], reason))
         .collect();
     letters::log("messages", &all);
     let combined = letters::combine(&all);
-    let rejected = letters::rows(&all, &combined, caller.tenant(), origin, || trace.failed());
+    let formats = Formats::new(app.config.user_id_case);
+    let claims = provenance.clone();
+    let claims = claims.claims(caller.tenant());
+    let rejected = letters::rows(&all, &combined, &formats, claims, origin, || trace.failed());
     let records = PublishRequest {
         transactions: validated.with_trace(None).collect(),
         rejected,

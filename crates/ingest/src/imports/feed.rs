@@ -13,11 +13,12 @@ use std::time::Duration;
 use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 use metrics::counter;
 use tollgate_log::{
-    Acks, DeliveryFailure, Log, Origin, Producer, ProducerRecord, RejectedRow, SendError,
+    Acks, Claims, DeliveryFailure, Log, Origin, Producer, ProducerRecord, RejectedRow, SendError,
 };
 use tollgate_types::{CardPolicy, Timestamp, TraceContext, headers};
 
 use super::journal::{Entry, Failure, Progress, Request, Segment};
+use super::letters::RowLetters;
 use super::object::{ImportContext, ObjectReader};
 use super::prepared::PreparedRow;
 use super::reading::{Before, CutOff, ReadError, ReadLimits, SortedRows, read_sorted};
@@ -26,6 +27,7 @@ use super::source::Located;
 use crate::IngestConfig;
 use crate::items;
 use crate::lateness::NewestTimes;
+use crate::sent::PayloadFormat;
 
 /// The most rows in flight.
 const WINDOW_ROWS: u64 = 1_000;
@@ -223,6 +225,7 @@ fn attempt(
         writer.limits.max_bytes,
         writer.inflation,
     )?;
+    let letters = RowLetters::new(&rows, writer.limits.user_id_case, &writer.cards);
     let begin = progress.segment.clone().unwrap_or_else(|| progress.begin());
     let trace = request
         .traceparent
@@ -254,6 +257,7 @@ fn attempt(
         &mut rows,
         &writer.limits,
         &writer.cards,
+        &letters,
         trace,
         before,
         on_row,
@@ -282,6 +286,7 @@ fn attempt(
         request,
         context,
         trace,
+        letters: &letters,
     };
     write_rows(&target, &mut read, written, progress)?;
     progress.segment = None;
@@ -334,6 +339,18 @@ struct Target<'a> {
     context: &'a ImportContext,
     /// The trace of the request.
     trace: Option<TraceContext>,
+    letters: &'a RowLetters,
+}
+
+impl<'a> Target<'a> {
+    /// What a dead letter claims.
+    fn claims(&self) -> Claims<'a> {
+        Claims {
+            tenant: self.object.source.tenant(),
+            sender: None,
+            is_backfill: self.object.source.backfill || self.request.backfill,
+        }
+    }
 }
 
 /// The rows in flight.
@@ -378,6 +395,7 @@ impl Window {
             request,
             context,
             trace,
+            letters,
         } = target;
         if let Some(rate_limit) = &writer.rate_limit {
             while rate_limit.check().is_err() {
@@ -424,7 +442,10 @@ impl Window {
                 kind,
                 reason,
                 line,
+                key,
                 payload,
+                is_masked,
+                cut_from,
             } => {
                 let kind = kind.name();
                 if self.after.rejected + self.rejected < LOGGED_REJECTIONS {
@@ -436,8 +457,12 @@ impl Window {
                 let rejected = RejectedRow {
                     kind,
                     reason,
+                    key: key.as_deref(),
                     payload,
-                    tenant,
+                    format: letters.format(),
+                    is_masked: *is_masked,
+                    cut_from: *cut_from,
+                    claims: target.claims(),
                     origin: Origin::Object {
                         url: &object.url,
                         line: *line,
@@ -478,8 +503,12 @@ impl Window {
         let rejected = RejectedRow {
             kind: CUT_OFF,
             reason: &text,
+            key: None,
             payload: summary.as_bytes(),
-            tenant: target.object.source.tenant(),
+            format: &PayloadFormat::summary().to_string(),
+            is_masked: false,
+            cut_from: None,
+            claims: target.claims(),
             origin: Origin::Object {
                 url: &target.object.url,
                 line: *first_line,

@@ -6,6 +6,7 @@ mod endpoint;
 mod feed;
 mod folder;
 mod journal;
+mod letters;
 mod object;
 mod prepared;
 mod queue;

@@ -5,6 +5,7 @@
 use tollgate_service::card_data::count_card_data;
 use tollgate_types::{CardPolicy, TraceContext};
 
+use super::letters::RowLetters;
 use super::rows::Row;
 use crate::items::{self, ItemLimits};
 
@@ -28,7 +29,13 @@ pub(super) enum PreparedRow {
         reason: String,
         /// At which it begins, from 1.
         line: u64,
+        /// The user, where the payload does not say.
+        key: Option<Vec<u8>>,
         payload: Vec<u8>,
+        /// The payload would not be read as what was sent.
+        is_masked: bool,
+        /// How many bytes were sent, if the payload was cut.
+        cut_from: Option<u64>,
     },
 }
 
@@ -57,11 +64,12 @@ impl PreparedRow {
         limits: ItemLimits,
         cards: &CardPolicy,
         trace: Option<TraceContext>,
+        letters: &RowLetters,
     ) -> (i64, Self) {
         let protected = cards.protect(&row.text);
         count_card_data("ingest", protected.found);
         let text = &*protected.text;
-        let checked = match (&row.wrong, protected.refusal) {
+        let checked = match (&row.wrong, &protected.refusal) {
             // A header that is none is data, and stands in the reason.
             (Some(reason), _) => Err((RejectKind::Malformed, cards.mask(reason).into_owned())),
             (None, Some(refusal)) => Err((RejectKind::Invalid, refusal.to_string())),
@@ -87,11 +95,15 @@ impl PreparedRow {
                 (transaction.timestamp.micros(), accepted)
             }
             Err((kind, reason)) => {
+                let letter = letters.of(row, &protected, cards);
                 let rejected = Self::Rejected {
                     kind,
                     reason,
                     line: row.line,
-                    payload: text.to_vec(),
+                    key: letter.key,
+                    payload: letter.payload.into_owned(),
+                    is_masked: letter.is_masked,
+                    cut_from: row.cut_from,
                 };
                 (REJECTED_KEY, rejected)
             }
@@ -119,7 +131,10 @@ impl PreparedRow {
                 kind,
                 reason,
                 line,
+                key,
                 payload,
+                is_masked,
+                cut_from,
             } => {
                 field(match kind {
                     RejectKind::Malformed => b"m",
@@ -127,6 +142,10 @@ impl PreparedRow {
                 });
                 field(reason.as_bytes());
                 field(&line.to_le_bytes());
+                field(&[u8::from(key.is_some())]);
+                field(key.as_deref().unwrap_or_default());
+                field(&[u8::from(*is_masked)]);
+                field(&cut_from.unwrap_or_default().to_le_bytes());
                 field(payload);
             }
         }
@@ -158,6 +177,12 @@ impl PreparedRow {
             kind,
             reason: text(field()?)?,
             line: u64::from_le_bytes(*field()?.first_chunk()?),
+            key: {
+                let given = field()? == [1];
+                Some(field()?.to_vec()).filter(|_| given)
+            },
+            is_masked: field()? == [1],
+            cut_from: Some(u64::from_le_bytes(*field()?.first_chunk()?)).filter(|bytes| *bytes > 0),
             payload: field()?.to_vec(),
         })
     }
@@ -185,17 +210,27 @@ mod tests {
             any::<String>(),
             any::<u64>(),
             any::<Vec<u8>>(),
+            any::<Option<Vec<u8>>>(),
+            any::<bool>(),
+            prop::option::of(1..u64::MAX),
         )
-            .prop_map(|(malformed, reason, line, payload)| PreparedRow::Rejected {
-                kind: if malformed {
-                    RejectKind::Malformed
-                } else {
-                    RejectKind::Invalid
+            .prop_map(
+                |(malformed, reason, line, payload, key, is_masked, cut_from)| {
+                    PreparedRow::Rejected {
+                        kind: if malformed {
+                            RejectKind::Malformed
+                        } else {
+                            RejectKind::Invalid
+                        },
+                        reason,
+                        line,
+                        key,
+                        payload,
+                        is_masked,
+                        cut_from,
+                    }
                 },
-                reason,
-                line,
-                payload,
-            });
+            );
         prop_oneof![accepted, rejected]
     }
 

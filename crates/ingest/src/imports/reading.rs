@@ -12,6 +12,7 @@ use sha2::{Digest as _, Sha256};
 use tollgate_service::external_sort::{SortError, Sorted, Sorter};
 use tollgate_types::{CardPolicy, Timestamp, TraceContext, UserIdCase};
 
+use super::letters::RowLetters;
 use super::prepared::{PreparedRow, RejectKind};
 use super::rows::{Rows, RowsError};
 use crate::IngestConfig;
@@ -116,13 +117,14 @@ pub(super) fn read_sorted(
     rows: &mut Rows<'_>,
     limits: &ReadLimits,
     cards: &CardPolicy,
+    letters: &RowLetters,
     trace: Option<TraceContext>,
     before: Before,
     mut on_row: impl FnMut() -> bool,
 ) -> Result<SortedRows, ReadError> {
     let mut sorter = Sorter::new(limits.sort_memory_bytes, &limits.sort_directory);
     let mut order = Sha256::new();
-    let mut letters = EqualLetters::new(limits.equal_letters);
+    let mut equal = EqualLetters::new(limits.equal_letters);
     let (mut seen, mut rejected, mut rejected_bytes) = (0_u64, before.rejected, 0_u64);
     let mut encoded = Vec::new();
     let failure = loop {
@@ -140,16 +142,20 @@ pub(super) fn read_sorted(
         if seen <= before.rows {
             continue;
         }
-        let (key, prepared) = PreparedRow::of(&row, limits.items(), cards, trace);
+        let (key, prepared) = PreparedRow::of(&row, limits.items(), cards, trace, letters);
         let mut has_letter = true;
         if let PreparedRow::Rejected {
-            kind, reason, line, ..
+            kind,
+            reason,
+            line,
+            payload,
+            ..
         } = &prepared
         {
             rejected += 1;
-            has_letter = letters.admit(*kind, reason, *line);
+            has_letter = equal.admit(*kind, reason, *line);
             if has_letter {
-                rejected_bytes += row.text.len() as u64;
+                rejected_bytes += (payload.len() + letters.header_bytes()) as u64;
             }
         }
         if has_letter {
@@ -165,7 +171,7 @@ pub(super) fn read_sorted(
     Ok(SortedRows {
         sorted: sorter.finish()?,
         order: HEXLOWER.encode(&order.finalize()[..8]),
-        cut_off: letters.cut_off(),
+        cut_off: equal.cut_off(),
         failure,
     })
 }
@@ -240,12 +246,12 @@ mod tests {
 
     #[test]
     fn rows_beyond_the_equal_letters_are_counted_by_their_reason() {
-        let mut letters = EqualLetters::new(2);
+        let mut equal = EqualLetters::new(2);
         let admitted: Vec<bool> = (1..=5)
-            .map(|line| letters.admit(RejectKind::Invalid, "is wrong", line))
+            .map(|line| equal.admit(RejectKind::Invalid, "is wrong", line))
             .collect();
         assert_eq!(admitted, [true, true, false, false, false]);
-        assert!(letters.admit(RejectKind::Malformed, "is wrong", 6));
+        assert!(equal.admit(RejectKind::Malformed, "is wrong", 6));
         let expected = CutOff {
             kind: RejectKind::Invalid,
             reason: "is wrong".to_owned(),
@@ -253,6 +259,6 @@ mod tests {
             first_line: 3,
             last_line: 5,
         };
-        assert_eq!(letters.cut_off(), [expected]);
+        assert_eq!(equal.cut_off(), [expected]);
     }
 }

@@ -20,7 +20,7 @@ use url::Url;
 
 use super::folder::Folder;
 use super::object;
-use super::rows::{Columns, Format};
+use super::rows::{Dialect, Format, ValueForms, WrongSetting};
 
 /// The longest name of an object in Object Storage, in bytes.
 const MAX_NAME_BYTES: usize = 1_024;
@@ -42,9 +42,27 @@ pub struct SourceConfig {
     pub options: BTreeMap<String, Secret>,
     /// `auto` (by the name of the object), `ndjson` or `csv`. Gzip is detected by the first bytes of the object.
     pub format: FormatSetting,
-    /// The delimiter of CSV columns. Default: a comma.
+    /// The delimiter of CSV columns. Default: that of a line `sep=` before the header, or a comma.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub delimiter: Option<char>,
+    /// For CSV: the lines before the header.
+    pub skip_lines: u32,
+    /// For CSV: what stands before the decimals of an amount, `.` or `,`. Default: a point; an amount in another form, or in
+    /// one with two readings that no other amount decides, ends the import.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub decimal: Option<char>,
+    /// For CSV, with `decimal`: what stands between groups of digits.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub grouping: Option<char>,
+    /// For CSV: the format of timestamps, as in strftime. Default: RFC 3339.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub timestamp_format: Option<String>,
+    /// For CSV: the time zone of timestamps without an offset, such as `Europe/Berlin` or `+01:00`. Default: UTC.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub time_zone: Option<String>,
+    /// For CSV: the encoding of the text, a label of the Encoding Standard. Default: UTF-8; UTF-16 with a byte order mark.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub encoding: Option<String>,
     /// The rows are backfill: they build histories and get decisions, and cause no alert.
     pub backfill: bool,
     /// For CSV: the column of each member, if its name is not that of the member. `latitude` and `longitude` become the location.
@@ -124,7 +142,7 @@ pub(crate) struct Source {
     pub(super) peeking: Arc<AtomicUsize>,
     root: Path,
     format: FormatSetting,
-    columns: Arc<Columns>,
+    dialect: Arc<Dialect>,
     /// Whether the rows are backfill.
     pub(super) backfill: bool,
 }
@@ -149,14 +167,18 @@ impl SourceConfig {
             "" => format!("s3://{}", self.bucket),
             given => given.to_owned(),
         };
-        let delimiter = match self.delimiter.map(u8::try_from) {
-            None => b',',
-            Some(Ok(byte)) if byte.is_ascii() && ![b'"', b'\r', b'\n'].contains(&byte) => byte,
-            Some(_) => return invalid("delimiter", "must be one ASCII character"),
+        let forms = ValueForms {
+            decimal: self.decimal,
+            grouping: self.grouping,
+            timestamp_format: self.timestamp_format.clone(),
+            time_zone: self.time_zone.clone(),
+            encoding: self.encoding.clone(),
         };
-        if self.columns.values().any(String::is_empty) {
-            return invalid("columns", "must name a column for each member");
-        }
+        let dialect = Dialect::new(self.columns.clone(), self.delimiter, self.skip_lines, forms);
+        let dialect = match dialect {
+            Ok(dialect) => Arc::new(dialect),
+            Err(WrongSetting { name, reason }) => return invalid(name, reason),
+        };
         let (store, root) = objects::open(StoreSettings {
             url: &url,
             url_setting: &format!("{setting}.url"),
@@ -182,7 +204,7 @@ impl SourceConfig {
             peeking: Arc::default(),
             root,
             format: self.format,
-            columns: Arc::new(Columns::new(&self.columns, delimiter)),
+            dialect,
             backfill: self.backfill,
         })
     }
@@ -247,12 +269,12 @@ pub(crate) fn locate(
     path.extend(name.parts());
     let format = match source.format {
         FormatSetting::Ndjson => Format::Ndjson,
-        FormatSetting::Csv => Format::Csv(Arc::clone(&source.columns)),
+        FormatSetting::Csv => Format::Csv(Arc::clone(&source.dialect)),
         FormatSetting::Auto => {
             let plain = object.to_lowercase();
             let plain = plain.strip_suffix(".gz").unwrap_or(&plain);
             match plain.rsplit('.').next() {
-                Some("csv") => Format::Csv(Arc::clone(&source.columns)),
+                Some("csv") => Format::Csv(Arc::clone(&source.dialect)),
                 Some("ndjson" | "jsonl" | "json") => Format::Ndjson,
                 _ => return Err(SourceError::Format),
             }
@@ -313,5 +335,6 @@ mod tests {
         assert!(open(|c| c.tenant = Some("*".into())).starts_with("ingest.sources[0].tenant: "));
         assert!(open(|c| c.url = "ftp://x".into()).starts_with("ingest.sources[0].url: "));
         assert!(open(|c| c.delimiter = Some('€')).starts_with("ingest.sources[0].delimiter: "));
+        assert!(open(|c| c.grouping = Some('.')).starts_with("ingest.sources[0].decimal: "));
     }
 }

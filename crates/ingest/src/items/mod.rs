@@ -5,7 +5,7 @@
 mod split;
 mod validate;
 
-pub(crate) use split::{Format, UnreadableBody, json_value, split};
+pub(crate) use split::{Format, RECORD_SEPARATOR, UnreadableBody, json_value, sequence, split};
 pub(crate) use validate::{ItemLimits, count_mixed_scripts, now_micros, validate};
 
 #[cfg(test)]

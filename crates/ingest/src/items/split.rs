@@ -190,6 +190,15 @@ fn split_lines(body: &[u8], limit: usize) -> Result<Vec<&[u8]>, UnreadableBody> 
     Ok(items)
 }
 
+/// Begins each item of a JSON text sequence: RFC 7464, section 2.2.
+pub(crate) const RECORD_SEPARATOR: u8 = 0x1e;
+
+/// The items of a JSON text sequence.
+pub(crate) fn sequence(text: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let items = text.split(|byte| *byte == RECORD_SEPARATOR).skip(1);
+    items.map(|item| item.strip_suffix(b"\n").unwrap_or(item))
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;

@@ -71,6 +71,10 @@ async fn connector_hubs_array_is_accepted_and_invalid_messages_are_dead_lettered
         ("source.topic", "ocid1.stream.oc1..x"),
         ("source.partition", "3"),
         ("source.offset", "42"),
+        (
+            "payload.format",
+            "{\"format\":\"json\",\"user_id_case\":\"keep\"}",
+        ),
     ] {
         assert_eq!(letters[0].header(name), Some(value), "{name}");
     }

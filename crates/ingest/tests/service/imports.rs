@@ -274,3 +274,128 @@ async fn a_link_out_of_the_folder_of_a_source_is_not_followed() {
     assert!(service.letters().is_empty());
     service.stop().await;
 }
+
+/// Of the row with a comma too many, a letter with a valid payment of 1 was made.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_letter_of_a_row_is_what_was_sent_and_is_not_read_as_anything_else() {
+    let directory = tempfile::tempdir().unwrap();
+    let rows: [&[u8]; 4] = [
+        b"c19-1,u-c19,2026-03-01T10:00:00Z,1,560.00",
+        b"c19-2,u-c19,2026-03-01T10:01:00Z,15.60",
+        b"c19-3,J\xfcrgen,2026-03-01T10:02:00Z,7",
+        b"c19-4,4111 1111 1111 1111,2026-03-01T10:03:00Z,8",
+    ];
+    let mut object = b"transaction_id,user_id,timestamp,amount\n".to_vec();
+    object.extend(rows.join(&b"\r\n"[..]));
+    std::fs::write(directory.path().join("day.csv"), object).unwrap();
+    let service = start(|config| {
+        with_source(&directory)(config);
+        config.sources[0].backfill = true;
+    })
+    .await;
+    let import = request_import(&service, created("day.csv", "v1")).await;
+    let end = ended(&service, &import).await;
+    assert_eq!((&end["accepted"], &end["rejected"]), (&json!(1), &json!(3)));
+    let mut letters = service.letters();
+    letters.sort_by_key(|letter| letter.header("source.line").map(str::to_owned));
+    let payloads: Vec<&[u8]> = letters.iter().map(|letter| &*letter.payload).collect();
+    let masked: &[u8] = b"c19-4,4111 11** **** 1111,2026-03-01T10:03:00Z,8";
+    assert_eq!(payloads, [rows[0], rows[2], masked]);
+    let again: Vec<_> = letters
+        .iter()
+        .map(|letter| {
+            assert_eq!(letter.header("tollgate-backfill"), Some("1"));
+            let format = letter.header("payload.format").unwrap();
+            tollgate_ingest::read_again(format, &letter.payload)
+        })
+        .collect();
+    assert_eq!(
+        again[0].clone().unwrap_err(),
+        "has 5 fields, but the header has 4"
+    );
+    assert!(
+        again[1]
+            .clone()
+            .unwrap_err()
+            .starts_with("user_id: is not UTF-8")
+    );
+    // `tollgate dlq redrive` refuses it by this header.
+    let marks: Vec<_> = letters
+        .iter()
+        .map(|letter| letter.header("payload.masked"))
+        .collect();
+    assert_eq!(marks, [None, None, Some("1")]);
+    assert_eq!(letters[0].key.as_deref(), Some(&b"u-c19"[..]));
+    service.stop().await;
+}
+
+/// The beginning of a line that is too long was a letter like any other.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_letter_of_a_line_that_was_cut_says_how_long_it_was() {
+    let directory = tempfile::tempdir().unwrap();
+    let line = format!("{}{}x", transaction("t", "u"), " ".repeat(2_000));
+    std::fs::write(directory.path().join("day.ndjson"), &line).unwrap();
+    let service = start(|config| {
+        with_source(&directory)(config);
+        config.max_transaction_bytes = 1_000;
+    })
+    .await;
+    let import = request_import(&service, created("day.ndjson", "v1")).await;
+    ended(&service, &import).await;
+    let letters = service.letters();
+    assert_eq!(
+        letters[0].header("payload.truncated-from"),
+        Some(&*line.len().to_string())
+    );
+    service.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_german_export_is_imported_with_its_settings_and_fails_with_a_reason_without_them() {
+    let directory = tempfile::tempdir().unwrap();
+    let object =
+        "Txn;Kunde;Betrag;Datum\nc1;u;12,50;01.03.2026 10:00\nc2;u;1.500;01.03.2026 10:01\n";
+    std::fs::write(directory.path().join("day.csv"), object).unwrap();
+    let columns = [
+        ("transaction_id", "Txn"),
+        ("user_id", "Kunde"),
+        ("amount", "Betrag"),
+        ("timestamp", "Datum"),
+    ];
+    let columns = columns.map(|(member, column)| (member.to_owned(), column.to_owned()));
+    let bare = |config: &mut IngestConfig| {
+        config.sources[0].delimiter = Some(';');
+        config.sources[0].columns = columns.clone().into();
+    };
+    let service = start(|config| {
+        with_source(&directory)(config);
+        bare(config);
+    })
+    .await;
+    let import = request_import(&service, created("day.csv", "v1")).await;
+    let end = ended(&service, &import).await;
+    let reason = end["reason"].as_str().unwrap();
+    assert!(reason.contains("ingest.sources[].decimal"), "{reason}");
+    assert!(ids(&service).is_empty() && service.letters().is_empty());
+    service.stop().await;
+    let service = start(|config| {
+        with_source(&directory)(config);
+        bare(config);
+        config.sources[0].decimal = Some(',');
+        config.sources[0].grouping = Some('.');
+        config.sources[0].timestamp_format = Some("%d.%m.%Y %H:%M".into());
+        config.sources[0].time_zone = Some("Europe/Berlin".into());
+    })
+    .await;
+    let import = request_import(&service, created("day.csv", "v1")).await;
+    assert_eq!(ended(&service, &import).await["accepted"], 2);
+    let records = service.all(&service.kafka.topics().transactions);
+    let second: Value = records
+        .iter()
+        .map(|record| serde_json::from_slice(&record.payload).unwrap())
+        .find(|value: &Value| value["transaction_id"] == "c2")
+        .unwrap();
+    assert_eq!(second["amount"], "1500");
+    assert_eq!(second["timestamp"], "2026-03-01T09:01:00Z");
+    service.stop().await;
+}

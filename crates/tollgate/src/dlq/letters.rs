@@ -11,8 +11,9 @@ use std::str::FromStr;
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use serde_json::Value;
+use tollgate_ingest::SentTransaction;
 use tollgate_log::{Log, LogRecord};
-use tollgate_types::{Stage, Timestamp, Transaction, headers};
+use tollgate_types::{Stage, Timestamp, TopicKind, Transaction, headers};
 
 /// A service that dead-letters records: those that read a topic, and ingest, whose letters are rows and messages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -113,6 +114,7 @@ impl FromStr for LetterId {
 /// One time that a stage gave the record up.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Failure {
+    pub(super) stage: String,
     pub(super) kind: String,
     pub(super) reason: String,
     pub(super) attempts: String,
@@ -142,6 +144,7 @@ impl Letter {
         for (name, value) in &self.record.headers {
             if name == headers::ERROR_STAGE {
                 all.push(Failure {
+                    stage: text(value),
                     kind: String::new(),
                     reason: String::new(),
                     attempts: String::new(),
@@ -193,15 +196,64 @@ impl Letter {
         header.or_else(member).unwrap_or_default()
     }
 
-    /// Why it cannot be sent through again, if so.
-    pub(super) fn unfit(&self) -> Option<String> {
-        let whole = self.record.header(headers::TRUNCATED_FROM)?;
-        let at = self.failures().pop().map(|last| last.source);
-        Some(format!(
-            "its payload of {whole} bytes was cut to fit; the whole stands at {}",
-            at.unwrap_or_default()
-        ))
+    /// What is written when it is sent through again.
+    ///
+    /// # Errors
+    /// Why it cannot be.
+    pub(super) fn redriven(&self, log: &Log) -> Result<Redriven, String> {
+        let last = self.failures().pop();
+        let at = last.as_ref().map_or("", |last| &*last.source);
+        if let Some(whole) = self.record.header(headers::TRUNCATED_FROM) {
+            return Err(format!(
+                "its payload of {whole} bytes was cut to fit; the whole stands at {at}"
+            ));
+        }
+        if self.record.header(headers::PAYLOAD_MASKED).is_some() {
+            return Err(format!(
+                "card data was taken out of it, so it would not be read as what was sent; the source is {at}"
+            ));
+        }
+        let of_ingest = last.as_ref().is_some_and(|last| last.stage == INGEST);
+        let Some(format) = self.record.header(headers::PAYLOAD_FORMAT) else {
+            if of_ingest && self.kind() != "invalid" {
+                return Err(format!(
+                    "an earlier version wrote it, which kept less than what was sent; the source is {at}"
+                ));
+            }
+            return Ok(Redriven::AsItIs);
+        };
+        // Its writer may have claimed a tenant: it is signed anew only if a service wrote it.
+        let kind = TopicKind::Transactions;
+        if !of_ingest || log.authenticate_owned(kind, &self.record).is_err() {
+            return Ok(Redriven::AsItIs);
+        }
+        let transactions = tollgate_ingest::read_again(format, &self.record.payload)?;
+        if let [only] = &transactions[..]
+            && only.json.as_bytes() == self.record.payload
+        {
+            return Ok(Redriven::AsItIs);
+        }
+        if self.record.header(headers::MAC).is_some() && log.config().authentication.keys.is_empty()
+        {
+            return Err(
+                "it has to be signed anew; set kafka.authentication.keys as the services have them"
+                    .to_owned(),
+            );
+        }
+        Ok(Redriven::ReadAgain(transactions))
     }
+}
+
+/// The stage of letters that no [`Stage`] wrote.
+const INGEST: &str = "ingest";
+
+/// What is written for a letter that is redriven.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Redriven {
+    /// The record that the stage gave up.
+    AsItIs,
+    /// What ingest reads in the payload, the way it came in.
+    ReadAgain(Vec<SentTransaction>),
 }
 
 /// The user that a payload names: itself, or in the message of a function, whose `value` is the payload as JSON, as text or

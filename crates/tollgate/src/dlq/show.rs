@@ -133,7 +133,7 @@ pub(super) fn one(kafka: &Log, id: LetterId, raw: bool, out: &mut dyn Write) -> 
         );
         writeln!(out, "failed   {}", printable(&line))?;
     }
-    if let Some(why) = letter.unfit() {
+    if let Err(why) = letter.redriven(kafka) {
         writeln!(out, "cannot be redriven: {}", printable(&why))?;
     }
     let key = letter.record.key.as_deref();

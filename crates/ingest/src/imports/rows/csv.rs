@@ -1,218 +1,433 @@
-//! Rows of a CSV object with a header (RFC 4180).
+//! Rows of a CSV object with a header (RFC 4180), in the dialect of its source.
+//!
+//! Invariant: no row is read with another form of numbers than the rows around it. Where no setting names the form, the
+//! amounts of a mebibyte of rows ahead are looked at before a row is returned.
 
-use std::collections::{BTreeMap, HashMap};
-use std::io::{self, BufRead, Read};
+use std::collections::{BTreeMap, VecDeque};
+use std::io::BufRead;
+use std::ops::Range;
+use std::sync::Arc;
 
+use encoding_rs::{UTF_8, UTF_16BE, UTF_16LE};
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::quotes::QuoteChecker;
+use super::dialect::{Dialect, ValueForms, Values, WrongSetting};
+use super::header::{self, COORDINATES};
+use super::numbers::{self, Evidence, Form};
+use super::record::{NOT_CLOSED, Record, Records, cells, content, is_blank};
 use super::{Row, RowsError};
 
-/// Members without which no row can be a transaction.
-const REQUIRED: [&str; 4] = ["transaction_id", "user_id", "amount", "timestamp"];
+/// How far ahead amounts are looked at, in bytes of rows.
+const LOOK_AHEAD: usize = 1024 * 1024;
+/// The longest header, in bytes.
+const MAX_HEADER_BYTES: usize = 128 * 1024;
+/// How many lines are searched for a header that is not the first one, for the message.
+const SEARCHED_LINES: u32 = 30;
 
-/// The most columns of an object.
-const MAX_COLUMNS: usize = 1_024;
-/// The most bytes of all names of columns together: each row has them in its JSON.
-const MAX_NAMES_BYTES: usize = 32 * 1024;
-
-/// The delimiter of an object, and the mapping from its columns to the members of a transaction.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Columns {
-    delimiter: u8,
-    /// The member of a mapped column.
-    members: BTreeMap<String, String>,
+/// What is needed to read a row of an object: a dead letter keeps it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct CsvForm {
+    /// The names of the columns.
+    pub(super) header: Vec<String>,
+    pub(super) delimiter: char,
+    /// The column of each member that is not named as its column.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub(super) columns: BTreeMap<String, String>,
+    #[serde(flatten)]
+    pub(super) values: ValueForms,
 }
 
-impl Columns {
-    /// `columns` maps members to columns.
-    pub(crate) fn new(columns: &BTreeMap<String, String>, delimiter: u8) -> Self {
-        let members = columns
-            .iter()
-            .map(|(member, column)| (column.clone(), member.clone()));
+impl CsvForm {
+    pub(crate) const fn new(
+        header: Vec<String>,
+        delimiter: char,
+        columns: BTreeMap<String, String>,
+        values: ValueForms,
+    ) -> Self {
         Self {
+            header,
             delimiter,
-            members: members.collect(),
+            columns,
+            values,
         }
     }
 
-    /// The member of each column of the header. A column that is not mapped has the name of its member.
-    fn of(&self, header: &[String]) -> Result<Vec<String>, RowsError> {
-        let members: Vec<String> = header
+    /// The same with other names of columns.
+    pub(crate) fn with_names(&self, change: impl Fn(&str) -> String) -> Self {
+        Self {
+            header: self.header.iter().map(|name| change(name)).collect(),
+            ..self.clone()
+        }
+    }
+}
+
+/// Reads rows in their form.
+#[derive(Debug)]
+pub(crate) struct RowReader {
+    form: CsvForm,
+    delimiter: u8,
+    members: Vec<Option<String>>,
+    values: Values,
+}
+
+impl RowReader {
+    /// # Errors
+    /// Why no row can be read in this form.
+    pub(crate) fn new(form: CsvForm) -> Result<Self, String> {
+        let delimiter = u8::try_from(form.delimiter)
+            .map_err(|_| "the delimiter is not an ASCII character".to_owned())?;
+        let values = Values::new(form.values.clone(), Some(delimiter))
+            .map_err(|WrongSetting { name, reason }| format!("{name} {reason}"))?;
+        header::bounded(&form.header).map_err(|error| error.to_string())?;
+        Ok(Self {
+            members: header::members(&form.header, &form.columns)?,
+            delimiter,
+            values,
+            form,
+        })
+    }
+
+    pub(crate) const fn form(&self) -> &CsvForm {
+        &self.form
+    }
+
+    /// The names of each column: its own, and that of its member.
+    pub(super) fn columns(&self) -> impl Iterator<Item = [&str; 2]> {
+        let columns = self.form.header.iter().zip(&self.members);
+        columns.map(|(name, member)| [name, member.as_deref().unwrap_or_default()])
+    }
+
+    /// Where the cells of a row stand in it.
+    pub(super) fn cells(&self, raw: &[u8]) -> Result<Vec<Range<usize>>, &'static str> {
+        cells(raw, self.delimiter)
+    }
+
+    /// The row of a record.
+    pub(crate) fn row(&self, line: u64, raw: Vec<u8>) -> Row {
+        self.read(line, raw).0
+    }
+
+    /// The row of a record, and the form of its amount if it is one of a payment.
+    fn read(&self, line: u64, raw: Vec<u8>) -> (Row, Form) {
+        let mut wrong = None;
+        let cells = self.cells(&raw).unwrap_or_else(|reason| {
+            wrong = Some(reason.to_owned());
+            Vec::new()
+        });
+        // Some writers end each row with a delimiter, and the header without one.
+        let excess = cells.get(self.members.len()..).unwrap_or_default();
+        let is_excess = excess
             .iter()
-            .map(|column| self.members.get(column).unwrap_or(column).clone())
-            .collect();
-        let mut seen = HashMap::new();
-        for (index, member) in members.iter().enumerate() {
-            if let Some(first) = seen.insert(member, index) {
-                return Err(RowsError::Unusable(format!(
-                    "the columns {} and {} both map to {member}; see ingest.sources[].columns",
-                    header[first], header[index]
-                )));
-            }
+            .any(|cell| !raw[cell.clone()].trim_ascii().is_empty());
+        if is_excess || cells.len() < self.members.len() {
+            let (found, expected) = (cells.len(), self.members.len());
+            wrong.get_or_insert_with(|| {
+                format!("has {found} fields, but the header has {expected}")
+            });
         }
-        for required in REQUIRED {
-            if !members.iter().any(|member| member == required) {
-                let mut named = self.members.iter();
-                let column = named
-                    .find_map(|(column, member)| (member == required).then_some(column.as_str()));
-                let column = column.unwrap_or(required);
-                return Err(RowsError::Unusable(format!(
-                    "the header has no column {column} for the member {required}; see ingest.sources[].columns"
-                )));
+        let mut object = Map::new();
+        let mut location = Map::new();
+        let mut form = Form::Any;
+        for (member, cell) in self.members.iter().zip(cells) {
+            let Some(member) = member else { continue };
+            let cell = content(&raw[cell]);
+            let encoding = self.values.encoding;
+            let Some(text) = encoding.decode_without_bom_handling_and_without_replacement(&cell)
+            else {
+                wrong.get_or_insert_with(|| {
+                    let name = encoding.name();
+                    format!("{member}: is not {name}; see ingest.sources[].encoding")
+                });
+                continue;
+            };
+            let text = text.trim();
+            if text.is_empty() {
+                continue;
             }
+            if COORDINATES.contains(&member.as_str()) {
+                // A coordinate that is not a number stays text, and is rejected by the name of its member.
+                let plain = self.number(text);
+                let number = serde_json::from_str(plain.as_deref().unwrap_or(text))
+                    .ok()
+                    .filter(Value::is_number)
+                    .unwrap_or_else(|| text.into());
+                location.insert(member.clone(), number);
+                continue;
+            }
+            let value = match member.as_str() {
+                "amount" => {
+                    form = numbers::form(text);
+                    match self.number(text) {
+                        Some(number) => number,
+                        None => {
+                            wrong.get_or_insert_with(|| self.other_form());
+                            continue;
+                        }
+                    }
+                }
+                "timestamp" => match self.values.times.read(text) {
+                    Ok(time) => time.unwrap_or_else(|| text.to_owned()),
+                    Err(reason) => {
+                        wrong.get_or_insert(reason);
+                        continue;
+                    }
+                },
+                _ => text.to_owned(),
+            };
+            object.insert(member.clone(), value.into());
         }
-        Ok(members)
+        if !location.is_empty() {
+            object.insert("location".to_owned(), Value::Object(location));
+        }
+        // A line of totals says nothing about the amounts of payments.
+        let is_payment = wrong.is_none()
+            && object.contains_key("transaction_id")
+            && object.contains_key("user_id");
+        let form = match is_payment {
+            true => form,
+            false => Form::Any,
+        };
+        let row = Row {
+            line,
+            text: Value::Object(object).to_string().into_bytes(),
+            sent: Some(raw),
+            cut_from: None,
+            wrong,
+        };
+        (row, form)
+    }
+
+    /// A number in the form of the settings, as JSON has it; without settings, as it is.
+    fn number(&self, text: &str) -> Option<String> {
+        let ValueForms {
+            decimal, grouping, ..
+        } = self.values.forms;
+        match decimal {
+            Some(decimal) => numbers::normalised(text, decimal, grouping),
+            None => Some(text.to_owned()),
+        }
+    }
+
+    fn other_form(&self) -> String {
+        let ValueForms {
+            decimal, grouping, ..
+        } = self.values.forms;
+        let decimal = decimal.unwrap_or('.');
+        let grouping =
+            grouping.map_or_else(|| "none".to_owned(), |grouping| format!("{grouping:?}"));
+        format!(
+            "amount: is no number with ingest.sources[].decimal {decimal:?} and grouping {grouping}"
+        )
+    }
+
+    /// The column of the amount, for messages.
+    fn amount_column(&self) -> &str {
+        let column = self.form.columns.get("amount");
+        column.map_or("amount", String::as_str)
     }
 }
 
 /// Reads the records of a CSV object.
 pub(crate) struct CsvRows<'r> {
-    reader: csv::Reader<RecordLimit<Box<dyn BufRead + 'r>>>,
-    members: Vec<String>,
+    records: Records<Box<dyn BufRead + 'r>>,
+    reader: Arc<RowReader>,
+    /// Rows that were looked at ahead, with their bytes.
+    ahead: VecDeque<Row>,
+    ahead_bytes: usize,
+    /// How reading ahead ended.
+    end: Option<Result<(), RowsError>>,
+    evidence: Evidence,
 }
 
 impl<'r> CsvRows<'r> {
-    /// Reads the header.
+    /// Reads the lines before the header and the header.
     pub(super) fn open(
         reader: Box<dyn BufRead + 'r>,
-        columns: &Columns,
+        dialect: &Dialect,
         max_bytes: usize,
     ) -> Result<Self, RowsError> {
-        let mut reader = csv::ReaderBuilder::new()
-            .delimiter(columns.delimiter)
-            .flexible(true)
-            // With CRLF as the terminator a line would be counted together with the next one. The CR is trimmed with
-            // other white space.
-            .terminator(csv::Terminator::Any(b'\n'))
-            .from_reader(RecordLimit::new(reader, max_bytes, columns.delimiter));
-        let header = reader.headers().map_err(csv_error)?;
-        if header.len() > MAX_COLUMNS {
-            let found = header.len();
-            return Err(RowsError::Unusable(format!(
-                "the header has {found} columns; at most {MAX_COLUMNS} columns are read"
-            )));
+        let mut records = Records::new(reader, max_bytes);
+        for _ in 0..dialect.skip_lines {
+            records.line()?;
         }
-        if header.as_slice().len() > MAX_NAMES_BYTES {
-            return Err(RowsError::Unusable(format!(
-                "the names of the columns are longer than {MAX_NAMES_BYTES} bytes"
-            )));
+        let unusable = |reason: String| RowsError::Unusable(reason);
+        let mut delimiter = dialect.delimiter.unwrap_or(b',');
+        let mut first = first_line(&mut records, delimiter)?;
+        // Excel writes and reads a line with the delimiter before the header.
+        if let Some(separator) = first.as_ref().and_then(|first| separator(&first.raw)) {
+            if dialect.delimiter.is_some_and(|given| given != separator) {
+                return Err(unusable(format!(
+                    "the line sep= names the delimiter {:?}, and ingest.sources[].delimiter another one",
+                    char::from(separator)
+                )));
+            }
+            delimiter = separator;
+            first = first_line(&mut records, delimiter)?;
         }
-        let header: Vec<String> = header.iter().map(|name| name.trim().to_owned()).collect();
+        let Some(mut line) = first else {
+            return Err(unusable("the object has no header".to_owned()));
+        };
+        // A name may have line breaks within its quotation marks.
+        while cells(&line.raw, delimiter) == Err(NOT_CLOSED) && line.raw.len() < MAX_HEADER_BYTES {
+            let Some(more) = records.line()? else { break };
+            line.raw.push(b'\n');
+            line.raw.extend_from_slice(&more.raw);
+        }
+        let names = names(&line.raw, delimiter, &dialect.values).map_err(|reason| {
+            let other = header::other_delimiter(&line.raw, delimiter);
+            unusable(match other {
+                Some(other) => format!("{reason}. {}", wrong_delimiter(other)),
+                None => reason,
+            })
+        })?;
+        header::bounded(&names)?;
+        if let Err(reason) = header::members(&names, &dialect.columns) {
+            let hint = hint(&line, delimiter, dialect, &mut records);
+            return Err(unusable(format!("{reason}{hint}")));
+        }
+        let mut values = dialect.values.forms.clone();
+        let encoding = dialect.values.encoding;
+        if encoding == UTF_16LE || encoding == UTF_16BE {
+            // It was converted before it came here.
+            values.encoding = None;
+        }
+        let form = CsvForm::new(names, delimiter.into(), dialect.columns.clone(), values);
         Ok(Self {
-            members: columns.of(&header)?,
-            reader,
+            records,
+            reader: Arc::new(RowReader::new(form).map_err(unusable)?),
+            ahead: VecDeque::new(),
+            ahead_bytes: 0,
+            end: None,
+            evidence: Evidence::default(),
         })
+    }
+
+    /// What reads a row of this object again.
+    pub(super) const fn reader(&self) -> &Arc<RowReader> {
+        &self.reader
     }
 
     /// The next record; `None` at the end.
     pub(super) fn next(&mut self) -> Result<Option<Row>, RowsError> {
-        let mut record = csv::ByteRecord::new();
-        // The CR of a blank line is not a record.
-        while record.is_empty() || record.len() == 1 && record[0].trim_ascii().is_empty() {
-            self.reader.get_mut().reset();
-            if !self
-                .reader
-                .read_byte_record(&mut record)
-                .map_err(csv_error)?
-            {
-                return Ok(None);
+        let decides = self.reader.values.forms.decimal.is_none();
+        let far = if decides { LOOK_AHEAD } else { 1 };
+        while self.end.is_none() && self.ahead_bytes < far {
+            match self.records.record(self.reader.delimiter) {
+                Ok(Some(Record { line, raw })) => {
+                    self.ahead_bytes += raw.len();
+                    let (row, form) = self.reader.read(line, raw);
+                    if decides {
+                        let column = self.reader.amount_column();
+                        let added = self.evidence.add(line, form, column);
+                        added.map_err(RowsError::Unusable)?;
+                    }
+                    self.ahead.push_back(row);
+                }
+                Ok(None) => self.end = Some(Ok(())),
+                Err(error) => self.end = Some(Err(error)),
             }
         }
-        let line = record.position().map_or(0, csv::Position::line);
-        Ok(Some(row_of(line, &self.members, &record)))
+        if let Some(reason) = self.evidence.undecided(self.reader.amount_column()) {
+            return Err(RowsError::Unusable(reason));
+        }
+        if let Some(row) = self.ahead.pop_front() {
+            self.ahead_bytes -= row.sent.as_ref().map_or(0, Vec::len);
+            return Ok(Some(row));
+        }
+        self.end.replace(Ok(())).unwrap_or(Ok(())).map(|()| None)
     }
 }
 
-fn row_of(line: u64, members: &[String], record: &csv::ByteRecord) -> Row {
-    let mut object = Map::new();
-    let mut location = Map::new();
-    let mut wrong = (record.len() != members.len()).then(|| {
-        let (found, expected) = (record.len(), members.len());
-        format!("has {found} fields, but the header has {expected}")
+/// The first line that is not blank.
+fn first_line<R: BufRead>(
+    records: &mut Records<R>,
+    delimiter: u8,
+) -> Result<Option<Record>, RowsError> {
+    loop {
+        match records.line()? {
+            Some(line) if is_blank(&line.raw, delimiter) => {}
+            other => return Ok(other),
+        }
+    }
+}
+
+fn wrong_delimiter(other: &str) -> String {
+    format!("The delimiter looks wrong: set ingest.sources[].delimiter = {other}")
+}
+
+/// The delimiter of a line `sep=;`.
+fn separator(line: &[u8]) -> Option<u8> {
+    let line = line.trim_ascii_end();
+    let line = match line {
+        [b'"', inner @ .., b'"'] => inner,
+        other => other,
+    };
+    let (name, rest) = line.split_at_checked(4)?;
+    match rest {
+        // White space at the end was trimmed.
+        [] if name.eq_ignore_ascii_case(b"sep=") => Some(b'\t'),
+        [separator] if name.eq_ignore_ascii_case(b"sep=") && separator.is_ascii_punctuation() => {
+            Some(*separator)
+        }
+        _ => None,
+    }
+}
+
+/// The names in a header.
+fn names(raw: &[u8], delimiter: u8, values: &Values) -> Result<Vec<String>, String> {
+    let encoding = match values.encoding {
+        // It was converted before it came here.
+        utf_16 if utf_16 == UTF_16LE || utf_16 == UTF_16BE => UTF_8,
+        other => other,
+    };
+    if raw.contains(&0) {
+        return Err(
+            "the header has zero bytes, as UTF-16 has: set ingest.sources[].encoding = \"utf-16le\""
+                .to_owned(),
+        );
+    }
+    let cells = cells(raw, delimiter).map_err(|reason| format!("in the header, {reason}"))?;
+    let names = cells.into_iter().map(|cell| {
+        let cell = content(&raw[cell]);
+        let text = encoding.decode_without_bom_handling_and_without_replacement(&cell);
+        text.map(|text| text.trim().to_owned())
     });
-    for (member, field) in members.iter().zip(record) {
-        let text = match std::str::from_utf8(field) {
-            Ok(text) => text.trim(),
-            Err(_) => {
-                wrong.get_or_insert_with(|| format!("{member}: is not UTF-8"));
-                continue;
-            }
+    names.collect::<Option<_>>().ok_or_else(|| {
+        let name = encoding.name();
+        format!("the header is not {name}: set ingest.sources[].encoding, such as \"windows-1252\"")
+    })
+}
+
+/// What else may be wrong where a column is missing.
+fn hint<R: BufRead>(
+    line: &Record,
+    delimiter: u8,
+    dialect: &Dialect,
+    records: &mut Records<R>,
+) -> String {
+    if let Some(other) = header::other_delimiter(&line.raw, delimiter) {
+        return format!(". {}", wrong_delimiter(other));
+    }
+    for _ in 0..SEARCHED_LINES {
+        let Ok(Some(next)) = records.line() else {
+            break;
         };
-        if text.is_empty() {
-            continue;
+        let names = names(&next.raw, delimiter, &dialect.values);
+        if names.is_ok_and(|names| header::members(&names, &dialect.columns).is_ok()) {
+            let lines = next.line - 1;
+            return format!(
+                ". Line {} has them: set ingest.sources[].skip_lines = {lines}",
+                next.line
+            );
         }
-        if member == "latitude" || member == "longitude" {
-            // A coordinate that is not a number stays text, and is rejected by the name of its member.
-            let number = serde_json::from_str(text)
-                .ok()
-                .filter(Value::is_number)
-                .unwrap_or_else(|| text.into());
-            location.insert(member.clone(), number);
-        } else {
-            object.insert(member.clone(), text.into());
-        }
-    }
-    if !location.is_empty() {
-        object.insert("location".to_owned(), Value::Object(location));
-    }
-    Row {
-        line,
-        text: Value::Object(object).to_string().into_bytes(),
-        wrong,
-    }
-}
-
-fn csv_error(error: csv::Error) -> RowsError {
-    match error.into_kind() {
-        csv::ErrorKind::Io(error) => error.into(),
-        csv::ErrorKind::Utf8 { .. } => RowsError::Unusable("the header is not UTF-8".to_owned()),
-        _ => RowsError::Unusable("the object is not CSV".to_owned()),
-    }
-}
-
-/// Fails where the rows cannot be separated any more, or where a record is too long.
-struct RecordLimit<R> {
-    reader: R,
-    quotes: QuoteChecker,
-    limit: usize,
-    left: usize,
-}
-
-/// How many bytes the parser reads ahead.
-const READ_AHEAD: usize = 64 * 1024;
-
-impl<R> RecordLimit<R> {
-    fn new(reader: R, max_bytes: usize, delimiter: u8) -> Self {
-        let limit = max_bytes.saturating_add(READ_AHEAD);
-        Self {
-            reader,
-            quotes: QuoteChecker::new(delimiter),
-            limit,
-            left: limit,
+        if let Some(other) = header::other_delimiter(&next.raw, delimiter) {
+            let lines = next.line - 1;
+            return format!(
+                ". Line {} looks like the header: set ingest.sources[].skip_lines = {lines} and delimiter = {other}",
+                next.line
+            );
         }
     }
-
-    /// Begins a new record.
-    fn reset(&mut self) {
-        self.left = self.limit;
-    }
-}
-
-impl<R: Read> Read for RecordLimit<R> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        if self.left == 0 {
-            let reason = "a record is too long; a quotation mark may not be closed";
-            return Err(io::Error::new(io::ErrorKind::InvalidData, reason));
-        }
-        let most = buffer.len().min(self.left);
-        let read = self.reader.read(&mut buffer[..most])?;
-        self.left -= read;
-        let paired = match read {
-            0 => self.quotes.check_end(),
-            _ => self.quotes.check(&buffer[..read]),
-        };
-        paired.map_err(|reason| io::Error::new(io::ErrorKind::InvalidData, reason))?;
-        Ok(read)
-    }
+    String::new()
 }

@@ -112,7 +112,8 @@ impl<'r> JsonRows<'r> {
                 break;
             }
         }
-        let wrong = if length > self.max_bytes {
+        let is_cut = length > self.max_bytes;
+        let wrong = if is_cut {
             Some(format!("is larger than {} bytes", self.max_bytes))
         } else {
             cut_off.then(|| "is JSON without its end".to_owned())
@@ -120,6 +121,8 @@ impl<'r> JsonRows<'r> {
         Ok(Row {
             line: begin,
             text: text.trim_ascii().to_vec(),
+            sent: None,
+            cut_from: is_cut.then_some(length as u64),
             wrong,
         })
     }

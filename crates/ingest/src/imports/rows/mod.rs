@@ -3,28 +3,39 @@
 //! Invariant: a malformed row does not affect the others, and no row uses more memory than its limit. Where the rows cannot
 //! be separated any more, as after a quotation mark that is not closed, the object fails.
 
+mod convert;
 mod csv;
+mod dialect;
+#[cfg(test)]
+mod exports;
+mod header;
 mod inflate;
 mod json;
+mod letter;
 mod ndjson;
-mod quotes;
+mod numbers;
+mod record;
 #[cfg(test)]
 mod tests;
+mod times;
 
-use std::io::{self, BufRead, BufReader, Read};
+use std::io::{self, BufRead, Read};
 use std::sync::Arc;
 
-pub(crate) use self::csv::Columns;
+use encoding_rs::{Encoding, UTF_16BE, UTF_16LE};
+
+use self::convert::{CrReader, Utf16Reader, buffered, has_bare_cr};
 use self::csv::CsvRows;
+pub(crate) use self::csv::{CsvForm, RowReader};
+pub(crate) use self::dialect::{Dialect, ValueForms, WrongSetting};
 use self::inflate::Inflater;
 pub(crate) use self::inflate::InflationLimits;
 use self::json::JsonRows;
+pub(crate) use self::letter::kept;
 use self::ndjson::NdjsonRows;
 
 /// The magic number of gzip: RFC 1952, section 2.3.1.
 const GZIP_MAGIC: [u8; 2] = [0x1f, 0x8b];
-/// The byte order mark of UTF-8.
-const UTF8_BOM: &[u8] = b"\xef\xbb\xbf";
 
 /// The format of an object.
 #[derive(Debug, Clone)]
@@ -32,7 +43,7 @@ pub(crate) enum Format {
     /// One transaction per line, or an array of them, or one indented object after another.
     Ndjson,
     /// A header, then one transaction per record.
-    Csv(Arc<Columns>),
+    Csv(Arc<Dialect>),
 }
 
 /// Why reading an object stopped.
@@ -67,6 +78,10 @@ pub(crate) struct Row {
     pub(crate) line: u64,
     /// The JSON text of the transaction.
     pub(crate) text: Vec<u8>,
+    /// The row as it was sent, where that is not the JSON text.
+    pub(crate) sent: Option<Vec<u8>>,
+    /// How many bytes the row has, where the text was cut.
+    pub(crate) cut_from: Option<u64>,
     /// Why the row is malformed, if it is.
     pub(crate) wrong: Option<String>,
 }
@@ -92,22 +107,47 @@ impl<'r> Rows<'r> {
         max_bytes: usize,
         inflation: InflationLimits,
     ) -> Result<Self, RowsError> {
-        let mut raw = BufReader::new(reader);
+        let mut raw = buffered(reader);
         let mut reader: Box<dyn BufRead + 'r> = if raw.fill_buf()?.starts_with(&GZIP_MAGIC) {
-            Box::new(BufReader::new(Inflater::new(raw, inflation)))
+            buffered(Inflater::new(raw, inflation))
         } else {
-            Box::new(raw)
+            raw
         };
-        if reader.fill_buf()?.starts_with(UTF8_BOM) {
-            reader.consume(UTF8_BOM.len());
+        // A byte order mark of UTF-16 is as clear as a setting.
+        let begin = reader.fill_buf()?;
+        let (marked, length) = match Encoding::for_bom(begin) {
+            Some((encoding, length)) => (Some(encoding), length),
+            None => (None, 0),
+        };
+        reader.consume(length);
+        let given = match format {
+            Format::Csv(dialect) => Some(dialect.encoding()),
+            Format::Ndjson => None,
+        };
+        let utf_16 = [UTF_16LE, UTF_16BE];
+        if let Some(encoding) = marked.or(given).filter(|found| utf_16.contains(found)) {
+            reader = buffered(Utf16Reader::new(reader, encoding));
         }
         Ok(match format {
             Format::Ndjson if json::spans_lines(reader.fill_buf()?) => {
                 Self::Json(JsonRows::open(reader, max_bytes))
             }
             Format::Ndjson => Self::Ndjson(NdjsonRows::open(reader, max_bytes)),
-            Format::Csv(columns) => Self::Csv(Box::new(CsvRows::open(reader, columns, max_bytes)?)),
+            Format::Csv(dialect) => {
+                if has_bare_cr(reader.fill_buf()?) {
+                    reader = buffered(CrReader(reader));
+                }
+                Self::Csv(Box::new(CsvRows::open(reader, dialect, max_bytes)?))
+            }
         })
+    }
+
+    /// What reads a row of this object again, where its text is not the row itself.
+    pub(crate) fn reader(&self) -> Option<&Arc<RowReader>> {
+        match self {
+            Self::Ndjson(_) | Self::Json(_) => None,
+            Self::Csv(rows) => Some(rows.reader()),
+        }
     }
 
     /// The next row; `None` at the end.

@@ -24,41 +24,48 @@ impl<'r> NdjsonRows<'r> {
     pub(super) fn next(&mut self) -> Result<Option<Row>, RowsError> {
         loop {
             self.line += 1;
-            let Some((text, truncated)) = next_line(&mut self.reader, self.max_bytes)? else {
+            let Some((text, cut_from)) = next_line(&mut self.reader, self.max_bytes)? else {
                 return Ok(None);
             };
-            if text.trim_ascii().is_empty() && !truncated {
+            if text.trim_ascii().is_empty() && cut_from.is_none() {
                 continue;
             }
-            let wrong = truncated.then(|| format!("is larger than {} bytes", self.max_bytes));
+            let wrong = cut_from.map(|_| format!("is larger than {} bytes", self.max_bytes));
             return Ok(Some(Row {
                 line: self.line,
                 text: text.trim_ascii().to_vec(),
+                sent: None,
+                cut_from,
                 wrong,
             }));
         }
     }
 }
 
-/// A line without its terminator, and whether it was truncated to `max` bytes.
-fn next_line(reader: &mut impl BufRead, max: usize) -> io::Result<Option<(Vec<u8>, bool)>> {
+/// A line without its terminator, and how long it is if it was cut to `max` bytes.
+fn next_line(reader: &mut impl BufRead, max: usize) -> io::Result<Option<(Vec<u8>, Option<u64>)>> {
     let mut text = Vec::new();
-    let (mut any, mut truncated) = (false, false);
+    let mut length = None;
     loop {
         let chunk = reader.fill_buf()?;
-        if chunk.is_empty() {
-            return Ok(any.then_some((text, truncated)));
+        let (part, end) = match memchr::memchr(b'\n', chunk) {
+            Some(end) => (&chunk[..end], true),
+            None => (chunk, chunk.is_empty()),
+        };
+        if chunk.is_empty() && length.is_none() {
+            return Ok(None);
         }
-        any = true;
-        let end = memchr::memchr(b'\n', chunk);
-        let part = &chunk[..end.unwrap_or(chunk.len())];
+        let length = length.get_or_insert(0);
+        *length += part.len() as u64;
         let room = max.saturating_sub(text.len());
-        truncated |= part.len() > room;
         text.extend_from_slice(&part[..part.len().min(room)]);
-        let used = end.map_or(chunk.len(), |end| end + 1);
+        let used = part.len() + usize::from(end && !chunk.is_empty());
         reader.consume(used);
-        if end.is_some() {
-            return Ok(Some((text, truncated)));
+        if end {
+            return Ok(Some((
+                text,
+                Some(*length).filter(|length| *length > max as u64),
+            )));
         }
     }
 }

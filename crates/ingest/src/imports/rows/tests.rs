@@ -14,10 +14,11 @@ fn csv(columns: &[(&str, &str)]) -> Format {
     let columns = columns
         .iter()
         .map(|(member, column)| ((*member).to_owned(), (*column).to_owned()));
-    Format::Csv(Arc::new(Columns::new(&columns.collect(), b',')))
+    let dialect = Dialect::new(columns.collect(), None, 0, ValueForms::default());
+    Format::Csv(Arc::new(dialect.unwrap()))
 }
 
-const INFLATION: InflationLimits = InflationLimits {
+pub(super) const INFLATION: InflationLimits = InflationLimits {
     ratio: 100,
     max_bytes: 1 << 40,
 };
@@ -193,7 +194,7 @@ fn a_header_of_too_many_or_too_long_columns_is_an_error() {
     let open = |header: String| {
         CsvRows::open(
             Box::new(io::Cursor::new(header)),
-            &Columns::new(&BTreeMap::new(), b','),
+            &Dialect::new(BTreeMap::new(), None, 0, ValueForms::default()).unwrap(),
             1 << 20,
         )
     };
