@@ -22,7 +22,8 @@ use tollgate_types::{Tenant, stored_id};
 use crate::all_in_one::Configs;
 use crate::archive::DEAD_LETTERS;
 use crate::commands::{DATA, block_on, settings};
-use crate::dlq;
+use crate::dlq::{self, normal};
+use lines::{LineShare, Whose};
 
 /// What the store, files of alerts and dead letters hold of a user. The settings are those of the services: run the
 /// command where they are, or where `tollgate up` runs.
@@ -96,7 +97,10 @@ impl<W: Write> Write for Counted<W> {
 
 /// Where the data of a user is.
 struct Places {
+    /// The id as it is used.
     user_id: String,
+    /// The same, and what was typed: a rejected item has its id as it was sent.
+    spellings: Vec<String>,
     /// Empty for the default tenant.
     tenant: String,
     kafka: KafkaConfig,
@@ -122,6 +126,9 @@ impl Places {
         }
         let kafka: KafkaConfig = settings.section("kafka")?;
         let persistence = PersistenceConfig::read(&settings)?;
+        let user_id = stored_id(&whose.user_id, persistence.user_id_case);
+        let mut spellings = vec![user_id.clone(), normal(&whose.user_id)];
+        spellings.dedup();
         let notifier: NotifierConfig = settings.section("notifier")?;
         let mut files = Vec::new();
         if settings.is_set("notifier.sinks") {
@@ -137,7 +144,8 @@ impl Places {
         // A pipe or a terminal holds nothing.
         files.retain(|path| path.is_file());
         Ok(Self {
-            user_id: stored_id(&whose.user_id, persistence.user_id_case),
+            user_id,
+            spellings,
             tenant: whose.tenant.unwrap_or_default(),
             has_log: in_directory || !kafka.brokers.is_empty(),
             kafka,
@@ -156,14 +164,17 @@ impl Places {
         }
     }
 
-    fn matches(&self, line: &[u8]) -> bool {
-        lines::is_of(line, &self.tenant, &self.user_id)
+    fn whose(&self) -> Whose<'_> {
+        Whose {
+            tenant: &self.tenant,
+            users: &self.spellings,
+        }
     }
 
     /// Runs a command on the dead letters of the user.
     fn letters(&self, command: &str, more: &[&str], out: &mut dyn Write) -> anyhow::Result<()> {
         let mut arguments = vec!["dlq".to_owned(), command.to_owned()];
-        arguments.push(format!("--user={}", self.user_id));
+        arguments.extend(self.spellings.iter().map(|user| format!("--user={user}")));
         arguments.push(format!("--tenant={}", self.tenant));
         if let Some(config) = &self.config {
             arguments.push(format!("--config={}", config.display()));
@@ -257,12 +268,15 @@ fn export(places: &Places, out: &mut dyn Write) -> anyhow::Result<()> {
     for path in &places.files {
         let source = serde_json::to_string(&path.display().to_string())?;
         lines::each(path, |line| {
-            if places.matches(line) {
-                write!(out, "{{\"source\":{source},\"data\":")?;
-                out.write_all(line)?;
-                out.write_all(b"}\n")?;
-            }
-            Ok(())
+            let share = places.whose().share(line);
+            let theirs = match &share {
+                LineShare::None => return Ok(()),
+                LineShare::Whole => line,
+                LineShare::Part { theirs, .. } => theirs,
+            };
+            write!(out, "{{\"source\":{source},\"data\":")?;
+            out.write_all(theirs)?;
+            Ok(out.write_all(b"}\n")?)
         })?;
     }
     if places.has_log {
@@ -301,12 +315,12 @@ fn erase(places: &Places, dry_run: bool, out: &mut dyn Write) -> anyhow::Result<
         let count = if dry_run {
             let mut count = 0;
             lines::each(path, |line| {
-                count += u64::from(places.matches(line));
+                count += u64::from(places.whose().share(line) != LineShare::None);
                 Ok(())
             })?;
             count
         } else {
-            lines::erase(path, |line| places.matches(line))?
+            lines::erase(path, &places.whose())?
         };
         let lines = counted(count, "line");
         writeln!(out, "{}: {lines} {verb}", path.display())?;
@@ -320,7 +334,8 @@ fn erase(places: &Places, dry_run: bool, out: &mut dyn Write) -> anyhow::Result<
     let until = (Utc::now() + TimeDelta::hours(hours)).to_rfc3339_opts(SecondsFormat::Secs, true);
     writeln!(
         out,
-        "left until {until} at the latest, when the retention of {hours} hours ends (kafka.retention_hours; retention that \
+        "a dead letter of several users was dropped for all of them, and stays in the archive without this one\n\
+         left until {until} at the latest, when the retention of {hours} hours ends (kafka.retention_hours; retention that \
          was set on the brokers may be longer):\n  \
          the log, dropped dead letters, snapshots and histories of the scorer\n\
          left for notifier.delivery_log_retention_days:\n  \

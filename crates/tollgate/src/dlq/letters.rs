@@ -8,12 +8,12 @@ use std::fmt;
 use std::hash::{Hash, Hasher};
 use std::str::FromStr;
 
-use base64::Engine as _;
-use base64::prelude::BASE64_STANDARD;
 use serde_json::Value;
 use tollgate_ingest::SentTransaction;
 use tollgate_log::{Log, LogRecord};
-use tollgate_types::{Stage, Timestamp, TopicKind, Transaction, headers};
+use tollgate_types::{Stage, Timestamp, TopicKind, headers};
+
+use super::of_users;
 
 /// A service that dead-letters records: those that read a topic, and ingest, whose letters are rows and messages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -177,13 +177,14 @@ impl Letter {
         Timestamp::parse(self.record.header(headers::FAILED_AT)?).ok()
     }
 
-    /// The user, as far as the record still says: by its payload, or by its key.
+    /// The user, as far as the record still says: by its payload, or by its key; the first one of a letter of several.
     pub(super) fn user(&self) -> Option<String> {
-        Transaction::parse(&self.record.payload)
-            .map(|transaction| transaction.user_id.into_owned())
-            .ok()
-            .or_else(|| user_in(&self.record.payload))
-            .or_else(|| String::from_utf8(self.record.key.clone()?).ok())
+        self.users().into_iter().next()
+    }
+
+    /// All users that it is of.
+    pub(super) fn users(&self) -> Vec<String> {
+        of_users::users_of(&self.record.payload, self.record.key.as_deref())
     }
 
     /// The tenant, empty for the default tenant: by its header, or by its payload.
@@ -193,7 +194,11 @@ impl Letter {
             Some(value.get("tenant")?.as_str()?.to_owned())
         };
         let header = self.record.header(headers::TENANT).map(str::to_owned);
-        header.or_else(member).unwrap_or_default()
+        match self.id.service.stage() {
+            // A transaction is of the tenant in its header, whatever its text says.
+            Stage::Scorer => header.unwrap_or_default(),
+            Stage::Persistence | Stage::Notifier => header.or_else(member).unwrap_or_default(),
+        }
     }
 
     /// What is written when it is sent through again.
@@ -256,22 +261,6 @@ pub(super) enum Redriven {
     ReadAgain(Vec<SentTransaction>),
 }
 
-/// The user that a payload names: itself, or in the message of a function, whose `value` is the payload as JSON, as text or
-/// in base64.
-pub(crate) fn user_in(payload: &[u8]) -> Option<String> {
-    let value: Value = serde_json::from_slice(payload).ok()?;
-    let named = |value: &Value| Some(value.get("user_id")?.as_str()?.to_owned());
-    let inner = || match value.get("value")? {
-        Value::String(text) => {
-            let decoded = BASE64_STANDARD.decode(text);
-            let bytes = decoded.unwrap_or_else(|_| text.as_bytes().to_vec());
-            named(&serde_json::from_slice(&bytes).ok()?)
-        }
-        inner => named(inner),
-    };
-    named(&value).or_else(inner)
-}
-
 /// Which letters are meant. What is not given does not matter.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Filter {
@@ -321,7 +310,7 @@ impl Filter {
             && (in_time || letter.failed_at().is_some_and(within))
             && (self.tenant.as_ref()).is_none_or(|tenant| letter.tenant() == *tenant)
             && (self.users.is_empty()
-                || letter.user().is_some_and(|user| self.users.contains(&user)))
+                || letter.users().iter().any(|user| self.users.contains(user)))
     }
 }
 
@@ -432,27 +421,6 @@ mod tests {
             }
         }
         assert_eq!(letter.failures()[0].source, "transactions");
-    }
-
-    #[test]
-    fn the_user_is_made_out_of_what_is_left() {
-        assert_eq!(
-            letter(r#"{"user_id":"u","amount":-1}"#, &[])
-                .user()
-                .as_deref(),
-            Some("u")
-        );
-        assert_eq!(
-            letter(r#"{"user_id":"u""#, &[]).user().as_deref(),
-            Some("by key")
-        );
-        for message in [
-            r#"{"value":{"user_id":"u","amount":-1}}"#,
-            r#"{"value":"{\"user_id\":\"u\"}"}"#,
-            r#"{"value":"eyJ1c2VyX2lkIjoidSJ9"}"#,
-        ] {
-            assert_eq!(letter(message, &[]).user().as_deref(), Some("u"));
-        }
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! `tollgate dlq`: records that could not be processed, listed, redriven or dropped.
 
 mod letters;
+mod of_users;
 mod remote;
 mod settle;
 mod show;
@@ -16,7 +17,7 @@ use tollgate_types::Timestamp;
 use letters::{Filter, LetterId, Service};
 use settle::Outcome;
 
-pub(crate) use letters::user_in;
+pub(crate) use of_users::{Share, normal, share_of};
 pub(crate) use remote::DlqServer;
 
 use crate::all_in_one::JOURNAL;
@@ -209,7 +210,7 @@ impl FilterArgs {
             ids,
             services: self.services,
             kinds: self.kinds,
-            users: self.users,
+            users: self.users.iter().map(|user| normal(user)).collect(),
             tenant: self.tenant,
             since: self.since,
             until: self.until,

@@ -9,6 +9,7 @@ use tollgate_log::Log;
 use tollgate_service::terminal::{printable, printable_lines};
 
 use super::letters::{Filter, Letter, LetterId, for_each_open};
+use super::of_users::{Share, share_of};
 use crate::archive::{entry, text_or_base64};
 
 /// `tollgate dlq list`
@@ -93,7 +94,15 @@ fn summary(letter: &Letter) -> serde_json::Value {
 
 /// `tollgate dlq export`: as in the archive of dead letters, with the name of the letter and its source.
 pub(super) fn export(kafka: &Log, filter: &Filter, out: &mut dyn Write) -> anyhow::Result<()> {
-    for_each_open(kafka, filter, |letter| {
+    for_each_open(kafka, filter, |mut letter| {
+        if !filter.users.is_empty() {
+            // What is of other users is not theirs to see.
+            let record = &letter.record;
+            let share = share_of(&record.payload, record.key.as_deref(), &filter.users);
+            if let Share::Part { theirs, .. } = share {
+                letter.record.payload = theirs;
+            }
+        }
         let data = entry(&letter.record);
         let source = format!("dead letter {}", letter.id);
         Ok(writeln!(

@@ -9,28 +9,105 @@ use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::Path;
 
 use anyhow::Context as _;
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
 use serde_json::Value;
 use tollgate_service::files::open_no_link;
 
-use crate::dlq::user_in;
+use crate::archive::text_or_base64;
+use crate::dlq::{Share, share_of};
 
-/// Whether a line is a decision, a transaction or a dead letter of this user.
-pub(super) fn is_of(line: &[u8], tenant: &str, user_id: &str) -> bool {
-    let Ok(value) = serde_json::from_slice::<Value>(line) else {
-        return false;
-    };
-    if let Some(payload) = value.get("payload").and_then(Value::as_str) {
-        let header = value.pointer("/headers/tollgate-tenant");
-        let named = header.and_then(Value::as_str);
-        let inner = serde_json::from_str::<Value>(payload).unwrap_or_default();
-        // A payload that cannot be read has its user in the key still.
-        let key = || Some(value.get("key")?.as_str()?.to_owned());
-        let user = user_in(payload.as_bytes()).or_else(key);
-        let named = named.or_else(|| inner.get("tenant").and_then(Value::as_str));
-        return user.as_deref() == Some(user_id) && named.unwrap_or_default() == tenant;
+/// A user of a tenant, by the spellings of the id that are looked for.
+#[derive(Debug)]
+pub(super) struct Whose<'w> {
+    /// Empty for the default tenant.
+    pub(super) tenant: &'w str,
+    pub(super) users: &'w [String],
+}
+
+/// What of a line is of a user.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum LineShare {
+    /// Nothing of it.
+    None,
+    /// All of it.
+    Whole,
+    /// Some items of a dead letter that several users share: the line with these, and with the others.
+    Part { theirs: Vec<u8>, others: Vec<u8> },
+}
+
+impl Whose<'_> {
+    /// What of a line, a decision, a transaction or a dead letter, is of the user.
+    pub(super) fn share(&self, line: &[u8]) -> LineShare {
+        let Ok(value) = serde_json::from_slice::<Value>(line) else {
+            return LineShare::None;
+        };
+        let text = |name: &str| value.get(name).and_then(Value::as_str);
+        let payload = text("payload").map(|payload| payload.as_bytes().to_vec());
+        // A payload that is no UTF-8.
+        let coded = || BASE64_STANDARD.decode(text("payload_base64")?).ok();
+        let Some(payload) = payload.or_else(coded) else {
+            let is_theirs =
+                self.is(text("user_id")) && text("tenant").unwrap_or_default() == self.tenant;
+            return match is_theirs {
+                true => LineShare::Whole,
+                false => LineShare::None,
+            };
+        };
+        if tenant_of(&value, &payload) != self.tenant {
+            return LineShare::None;
+        }
+        match share_of(&payload, text("key").map(str::as_bytes), self.users) {
+            Share::None => LineShare::None,
+            Share::Whole => LineShare::Whole,
+            Share::Part { theirs, others } => LineShare::Part {
+                theirs: with_payload(&value, &theirs),
+                others: with_payload(&value, &others),
+            },
+        }
     }
-    let member = |name| value.get(name).and_then(Value::as_str);
-    member("user_id") == Some(user_id) && member("tenant").unwrap_or_default() == tenant
+
+    fn is(&self, user_id: Option<&str>) -> bool {
+        user_id.is_some_and(|user| self.users.iter().any(|known| known == user))
+    }
+}
+
+/// The tenant of a dead letter, empty for the default tenant. A transaction is of the tenant in its header, whatever its
+/// text says; a decision has it as a member.
+fn tenant_of(letter: &Value, payload: &[u8]) -> String {
+    let header = letter.pointer("/headers/tollgate-tenant");
+    let is_transaction = || {
+        let topic = letter.get("topic").and_then(Value::as_str);
+        topic.is_some_and(|topic| topic.ends_with("transactions.dlq"))
+    };
+    let member = || {
+        let payload = serde_json::from_slice::<Value>(payload).unwrap_or_default();
+        payload
+            .get("tenant")
+            .and_then(Value::as_str)
+            .map(str::to_owned)
+    };
+    match header.and_then(Value::as_str) {
+        Some(tenant) => tenant.to_owned(),
+        None if is_transaction() => String::new(),
+        None => member().unwrap_or_default(),
+    }
+}
+
+fn with_payload(letter: &Value, payload: &[u8]) -> Vec<u8> {
+    let mut letter = letter.clone();
+    if let Some(members) = letter.as_object_mut() {
+        members.remove("payload");
+        members.remove("payload_base64");
+        let (payload, is_coded) = text_or_base64(payload);
+        let name = if is_coded {
+            "payload_base64"
+        } else {
+            "payload"
+        };
+        members.insert(name.to_owned(), payload);
+    }
+    letter.to_string().into_bytes()
 }
 
 /// Calls `each` with every line.
@@ -48,8 +125,8 @@ pub(super) fn each(
     Ok(())
 }
 
-/// Writes the file anew without the lines that match, and returns their number.
-pub(super) fn erase(path: &Path, matches: impl Fn(&[u8]) -> bool) -> anyhow::Result<u64> {
+/// Writes the file anew without what is of the user, and returns the number of lines that were changed.
+pub(super) fn erase(path: &Path, whose: &Whose<'_>) -> anyhow::Result<u64> {
     let cannot = || format!("cannot write {}", path.display());
     let file = open_no_link(File::options().read(true), path).with_context(cannot)?;
     // Until the end of this function nothing is appended.
@@ -70,10 +147,15 @@ pub(super) fn erase(path: &Path, matches: impl Fn(&[u8]) -> bool) -> anyhow::Res
     let mut lines = BufReader::new(&file);
     let mut line = Vec::new();
     while lines.read_until(b'\n', &mut line).with_context(cannot)? > 0 {
-        if matches(line.trim_ascii_end()) {
-            erased += 1;
-        } else {
-            new.write_all(&line).with_context(cannot)?;
+        let share = whose.share(line.trim_ascii_end());
+        erased += u64::from(share != LineShare::None);
+        match share {
+            LineShare::None => new.write_all(&line).with_context(cannot)?,
+            LineShare::Whole => {}
+            LineShare::Part { mut others, .. } => {
+                others.push(b'\n');
+                new.write_all(&others).with_context(cannot)?;
+            }
         }
         line.clear();
     }
@@ -119,13 +201,54 @@ mod tests {
         let of_user = [
             r#"{"user_id":"u","transaction_id":"t"}"#.to_owned(),
             letter("u"),
+            // What a caller says of the tenant means nothing, and a payload that is no UTF-8 has the user in the key.
+            letter("u").replace(
+                "\\\"amount\\\":",
+                "\\\"tenant\\\":\\\"shop\\\",\\\"amount\\\":",
+            ),
+            r#"{"topic":"transactions.dlq","key":"u","headers":{},"payload_base64":"/w=="}"#
+                .to_owned(),
         ];
         let all = [&kept[..2], &of_user[..], &kept[2..]].concat().join("\n");
         std::fs::write(&path, all).unwrap();
-        assert_eq!(erase(&path, |line| is_of(line, "", "u")).unwrap(), 2);
+        let users = ["u".to_owned()];
+        let of = |tenant| Whose {
+            tenant,
+            users: &users,
+        };
+        assert_eq!(erase(&path, &of("")).unwrap(), of_user.len() as u64);
         assert_eq!(std::fs::read_to_string(&path).unwrap(), kept.join("\n"));
-        assert_eq!(erase(&path, |line| is_of(line, "", "u")).unwrap(), 0);
-        assert_eq!(erase(&path, |line| is_of(line, "shop", "u")).unwrap(), 1);
+        assert_eq!(erase(&path, &of("")).unwrap(), 0);
+        assert_eq!(erase(&path, &of("shop")).unwrap(), 1);
         assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn of_a_letter_that_users_share_only_their_own_items_are_exported_and_erased() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("dead-letters.ndjson");
+        let line = |items: &[&str]| {
+            let items: Vec<String> = items
+                .iter()
+                .map(|user| format!("\u{1e}{{\"user_id\":\"{user}\"}}\n"))
+                .collect();
+            serde_json::json!({"topic": "t-transactions.dlq", "key": null, "headers": {}, "payload": items.concat()})
+                .to_string()
+        };
+        std::fs::write(&path, line(&["a", "b", "a "]) + "\n").unwrap();
+        let users = ["a".to_owned()];
+        let whose = Whose {
+            tenant: "",
+            users: &users,
+        };
+        let shared = std::fs::read(&path).unwrap();
+        let LineShare::Part { theirs, .. } = whose.share(shared.trim_ascii_end()) else {
+            panic!("it is shared");
+        };
+        assert_eq!(String::from_utf8(theirs).unwrap(), line(&["a", "a "]));
+        assert_eq!(erase(&path, &whose).unwrap(), 1);
+        let left = std::fs::read_to_string(&path).unwrap();
+        assert_eq!(left, line(&["b"]) + "\n");
+        assert_eq!(erase(&path, &whose).unwrap(), 0);
     }
 }

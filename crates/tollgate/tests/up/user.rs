@@ -159,3 +159,65 @@ async fn a_user_is_exported_and_erased_beside_a_running_up_and_does_not_come_bac
     assert_eq!(whole("alice").0, 8);
     up.stop();
 }
+
+/// The id as it is sent and as it is typed may be composed in another way than the one that is stored; and the invalid items of
+/// one request share letters.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_user_is_found_by_any_spelling_and_in_letters_that_others_share() {
+    let directory = TempDir::new().unwrap();
+    let directory = directory.path();
+    let up = Up::start(directory);
+    let ingest = up.addresses()["ingest"].clone();
+    let decomposed = "zoe\u{308}";
+    send(&ingest, decomposed).await;
+    let messages: Vec<Value> = (0..130)
+        .map(|n| {
+            let user = if n % 2 == 0 { decomposed } else { "bob" };
+            json!({"value": {"user_id": user, "amount": -1, "n": n}})
+        })
+        .collect();
+    let url = format!("{ingest}/v1/functions/streaming");
+    let client = reqwest::Client::new();
+    let sent = client
+        .post(url)
+        .json(&json!({ "messages": messages }))
+        .send();
+    assert!(sent.await.unwrap().status().is_success());
+    let export = |user_id: &str| {
+        let (status, text) = user(directory, &["export", user_id]);
+        // 3 where nothing is known.
+        assert_eq!(status, Some(if text.is_empty() { 3 } else { 0 }), "{text}");
+        text
+    };
+    // Of each user 50 letters and a share of one, in the log and in the archive; of this one a letter more.
+    until("everything is stored and archived", async || {
+        let (zoe, bob) = (export(decomposed), export("bob"));
+        zoe.lines()
+            .filter(|line| line.contains("\"store\""))
+            .count()
+            == 8
+            && zoe.matches("dead-letters.ndjson").count() == 52
+            && bob.matches("dead-letters.ndjson").count() == 51
+    })
+    .await;
+    for (user_id, other) in [(decomposed, "bob"), ("zoë", "bob"), ("bob", decomposed)] {
+        let text = export(user_id);
+        assert!(!text.contains(other), "{text}");
+        assert_eq!(text.matches("invalid_items").count(), 2, "{text}");
+    }
+    let bob = export("bob");
+    let (status, text) = user(directory, &["erase", decomposed, "--yes"]);
+    assert!(
+        status == Some(0) && text.contains("store: 8 decisions erased"),
+        "{text}"
+    );
+    assert_eq!(export("zoë"), "");
+    let archived = |text: &str| {
+        let lines = text
+            .lines()
+            .filter(|line| line.contains("dead-letters.ndjson"));
+        lines.map(str::to_owned).collect::<Vec<_>>()
+    };
+    assert_eq!(archived(&export("bob")), archived(&bob));
+    up.stop();
+}
