@@ -18,7 +18,7 @@ fn of_bytes(text: &[u8]) -> Option<&'static str> {
         [b'{', 0, ..] | [0, b'{', ..] | [0xff, 0xfe, ..] | [0xfe, 0xff, ..] => {
             "is UTF-16; send UTF-8"
         }
-        [0, _, _, _, _, _, ..] => {
+        [0, _, _, _, _, _, ..] if text.iter().any(|byte| *byte != 0) => {
             "has the framing of Confluent's Schema Registry (a zero byte and the id of a schema); use a serializer that writes plain JSON"
         }
         [b'O', b'b', b'j', 1, ..] => "is an Avro file; send JSON",
