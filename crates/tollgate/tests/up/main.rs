@@ -3,6 +3,7 @@
 
 mod crash;
 mod dlq;
+mod exports;
 mod load;
 mod ports;
 mod private;
