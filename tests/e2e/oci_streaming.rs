@@ -23,6 +23,8 @@ use tollgate_tests::{offline, variable, wait};
 use tollgate_types::{NewTransaction, Stage, Transaction};
 
 const LIMIT: Duration = Duration::from_secs(90);
+/// Transactions of one request.
+const REQUEST: usize = 50;
 /// How long reads are counted.
 const READING: Duration = Duration::from_secs(6);
 
@@ -222,15 +224,17 @@ async fn connections_that_are_closed_again_and_again_cost_no_record_no_order_and
     scorer.ready(LIMIT).await?;
     let address = ingest.address("ingest").await?;
     // In small requests, one after the other, so that every connection is closed many times meanwhile.
-    for part in day(6, 6_000).chunks(100) {
-        post_all(&address, part, 1, 50).await?;
+    let mut all = day(6, 6_000);
+    for part in all.chunks(100) {
+        post_all(&address, part, 1, REQUEST).await?;
     }
     wait::until(LIMIT, "enough connections closed", async || {
         Ok((closed.load(Ordering::Relaxed) >= 40).then_some(()))
     })
     .await?;
     deployment.caught_up(Stage::Scorer, LIMIT).await?;
-    // Every record of the log is decided in its order, and each user's transactions are in the order they were sent.
+    // Every record of the log is decided in its order, and each user's transactions are in the order they were sent, those of
+    // one request in the order of their timestamps.
     let records = deployment.log.read(&deployment.log.topics().transactions)?;
     let expected = offline::score(&records, 3);
     offline::ensure_equal(
@@ -238,12 +242,11 @@ async fn connections_that_are_closed_again_and_again_cost_no_record_no_order_and
         &offline::every_decision(&deployment.log)?,
         &expected,
     )?;
-    let sent = in_order(
-        &day(6, 6_000)
-            .iter()
-            .map(NewTransaction::to_json)
-            .collect::<Vec<_>>(),
-    )?;
+    for request in all.chunks_mut(REQUEST) {
+        request.sort_by_key(|transaction| transaction.timestamp);
+    }
+    let sent: Vec<String> = all.iter().map(NewTransaction::to_json).collect();
+    let sent = in_order(&sent)?;
     let texts: Vec<String> = records
         .iter()
         .map(|record| String::from_utf8_lossy(&record.payload).into_owned())
