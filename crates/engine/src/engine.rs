@@ -12,6 +12,9 @@ use tollgate_types::{Status, Tenant, Transaction};
 use crate::checks::{self, Checks, Scored};
 use crate::log_time::{self, LogTime};
 use crate::origin::{Origin, Sender};
+use crate::policy::{
+    Arrived, Change, PartState, PartitionTimes, PolicyReference, PolicyState, SavedState,
+};
 use crate::rules::Rules;
 use crate::state::{Entry, History, UserHasher, UserKey, Users};
 use crate::verdict::Verdict;
@@ -28,6 +31,9 @@ pub struct Engine {
     forget_hours: u32,
     transactions: usize,
     history_bytes: usize,
+    times: PartitionTimes,
+    /// What changes have brought; absent while there was none.
+    policies: Option<Box<PolicyState>>,
 }
 
 /// By how many hours an accepted transaction may be older than its record: `ingest.max_age_hours` by default.
@@ -54,6 +60,59 @@ impl Engine {
             users: Users::default(),
             transactions: 0,
             history_bytes: 0,
+            times: PartitionTimes::default(),
+            policies: None,
+        }
+    }
+
+    /// Applies a change of the control topic, which comes after all that were applied. Transactions that were scored before
+    /// stay as they were decided. Where an engine has only some users of a partition, its [`Engine::agree_on`] comes first.
+    pub fn apply(&mut self, number: u64, change: &Change) {
+        self.follow_changes();
+        if let Some(policies) = &mut self.policies {
+            policies.apply(number, change, self.times.newest);
+            let hours = policies.lookback_hours() + FORGET_HOURS_BEYOND;
+            self.forget_hours = u32::try_from(hours).unwrap_or(u32::MAX);
+        }
+    }
+
+    /// From here on verdicts say which policy decided: the built-in one as long as no other is applied.
+    pub fn follow_changes(&mut self) {
+        if self.policies.is_none() {
+            let rules = Arc::clone(self.checks.rules());
+            let state = PolicyState::new(rules, self.id_hasher, self.times);
+            self.policies = state.map(Box::new);
+        }
+    }
+
+    /// The number of the first change that is not applied.
+    #[must_use]
+    pub fn next_change(&self) -> u64 {
+        self.policies
+            .as_ref()
+            .map_or(0, |state| state.next_change())
+    }
+
+    /// The policy in force, once verdicts say so.
+    #[must_use]
+    pub fn policy(&self) -> Option<&PolicyReference> {
+        self.policies.as_ref().map(|state| state.reference())
+    }
+
+    /// The first and the newest time that the engine has met.
+    #[must_use]
+    pub const fn partition_times(&self) -> PartitionTimes {
+        self.times
+    }
+
+    /// Tells the engine what its partition has met, where other engines have the rest of its users: the partition's first
+    /// transaction once it is read, and the newest of all engines before changes are applied. Since when a feature is known
+    /// depends on it.
+    pub fn agree_on(&mut self, times: PartitionTimes) {
+        self.times.first = times.first.or(self.times.first);
+        self.times.newest = self.times.newest.max(times.newest);
+        if let (Some(policies), Some(first)) = (&mut self.policies, self.times.first) {
+            policies.begin(first);
         }
     }
 
@@ -83,7 +142,27 @@ impl Engine {
             history.see(hour);
         }
         let worth = self.checks.valuation().of(transaction, &self.id_hasher);
-        let verdict = decide(&self.checks, history, id, worth, transaction, origin);
+        let verdict = match &mut self.policies {
+            None => decide(
+                &self.checks,
+                history,
+                id,
+                worth,
+                transaction,
+                origin,
+                &mut self.times,
+            ),
+            Some(policies) => {
+                let arrived = Arrived {
+                    tenant,
+                    transaction,
+                    origin,
+                    id,
+                    worth,
+                };
+                policies.decide(history, &arrived, &mut self.times)
+            }
+        };
         self.transactions = self.transactions + history.len() - before.0;
         self.history_bytes = self.history_bytes + history.heap_bytes() - before.1;
         verdict
@@ -100,6 +179,7 @@ impl Engine {
             for history in self.users.sweep(SWEPT_WITH_EACH, before) {
                 self.transactions -= history.len();
                 self.history_bytes -= history.heap_bytes();
+                release(self.policies.as_deref_mut(), history);
             }
         }
     }
@@ -125,12 +205,44 @@ impl Engine {
     /// Memory held, in bytes: real capacities, with 16 bytes for each allocation. Cheap enough for every scrape.
     #[must_use]
     pub fn memory_bytes(&self) -> usize {
-        self.history_bytes + self.users.heap_bytes()
+        let texts = self.policies.as_ref();
+        let texts = texts.map_or(0, |policies| policies.texts.heap_bytes());
+        self.history_bytes + self.users.heap_bytes() + texts
     }
 
     /// How far back a history reaches from its newest row, in microseconds.
-    pub(crate) const fn lookback(&self) -> i64 {
-        self.checks.lookback()
+    pub(crate) fn lookback(&self) -> i64 {
+        let policies = self.policies.as_ref();
+        policies.map_or(self.checks.lookback(), |state| state.checks.lookback())
+    }
+
+    /// Everything beside the histories.
+    pub(crate) fn saved_state(&self) -> SavedState {
+        SavedState::of(self.times, self.policies.as_deref())
+    }
+
+    /// Takes over what another engine of the partition has saved. `None` where it is not of the same changes.
+    pub(crate) fn restore_state(&mut self, saved: &SavedState) -> Option<PartState> {
+        let rules = self.checks.rules();
+        let part = saved.restore(&mut self.policies, rules, self.id_hasher)?;
+        let times = saved.times();
+        // Engines that agreed have the same one; of others the later claims less.
+        self.times.first = self.times.first.max(times.first);
+        self.times.newest = self.times.newest.max(times.newest);
+        if let Some(policies) = &self.policies {
+            let hours = policies.lookback_hours() + FORGET_HOURS_BEYOND;
+            self.forget_hours = u32::try_from(hours).unwrap_or(u32::MAX);
+        }
+        Some(part)
+    }
+
+    /// The state of policies, for the columns of histories that are read.
+    pub(crate) fn policies_mut(&mut self) -> Option<&mut PolicyState> {
+        self.policies.as_deref_mut()
+    }
+
+    pub(crate) fn policies(&self) -> Option<&PolicyState> {
+        self.policies.as_deref()
     }
 
     /// Every user's key and history.
@@ -143,7 +255,15 @@ impl Engine {
         let history = self.users.history_of(key);
         self.transactions = self.transactions + new.len() - history.len();
         self.history_bytes = self.history_bytes + new.heap_bytes() - history.heap_bytes();
-        *history = new;
+        let old = std::mem::replace(history, new);
+        release(self.policies.as_deref_mut(), old);
+    }
+}
+
+/// The texts of a history that is given up are no longer held by it.
+fn release(policies: Option<&mut PolicyState>, history: History) {
+    if let (Some(policies), Some(mut columns)) = (policies, history.members) {
+        columns.evict(columns.len(), &mut policies.texts);
     }
 }
 
@@ -155,6 +275,7 @@ fn decide(
     worth: Worth,
     transaction: &Transaction<'_>,
     origin: &Origin,
+    times: &mut PartitionTimes,
 ) -> Verdict {
     let sender = Sender::bits(origin.sender);
     let conflict = match history.find(id) {
@@ -164,6 +285,7 @@ fn decide(
         other => other.is_some(),
     };
     let time = transaction.timestamp.micros();
+    times.first.get_or_insert(time);
     let bounds = checks.bounds();
     let late = history
         .newest()
@@ -206,6 +328,7 @@ fn decide(
                 score,
             };
             history.remember(&entry, bounds);
+            times.newest = times.newest.max(Some(time));
         }
     }
     Verdict {
@@ -218,5 +341,6 @@ fn decide(
         foreign: false,
         conflict,
         approximate,
+        ruling: None,
     }
 }

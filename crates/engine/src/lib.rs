@@ -7,6 +7,7 @@ mod checks;
 mod engine;
 mod log_time;
 mod origin;
+mod policy;
 mod rules;
 pub mod snapshot;
 mod state;
@@ -15,6 +16,10 @@ mod worth;
 
 pub use engine::{ACCEPTED_AGE_HOURS, Engine};
 pub use origin::{Origin, Sender};
+pub use policy::{
+    Change, Control, Fired, MarkerOutcome, PartitionTimes, PolicyReference, Ruling, Shown,
+    UnreadableChange,
+};
 pub use rules::{
     ConflictingDuplicate, GeographicAnomaly, HighAmount, HighVelocity, Money, Rules, RulesError,
     StatusThresholds, SuspiciousPattern,

@@ -7,6 +7,7 @@ use tollgate_types::{
     Contributions, Decision, Indicators, Status, Tenant, Timestamp, TraceContext, Transaction,
 };
 
+use crate::policy::Ruling;
 use crate::state::Remembered;
 
 /// Score, reasons and status. It borrows nothing from the history.
@@ -30,6 +31,8 @@ pub struct Verdict {
     pub conflict: bool,
     /// The user has so many transactions that windows were counted without the oldest ones.
     pub approximate: bool,
+    /// What a policy adds, once a change was applied to the engine.
+    pub ruling: Option<Box<Ruling>>,
 }
 
 impl Verdict {
@@ -46,11 +49,12 @@ impl Verdict {
             contributions: Contributions::default(),
             late: false,
             duplicate: true,
+            ruling: None,
         }
     }
 
     /// Appends the decision on `transaction`, which is one of this tenant's, as JSON on one line. `trace` is the span in
-    /// which it was made.
+    /// which it was made. A verdict by a policy has the policy's hash in the place of `ruleset_version`.
     pub fn write_decision(
         &self,
         tenant: Tenant<'_>,
@@ -60,6 +64,10 @@ impl Verdict {
         trace: Option<TraceContext>,
         out: &mut Vec<u8>,
     ) {
+        if let Some(ruling) = &self.ruling {
+            ruling.write_decision(self, tenant, transaction, processed_at, trace, out);
+            return;
+        }
         let traceparent = trace.map(TraceContext::to_traceparent);
         let decision = Decision {
             transaction_id: Cow::Borrowed(&transaction.transaction_id),

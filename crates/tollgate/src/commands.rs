@@ -119,6 +119,10 @@ pub(crate) struct ScoreArgs {
     /// sorted needs room for a copy of itself in the directory for temporary files ($TMPDIR), unless it is small.
     #[arg(long, value_enum, value_name = "ORDER", default_value_t)]
     pub(crate) order: ScoreOrder,
+    /// The changes of the control topic, one a line: line N, from 0, is change N. A line {"tollgate":{"change":N}} of the
+    /// input puts the changes up to N in force for the transactions after it; decisions say which policy decided.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) control: Option<PathBuf>,
     /// TOML file with the rules (section scorer.rules).
     #[arg(long, env = "TOLLGATE_CONFIG", value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,

@@ -6,6 +6,7 @@ mod arguments;
 mod audit;
 mod card_key;
 mod commands;
+mod control;
 mod demo;
 mod dlq;
 mod exit_status;

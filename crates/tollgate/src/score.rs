@@ -19,6 +19,7 @@ use tollgate_service::terminal::{printable, printable_lines};
 use tollgate_types::{Rejection, Tenant, Timestamp, Transaction};
 
 use crate::commands::{ScoreArgs, ScoreOrder, settings};
+use crate::control::ControlFile;
 use crate::exit_status::{REJECTED, USAGE};
 
 /// Rejected lines that are named on standard error where --rejects was not given.
@@ -30,8 +31,9 @@ const SORT_MEMORY_BYTES: usize = 64 * 1024 * 1024;
 
 #[expect(clippy::print_stderr, reason = "this is the command's output")]
 pub(crate) fn run(args: &ScoreArgs) -> anyhow::Result<ExitCode> {
-    let mut files = match Files::open(args) {
-        Ok(files) => files,
+    let opened = Files::open(args).and_then(|files| Ok((files, control(args)?)));
+    let (mut files, control) = match opened {
+        Ok(opened) => opened,
         Err(error) => {
             let text = format!("{error:#}");
             eprintln!("tollgate: {}", printable_lines(&text));
@@ -40,7 +42,7 @@ pub(crate) fn run(args: &ScoreArgs) -> anyhow::Result<ExitCode> {
     };
     let config: ScorerConfig = settings(args.config.clone())?.section("scorer")?;
     config.validate()?;
-    let totals = score(&config, &mut files, args.order)?;
+    let totals = score(&config, &mut files, args.order, control)?;
     files.output.flush().context("cannot write the decisions")?;
     if let Some(rejects) = &mut files.rejects {
         rejects.flush().context("cannot write the rejects")?;
@@ -76,6 +78,16 @@ pub(crate) fn run(args: &ScoreArgs) -> anyhow::Result<ExitCode> {
     };
     eprintln!("tollgate: {rejected} {lines} rejected{shown}; --rejects FILE gets each as JSON");
     Ok(ExitCode::from(REJECTED))
+}
+
+/// The file of changes, if one is given.
+fn control(args: &ScoreArgs) -> anyhow::Result<Option<ControlFile>> {
+    let control = args.control.as_deref().map(ControlFile::read).transpose()?;
+    anyhow::ensure!(
+        control.is_none() || args.order == ScoreOrder::File,
+        "--control: markers have their places in the order of the file, so that --order time cannot be given with it"
+    );
+    Ok(control)
 }
 
 struct Files {
@@ -132,9 +144,14 @@ impl Files {
 }
 
 /// Reads line by line, and scores in the given order.
-fn score(config: &ScorerConfig, files: &mut Files, order: ScoreOrder) -> anyhow::Result<Totals> {
+fn score(
+    config: &ScorerConfig,
+    files: &mut Files,
+    order: ScoreOrder,
+    control: Option<ControlFile>,
+) -> anyhow::Result<Totals> {
     let cards = config.card_policy()?;
-    let mut decisions = Decisions::new(config);
+    let mut decisions = Decisions::new(config, control);
     let mut sorter = match order {
         ScoreOrder::File => None,
         ScoreOrder::Time => Some(Sorter::new(SORT_MEMORY_BYTES, &std::env::temp_dir())),
@@ -148,8 +165,14 @@ fn score(config: &ScorerConfig, files: &mut Files, order: ScoreOrder) -> anyhow:
         if line.trim_ascii().is_empty() {
             continue;
         }
+        let marker = decisions.marker(number, &line);
+        if let Some(Ok(())) = marker {
+            continue;
+        }
         let protected = cards.protect(&line);
-        let parsed = if let Some(refusal) = protected.refusal {
+        let parsed = if let Some(Err(rejection)) = marker {
+            Err(rejection)
+        } else if let Some(refusal) = protected.refusal {
             Err(refusal)
         } else if whole {
             Transaction::parse(&protected.text).and_then(|transaction| {
@@ -204,6 +227,7 @@ struct Totals {
 /// Scores transactions in the order in which they are given.
 struct Decisions {
     engine: Engine,
+    control: Option<ControlFile>,
     version: String,
     now: Timestamp,
     /// The newest timestamp of each user, by a hash of the id, in microseconds.
@@ -214,9 +238,14 @@ struct Decisions {
 }
 
 impl Decisions {
-    fn new(config: &ScorerConfig) -> Self {
+    fn new(config: &ScorerConfig, control: Option<ControlFile>) -> Self {
+        let mut engine = Engine::new(Arc::new(config.rules.clone()), random_key());
+        if control.is_some() {
+            engine.follow_changes();
+        }
         Self {
-            engine: Engine::new(Arc::new(config.rules.clone()), random_key()),
+            engine,
+            control,
             version: config.rules.version(),
             now: tollgate_service::now(),
             newest: HashMap::new(),
@@ -226,11 +255,23 @@ impl Decisions {
         }
     }
 
+    /// Puts changes in force if the line is a marker, where changes are followed.
+    fn marker(&mut self, number: u64, line: &[u8]) -> Option<Result<(), Rejection>> {
+        let control = self.control.as_mut()?;
+        let marker = ControlFile::marker(line)?;
+        Some(marker.and_then(|marker| control.pass(number, &marker, &mut self.engine)))
+    }
+
     fn write(
         &mut self,
         transaction: &Transaction<'_>,
         output: &mut dyn Write,
     ) -> anyhow::Result<()> {
+        if self.control.as_ref().is_some_and(ControlFile::is_stopped) {
+            return output
+                .write_all(b"null\n")
+                .context("cannot write the decisions");
+        }
         let time = transaction.timestamp.micros();
         let user = self.hashes.hash_one(&transaction.user_id);
         let newest = self.newest.entry(user).or_insert(time);

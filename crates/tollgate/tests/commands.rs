@@ -707,3 +707,97 @@ fn a_tampered_audit_is_detected_in_the_store_and_in_an_export() {
         assert_eq!(refused.status.code(), Some(1), "{tampered}");
     }
 }
+
+#[test]
+fn score_follows_the_changes_of_a_control_file_from_marker_to_marker() {
+    let dir = TempDir::new().unwrap();
+    let document = "language = 1\nname = \"small payments\"\n[members]\nchannel = \"string\"\n[[rules]]\nid = \"online\"\n\
+                    when = \"channel == 'online' && amount < 5\"\naction = \"block\"\n";
+    std::fs::write(dir.path().join("p.toml"), document).unwrap();
+    let checked = run(dir.path(), &["policy", "check", "p.toml"]);
+    let hash = text(&checked.stdout)
+        .lines()
+        .find_map(|line| line.trim().strip_prefix("hash"))
+        .unwrap()
+        .trim()
+        .to_owned();
+    let control = [
+        json!({"kind": "policy", "document": document, "hash": hash, "expects": null}).to_string(),
+        json!({"kind": "suppression", "rule": "online", "user_id": "u", "until": "2026-03-02T00:00:00Z"}).to_string(),
+        r#"{"kind": "telepathy"}"#.to_owned(),
+    ];
+    std::fs::write(dir.path().join("control"), control.join("\n")).unwrap();
+    let pay = |id: &str| {
+        format!(
+            r#"{{"transaction_id":"{id}","user_id":"u","amount":"1","timestamp":"2026-03-01T12:00:00Z","channel":"online"}}"#
+        )
+    };
+    let marker = |change: u64| format!(r#"{{"tollgate":{{"change":{change}}}}}"#);
+    let input = [
+        pay("a"),
+        marker(0),
+        pay("b"),
+        marker(99),
+        pay("a"),
+        marker(1),
+        pay("c"),
+        marker(2),
+        pay("d"),
+    ];
+    std::fs::write(dir.path().join("in"), input.join("\n")).unwrap();
+    let arguments = [
+        "score",
+        "--input",
+        "in",
+        "--output",
+        "-",
+        "--rejects",
+        "bad",
+        "--control",
+        "control",
+    ];
+    let scored = run(dir.path(), &arguments);
+    assert_eq!(scored.status.code(), Some(0), "{}", text(&scored.stderr));
+    assert!(text(&scored.stderr).contains("change 2 cannot be applied"));
+    let decisions: Vec<Value> = text(&scored.stdout)
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    let shown: Vec<_> = decisions
+        .iter()
+        .map(|each| {
+            (
+                &each["status"],
+                &each["decided_by"],
+                &each["policy"]["change"],
+            )
+        })
+        .collect();
+    let (approved, score, null) = (json!("approved"), json!("score"), Value::Null);
+    assert_eq!(shown[0], (&approved, &score, &null));
+    assert_eq!(shown[1], (&json!("blocked"), &json!("online"), &json!(0)));
+    assert_eq!(
+        shown[2],
+        (&approved, &score, &null),
+        "the first verdict again"
+    );
+    assert_eq!(shown[3], (&approved, &score, &json!(0)));
+    assert_eq!(
+        decisions[3]["suppressed"],
+        json!([{"indicator": "online", "values": {"channel": "online", "amount": "1"}}])
+    );
+    assert_eq!(
+        decisions[4],
+        Value::Null,
+        "nothing is decided after a change that cannot be read"
+    );
+    let rejects = std::fs::read_to_string(dir.path().join("bad")).unwrap();
+    let reject: Value = serde_json::from_str(rejects.trim()).unwrap();
+    assert_eq!(reject["line"], json!(4));
+    assert!(
+        reject["reason"]
+            .as_str()
+            .unwrap()
+            .contains("unknown_change")
+    );
+}

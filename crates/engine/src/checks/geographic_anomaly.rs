@@ -14,8 +14,12 @@ pub(super) fn check(input: &Input<'_>) -> Option<Contribution> {
     let here = input.location?;
     let (time, window) = (input.time, input.windows.geographic);
     let neighbours = [
-        input.history.latest_place(time - window, time),
-        input.history.earliest_place(time, time + window),
+        input
+            .history
+            .latest_place(time - window, time, rule.null_island),
+        input
+            .history
+            .earliest_place(time, time + window, rule.null_island),
     ];
     let travels = neighbours.into_iter().flatten().map(|(then, there)| {
         let distance = distance_km(there, here);

@@ -87,6 +87,22 @@ impl Checks {
         }
     }
 
+    /// With another limit of hours for the count by arrival, which may be a fraction.
+    pub(crate) fn with_arrival_within_hours(mut self, hours: f64) -> Self {
+        #[expect(
+            clippy::cast_possible_truncation,
+            reason = "a million hours are far within the range"
+        )]
+        let micros = (hours * 3.6e9).round_ties_even() as i64;
+        self.windows.arrival_within = micros;
+        self
+    }
+
+    /// Makes histories reach further back, in microseconds.
+    pub(crate) const fn set_lookback(&mut self, micros: i64) {
+        self.windows.lookback = micros;
+    }
+
     pub(crate) const fn rules(&self) -> &Arc<Rules> {
         &self.rules
     }

@@ -7,9 +7,10 @@ use tollgate_types::{Currency, Timestamp};
 
 use super::SnapshotKey;
 
-/// The format that this version writes and reads. Formats 1 and 2 lack when records arrived and who sent them, and their
-/// scores are those of rules that looked back only: such a snapshot is not used, and the log is read instead.
-pub const FORMAT: u32 = 3;
+/// The format that this version writes and reads. Format 3 lacks what policies need: when the partition began, and what changes
+/// brought. Formats 1 and 2 lack when records arrived and who sent them, and their scores are those of rules that looked back
+/// only. Such a snapshot is not used, and the log is read instead.
+pub const FORMAT: u32 = 4;
 
 /// Memory that is taken at once for histories; more is taken as they are read.
 const FIRST_BYTES: u64 = 64 * 1024 * 1024;

@@ -1,23 +1,34 @@
 //! Histories as bytes, from one engine to another.
 //!
-//! For each user, in little-endian numbers:
+//! What an engine writes begins with the byte 1, a length of 4 bytes and the state beside the histories as JSON. Then for
+//! each user, in little-endian numbers, the byte 0 and:
 //!
 //! ```text
-//!  key  rows scores arrivals  hour  dropped until  flags  times records ids  senders places scores arrivals further
-//!  16   4    4      4         4     8              1      8·n   8·n     8·n  2·n     p      8·s    12·a     only with FURTHER
+//!  key  rows scores arrivals  hour  dropped until  flags  times records ids  senders places scores arrivals further members
+//!  16   4    4      4         4     8              1      8·n   8·n     8·n  2·n     p      8·s    12·a     with their flags
 //! ```
+//!
+//! Members are the number of each row's ruling (4 bytes a row), a number of texts (4), each with its length (4), and for each
+//! remembered member of the state the cells of the rows: 1 byte for a bool, 8 for a number or money, and for a string 4 bytes
+//! with the number of the text, from 1.
 //!
 //! Columns compress best in this order. Times are microseconds since 1970, arrivals a time in milliseconds (8 bytes) and how
 //! often it occurred (4). A place has the bytes of its kind, which its record names. Further indicators are a length of 4
 //! bytes, and for each row whose record has that bit a number of names (2 bytes), each with its length (1 byte): names, since
 //! the numbers of indicators differ between processes. Bytes of any other form are an error and never a panic.
 
+use std::collections::HashMap;
+
+use tollgate_policy::MemberType;
 use tollgate_types::{Indicator, Indicators};
 
 use super::FORMAT;
 use crate::Engine;
+use crate::policy::{PartState, SavedState};
 use crate::state::layout::{BLOCK_ROWS, MAX_PLACE_BYTES, TIME_LIMIT, slack};
-use crate::state::{Arrivals, Block, History, PackedRecord, PlaceKind, Row, UserKey};
+use crate::state::{
+    Arrivals, Block, History, MemberColumns, PackedRecord, PlaceKind, Row, Texts, UserKey, cell,
+};
 
 /// The bytes are not what an engine wrote.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -34,6 +45,12 @@ const ARRIVAL_BYTES: usize = 12;
 
 /// The flag that further indicators follow the arrivals.
 const FURTHER: u8 = 1;
+/// The flag that members follow those.
+const MEMBERS: u8 = 2;
+
+/// What a part consists of.
+const STATE: u8 = 1;
+const HISTORY: u8 = 0;
 
 /// No row was dropped.
 const NOTHING_DROPPED: i64 = i64::MIN;
@@ -44,16 +61,30 @@ const TIMES: std::ops::Range<i64> = -(1 << 60)..1 << 60;
 impl Engine {
     /// Appends every user's history, and returns the snapshot format that holds them.
     pub fn write_histories(&self, out: &mut Vec<u8>) -> u32 {
+        // Every part of it serialises.
+        let state = serde_json::to_vec(&self.saved_state()).unwrap_or_default();
+        out.push(STATE);
+        out.extend_from_slice(&length(state.len()));
+        out.extend_from_slice(&state);
+        let kinds: Vec<MemberType> = match self.policies() {
+            Some(policies) => policies.kinds().collect(),
+            None => Vec::new(),
+        };
         for (UserKey(first, second), history) in self.histories() {
+            out.push(HISTORY);
             out.extend_from_slice(&first.to_le_bytes());
             out.extend_from_slice(&second.to_le_bytes());
             write_history(history, out);
+            if let (Some(members), Some(policies)) = (&history.members, self.policies()) {
+                write_members(members, &kinds, &policies.texts, out);
+            }
         }
         FORMAT
     }
 
-    /// Takes over the histories of the users for which `keep` returns true. They must come from an engine with the same
-    /// hash key. Users that are here already are replaced.
+    /// Takes over the histories of the users for which `keep` returns true, and what changes had brought. They must come from
+    /// engines of one partition with the same hash key, which had applied the same changes. Users that are here already are
+    /// replaced.
     ///
     /// # Errors
     /// Where the bytes are not histories; those before the fault are taken over.
@@ -62,15 +93,160 @@ impl Engine {
         mut bytes: &[u8],
         keep: impl Fn(UserKey) -> bool,
     ) -> Result<(), UnreadableHistory> {
-        let lookback = self.lookback();
+        let mut part = PartState::default();
         while !bytes.is_empty() {
+            let [kind] = take_array(&mut bytes)?;
+            if kind == STATE {
+                let length = take_u32(&mut bytes)? as usize;
+                let state: SavedState = serde_json::from_slice(take(&mut bytes, length)?)
+                    .map_err(|_| UnreadableHistory)?;
+                part = self.restore_state(&state).ok_or(UnreadableHistory)?;
+                continue;
+            }
+            if kind != HISTORY {
+                return Err(UnreadableHistory);
+            }
             let key = UserKey(take_u64(&mut bytes)?, take_u64(&mut bytes)?);
             let parts = Parts::read(&mut bytes)?;
+            let members = if parts.flags & MEMBERS == 0 {
+                None
+            } else {
+                Some(Members::read(&mut bytes, parts.times.len(), &part)?)
+            };
             if keep(key) {
-                self.replace_history(key, parts.history(lookback)?);
+                let rows = parts.times.len();
+                let mut history = parts.history(self.lookback())?;
+                if let Some(members) = members {
+                    let policies = self.policies_mut().ok_or(UnreadableHistory)?;
+                    let kinds: Vec<MemberType> = policies.kinds().collect();
+                    let evicted = rows - history.len();
+                    let columns = members.columns(evicted, &part, &kinds, &mut policies.texts)?;
+                    history.members = Some(Box::new(columns));
+                }
+                self.replace_history(key, history);
             }
         }
         Ok(())
+    }
+}
+
+fn write_members(columns: &MemberColumns, kinds: &[MemberType], texts: &Texts, out: &mut Vec<u8>) {
+    let rows = columns.len();
+    for row in 0..rows {
+        out.extend_from_slice(&columns.ruling(row).to_le_bytes());
+    }
+    let mut numbers: HashMap<u32, u32> = HashMap::new();
+    let at = out.len();
+    out.extend_from_slice(&length(0));
+    for (member, kind) in kinds.iter().enumerate() {
+        if *kind != MemberType::String {
+            continue;
+        }
+        for row in 0..rows {
+            let code = cell::text(columns.get(member, *kind, row));
+            if let Some(text) = texts.get(code) {
+                let next = u32::try_from(numbers.len() + 1).unwrap_or(u32::MAX);
+                numbers.entry(code).or_insert_with(|| {
+                    out.extend_from_slice(&length(text.len()));
+                    out.extend_from_slice(text.as_bytes());
+                    next
+                });
+            }
+        }
+    }
+    out[at..at + size_of::<u32>()].copy_from_slice(&length(numbers.len()));
+    for (member, kind) in kinds.iter().enumerate() {
+        for row in 0..rows {
+            let value = columns.get(member, *kind, row);
+            match kind {
+                MemberType::String => {
+                    let number = numbers.get(&cell::text(value)).copied();
+                    out.extend_from_slice(&number.unwrap_or_default().to_le_bytes());
+                }
+                MemberType::Bool => out.push(u8::try_from(value).unwrap_or_default()),
+                MemberType::Number | MemberType::Money => {
+                    out.extend_from_slice(&value.to_le_bytes());
+                }
+            }
+        }
+    }
+}
+
+/// The bytes of one user's members.
+struct Members<'a> {
+    rulings: &'a [[u8; 4]],
+    texts: Vec<&'a str>,
+    /// The cells of each member.
+    cells: Vec<&'a [u8]>,
+}
+
+impl<'a> Members<'a> {
+    fn read(
+        bytes: &mut &'a [u8],
+        rows: usize,
+        part: &PartState,
+    ) -> Result<Self, UnreadableHistory> {
+        let rulings = take_cells(bytes, rows)?;
+        let mut texts = Vec::new();
+        for _ in 0..take_u32(bytes)? {
+            let length = take_u32(bytes)? as usize;
+            let text = std::str::from_utf8(take(bytes, length)?);
+            texts.push(text.map_err(|_| UnreadableHistory)?);
+        }
+        let mut cells = Vec::new();
+        for (kind, _) in &part.columns {
+            let length = rows.checked_mul(width(*kind)).ok_or(UnreadableHistory)?;
+            cells.push(take(bytes, length)?);
+        }
+        Ok(Self {
+            rulings,
+            texts,
+            cells,
+        })
+    }
+
+    /// The columns of the rows after the first `evicted`.
+    fn columns(
+        &self,
+        evicted: usize,
+        part: &PartState,
+        kinds: &[MemberType],
+        texts: &mut Texts,
+    ) -> Result<MemberColumns, UnreadableHistory> {
+        let mut columns = MemberColumns::default();
+        columns.complete(kinds.iter().copied());
+        let mut row_cells: Vec<u64> = Vec::with_capacity(kinds.len());
+        let rulings = self.rulings.iter().enumerate().skip(evicted);
+        for (row, ruling) in rulings {
+            row_cells.clear();
+            row_cells.extend(kinds.iter().map(|kind| cell::unknown(*kind)));
+            for ((kind, own), cells) in part.columns.iter().zip(&self.cells) {
+                let width = width(*kind);
+                let mut bytes = [0; 8];
+                let cell = cells.get(row * width..(row + 1) * width);
+                bytes[..width].copy_from_slice(cell.ok_or(UnreadableHistory)?);
+                let mut value = u64::from_le_bytes(bytes);
+                if *kind == MemberType::String && value > 0 {
+                    let at = usize::try_from(value - 1).map_err(|_| UnreadableHistory)?;
+                    value = texts
+                        .hold(self.texts.get(at).ok_or(UnreadableHistory)?)
+                        .into();
+                }
+                *row_cells.get_mut(*own).ok_or(UnreadableHistory)? = value;
+            }
+            let ruling = u32::from_le_bytes(*ruling) as usize;
+            let ruling = part.rulings.get(ruling).ok_or(UnreadableHistory)?;
+            columns.insert(columns.len(), *ruling, &row_cells);
+        }
+        Ok(columns)
+    }
+}
+
+const fn width(kind: MemberType) -> usize {
+    match kind {
+        MemberType::Bool => 1,
+        MemberType::String => 4,
+        MemberType::Number | MemberType::Money => 8,
     }
 }
 
@@ -94,7 +270,13 @@ fn write_history(history: &History, out: &mut Vec<u8>) {
     out.extend_from_slice(&history.seen_hour.to_le_bytes());
     let dropped = history.dropped_until().unwrap_or(NOTHING_DROPPED);
     out.extend_from_slice(&dropped.to_le_bytes());
-    out.push(if further_count > 0 { FURTHER } else { 0 });
+    let further_flag = if further_count > 0 { FURTHER } else { 0 };
+    let members_flag = if history.members.is_some() {
+        MEMBERS
+    } else {
+        0
+    };
+    out.push(further_flag | members_flag);
     let rows = || {
         let blocks = history.blocks();
         blocks.flat_map(|block| block.rows().map(move |row| (block, row)))
@@ -150,6 +332,7 @@ fn length(count: usize) -> [u8; 4] {
 
 /// The bytes of one history, by column.
 struct Parts<'a> {
+    flags: u8,
     seen_hour: u32,
     dropped_until: i64,
     times: &'a [[u8; TIME_BYTES]],
@@ -169,7 +352,7 @@ impl<'a> Parts<'a> {
         let seen_hour = take_u32(bytes)?;
         let dropped_until = i64::from_le_bytes(take_array(bytes)?);
         let [flags] = take_array(bytes)?;
-        if scores > rows || flags & !FURTHER != 0 {
+        if scores > rows || flags & !(FURTHER | MEMBERS) != 0 {
             return Err(UnreadableHistory);
         }
         let (times, records) = (take_cells(bytes, rows)?, take_cells(bytes, rows)?);
@@ -178,6 +361,7 @@ impl<'a> Parts<'a> {
             kind.width()
         };
         Ok(Self {
+            flags,
             seen_hour,
             dropped_until,
             times,

@@ -155,6 +155,11 @@ impl Block {
         Some(remembered)
     }
 
+    /// The number of visible rows before that of this id.
+    pub(crate) fn position(&self, id: u64) -> Option<usize> {
+        self.columns.find_id(self.rows(), id)
+    }
+
     /// Rows of exactly this amount among these, where there are at least `enough`.
     pub(crate) fn count_amount(
         &self,
@@ -181,22 +186,44 @@ impl Block {
         (count >= enough).then_some(count)
     }
 
-    /// Time and place of the last of these rows that has a place.
-    pub(crate) fn last_place(&self, rows: Range<usize>) -> Option<(i64, Location)> {
+    /// Time and place of the last of these rows that has a place; one of exactly 0/0 counts only where `null_island` is false.
+    pub(crate) fn last_place(
+        &self,
+        mut rows: Range<usize>,
+        null_island: bool,
+    ) -> Option<(i64, Location)> {
         if self.located == 0 {
             return None;
         }
-        let row = rows.start + self.columns.records(rows).iter().rposition(has_place)?;
-        self.place(row)
+        loop {
+            let records = self.columns.records(rows.clone());
+            let row = rows.start + records.iter().rposition(has_place)?;
+            let found = self.place(row)?;
+            if !(null_island && place::is_null_island(&found.1)) {
+                return Some(found);
+            }
+            rows.end = row;
+        }
     }
 
-    /// The time of the first of these rows that has a place.
-    pub(crate) fn first_located_time(&self, rows: Range<usize>) -> Option<i64> {
+    /// The time of the first of these rows that has a place, as above.
+    pub(crate) fn first_located_time(
+        &self,
+        mut rows: Range<usize>,
+        null_island: bool,
+    ) -> Option<i64> {
         if self.located == 0 {
             return None;
         }
-        let row = rows.start + self.columns.records(rows).iter().position(has_place)?;
-        Some(self.time(row))
+        loop {
+            let records = self.columns.records(rows.clone());
+            let row = rows.start + records.iter().position(has_place)?;
+            let (time, at) = self.place(row)?;
+            if !(null_island && place::is_null_island(&at)) {
+                return Some(time);
+            }
+            rows.start = row + 1;
+        }
     }
 
     fn place(&self, row: usize) -> Option<(i64, Location)> {
@@ -215,6 +242,11 @@ impl Block {
             let base = entry.time - lookback;
             self.columns.rebase(&self.rows(), base - self.base);
             self.base = base;
+        }
+        // The lookback has grown since the base was chosen. It spans less than a packed time.
+        if entry.time < self.base {
+            self.columns.rebase(&self.rows(), entry.time - self.base);
+            self.base = entry.time;
         }
         let (kind, place) = place::pack(entry.location);
         self.make_room(kind, room);

@@ -169,20 +169,32 @@ impl Blocks {
         rows + last.1 - first.1
     }
 
+    /// Rows up to this time, which is included.
+    pub(crate) fn rank(&self, time: i64) -> usize {
+        let (span, row) = self.first_after(time);
+        let before = self.order[..span].iter();
+        before.map(|span| span.rows as usize).sum::<usize>() + row
+    }
+
     /// Rows of exactly this amount in (after, before), both ends excluded.
     pub(crate) fn count_amount(&self, amount: Amount, after: i64, before: i64) -> usize {
         self.amounts.count(amount_bits(amount), after, before)
     }
 
     /// Time and place of the last row in (after, until] that has a place.
-    pub(crate) fn last_place(&self, after: i64, until: i64) -> Option<(i64, Location)> {
+    pub(crate) fn last_place(
+        &self,
+        after: i64,
+        until: i64,
+        null_island: bool,
+    ) -> Option<(i64, Location)> {
         let mut end = self.order.len().min(self.span_after(until) + 1);
         while let Some(at) = self.order[..end].iter().rposition(|span| span.located > 0) {
             if self.order[at].last <= after {
                 return None;
             }
             let block = &self.blocks[self.order[at].block as usize];
-            if let Some(found) = block.last_place(block.between(after, until)) {
+            if let Some(found) = block.last_place(block.between(after, until), null_island) {
                 return Some(found);
             }
             end = at;
@@ -191,14 +203,19 @@ impl Blocks {
     }
 
     /// The time of the first row in (after, before), both ends excluded, that has a place.
-    pub(crate) fn first_located_time(&self, after: i64, before: i64) -> Option<i64> {
+    pub(crate) fn first_located_time(
+        &self,
+        after: i64,
+        before: i64,
+        null_island: bool,
+    ) -> Option<i64> {
         let spans = self.order[self.span_after(after)..].iter();
         for span in spans.filter(|span| span.located > 0) {
             let block = &self.blocks[span.block as usize];
             if block.first_time().is_none_or(|first| first >= before) {
                 return None;
             }
-            let found = block.first_located_time(block.between(after, before - 1));
+            let found = block.first_located_time(block.between(after, before - 1), null_island);
             if found.is_some() {
                 return found;
             }

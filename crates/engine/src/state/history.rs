@@ -9,6 +9,8 @@ use super::arrivals::Arrivals;
 use super::block::{Block, Entry, Remembered};
 use super::blocks::Blocks;
 use super::layout::BLOCK_ROWS;
+use super::members::MemberColumns;
+use super::packed_record::PackedRecord;
 
 /// One user's entries.
 #[derive(Default)]
@@ -19,6 +21,8 @@ pub(crate) struct History {
     pub(crate) arrivals: Arrivals,
     /// The hour, since 1970, of the latest record of the user; 0 where no record had a timestamp.
     pub(crate) seen_hour: u32,
+    /// What policies read of the rows; absent while no policy was ever in force.
+    pub(crate) members: Option<Box<MemberColumns>>,
 }
 
 /// What bounds a history.
@@ -61,7 +65,8 @@ impl History {
     /// Memory held beside the struct itself.
     pub(crate) fn heap_bytes(&self) -> usize {
         let many = self.many.as_ref().map_or(0, |many| many.bytes());
-        self.few.heap_bytes() + many + self.arrivals.heap_bytes()
+        let members = self.members.as_ref().map_or(0, |members| members.bytes());
+        self.few.heap_bytes() + many + self.arrivals.heap_bytes() + members
     }
 
     /// The latest time remembered.
@@ -100,6 +105,43 @@ impl History {
         }
     }
 
+    /// Entries up to this time, which is included.
+    pub(crate) fn rank(&self, time: i64) -> usize {
+        match &self.many {
+            None => self.few.first_after(time) - self.few.rows().start,
+            Some(many) => many.rank(time),
+        }
+    }
+
+    /// The number of entries before that of this id. It is searched for in every block.
+    pub(crate) fn position(&self, id: u64) -> Option<usize> {
+        let mut before = 0;
+        for block in self.blocks() {
+            if let Some(row) = block.position(id) {
+                return Some(before + row);
+            }
+            before += block.len();
+        }
+        None
+    }
+
+    /// Gives time and record of the entries in (after, before), both ends excluded, in order.
+    pub(crate) fn each_between(
+        &self,
+        after: i64,
+        before: i64,
+        mut take: impl FnMut(i64, PackedRecord),
+    ) {
+        for block in self.blocks() {
+            if block.first_time().is_some_and(|first| first >= before) {
+                return;
+            }
+            for row in block.between(after, before - 1) {
+                take(block.time(row), block.columns.record(row));
+            }
+        }
+    }
+
     /// Entries of exactly this amount in (after, before), both ends excluded, where there are at least `enough`.
     pub(crate) fn count_amount(
         &self,
@@ -119,17 +161,30 @@ impl History {
         }
     }
 
-    /// Time and place of the latest located entry in (after, until]; among equal times the later in the log.
-    pub(crate) fn latest_place(&self, after: i64, until: i64) -> Option<(i64, Location)> {
+    /// Time and place of the latest located entry in (after, until]; among equal times the later in the log. With
+    /// `null_island` a place of exactly 0/0 is none.
+    pub(crate) fn latest_place(
+        &self,
+        after: i64,
+        until: i64,
+        null_island: bool,
+    ) -> Option<(i64, Location)> {
         match &self.many {
-            None => self.few.last_place(self.few.between(after, until)),
-            Some(many) => many.last_place(after, until),
+            None => self
+                .few
+                .last_place(self.few.between(after, until), null_island),
+            Some(many) => many.last_place(after, until, null_island),
         }
     }
 
     /// Time and place of the earliest located entry in (after, before), both ends excluded; among equal times the later in
     /// the log.
-    pub(crate) fn earliest_place(&self, after: i64, before: i64) -> Option<(i64, Location)> {
+    pub(crate) fn earliest_place(
+        &self,
+        after: i64,
+        before: i64,
+        null_island: bool,
+    ) -> Option<(i64, Location)> {
         // Most transactions are the newest of their user.
         if self.newest()? <= after {
             return None;
@@ -137,16 +192,17 @@ impl History {
         let earliest = match &self.many {
             None => self
                 .few
-                .first_located_time(self.few.between(after, before - 1)),
-            Some(many) => many.first_located_time(after, before),
+                .first_located_time(self.few.between(after, before - 1), null_island),
+            Some(many) => many.first_located_time(after, before, null_island),
         }?;
-        self.latest_place(after, earliest)
+        self.latest_place(after, earliest, null_island)
     }
 
     /// Puts an entry in its place and evicts what is older than the newest one less the lookback.
     ///
-    /// The entry itself must not be older than that.
-    pub(crate) fn remember(&mut self, entry: &Entry<'_>, bounds: Bounds) {
+    /// The entry itself must not be older than that. Returns whether it was put there: one that is older than all of a full
+    /// history is dropped.
+    pub(crate) fn remember(&mut self, entry: &Entry<'_>, bounds: Bounds) -> bool {
         let lookback = bounds.lookback;
         if self.newest().is_some_and(|newest| newest < entry.time) {
             self.evict(entry.time - lookback);
@@ -163,13 +219,14 @@ impl History {
                 if many.len() >= bounds.rows.max(BLOCK_ROWS) {
                     if many.first_time().is_some_and(|oldest| entry.time < oldest) {
                         many.dropped(entry.time);
-                        return;
+                        return false;
                     }
                     many.drop_oldest();
                 }
                 many.insert(entry, lookback);
             }
         }
+        true
     }
 
     /// Takes note of a record of this hour.

@@ -29,6 +29,11 @@ impl PlaceKind {
     }
 }
 
+/// Whether a place is that which programs write for an unknown one.
+pub(crate) fn is_null_island(at: &Location) -> bool {
+    at.latitude == 0.0 && at.longitude == 0.0
+}
+
 /// The shortest kind that keeps every bit of `location`, and its bytes.
 pub(crate) fn pack(location: Option<Location>) -> (PlaceKind, [u8; MAX_PLACE_BYTES]) {
     let mut bytes = [0; MAX_PLACE_BYTES];

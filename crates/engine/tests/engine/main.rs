@@ -6,5 +6,7 @@ mod golden;
 mod histories;
 mod model;
 mod money;
+mod policy;
+mod policy_model;
 #[path = "../stream/mod.rs"]
 mod stream;

@@ -85,12 +85,16 @@ fn a_history_read_again_is_the_one_that_was_written_however_long() {
 fn no_truncation_and_no_changed_byte_of_further_indicators_panics() {
     let mut written = Vec::new();
     engine(Some(history(20))).write_histories(&mut written);
+    // Beside nothing at all, the state without a history is whole.
+    let mut state = Vec::new();
+    engine(None).write_histories(&mut state);
     for at in 0..written.len() {
         assert!(
             engine(None)
                 .read_histories(&written[..at], |_| true)
                 .is_err()
                 || at == 0
+                || at == state.len()
         );
         let mut changed = written.clone();
         changed[at] ^= 0x41;

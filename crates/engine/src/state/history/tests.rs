@@ -147,11 +147,14 @@ fn check(
                 .rfind(|each| after < each.time && each.time <= before);
             let place =
                 |each: Option<&Known>| each.and_then(|each| Some((each.time, each.location?)));
-            prop_assert_eq!(history.latest_place(after, before), place(latest));
+            prop_assert_eq!(history.latest_place(after, before, false), place(latest));
             let earliest = located.clone().find(within).map(|each| each.time);
             let earliest =
                 earliest.and_then(|first| located.clone().rfind(|each| each.time == first));
-            prop_assert_eq!(history.earliest_place(after, before), place(earliest));
+            prop_assert_eq!(
+                history.earliest_place(after, before, false),
+                place(earliest)
+            );
         }
         let rows = history.blocks().map(Block::heap_bytes).sum::<usize>();
         prop_assert!(history.heap_bytes() >= rows);
