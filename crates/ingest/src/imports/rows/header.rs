@@ -48,7 +48,7 @@ pub(super) fn bounded(names: &[String]) -> Result<(), RowsError> {
 /// repetition of one that nobody maps, has none and is not read.
 ///
 /// # Errors
-/// A member that must be there has no column, or two.
+/// A member that must be there, or is in `columns`, has no column, or two.
 pub(super) fn members(
     names: &[String],
     columns: &BTreeMap<String, String>,
@@ -85,11 +85,13 @@ pub(super) fn members(
             }
         }
     }
-    for required in REQUIRED {
-        if !seen.contains_key(required) {
-            let column = columns.get(required).map_or(required, String::as_str);
+    // A column that the settings name and that is missing would be a member that no rule sees.
+    let named = columns.keys().map(String::as_str);
+    for member in REQUIRED.into_iter().chain(named) {
+        if !seen.contains_key(member) {
+            let column = columns.get(member).map_or(member, String::as_str);
             return Err(format!(
-                "the header has no column {column} for the member {required}; it has {}. See ingest.sources[].columns",
+                "the header has no column {column} for the member {member}; it has {}. See ingest.sources[].columns",
                 listed(names)
             ));
         }
@@ -182,6 +184,13 @@ mod tests {
         let error = members(&names("id,user_id,amount,timestamp"), &columns).unwrap_err();
         assert!(
             error.contains("no column transaction_id") && error.contains("\"id\", \"user_id\""),
+            "{error}"
+        );
+        // Not only of the required members, and in the case in which it is written.
+        let header = names("transaction_id,user_id,amount,timestamp,text");
+        let error = members(&header, &columns).unwrap_err();
+        assert!(
+            error.contains("no column Text for the member memo"),
             "{error}"
         );
     }
