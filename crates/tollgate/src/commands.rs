@@ -356,7 +356,6 @@ pub(crate) fn kafka_config(
 }
 
 /// `tollgate topics create`
-#[expect(clippy::print_stdout, reason = "this is the command's output")]
 pub(crate) async fn topics(args: TopicsArgs) -> anyhow::Result<()> {
     let TopicsCommand::Create(args) = args.command;
     let mut config = kafka_config(args.config, args.brokers)?;
@@ -373,22 +372,24 @@ pub(crate) async fn topics(args: TopicsArgs) -> anyhow::Result<()> {
     let start = if args.acls { "# " } else { "" };
     for (topic, outcome) in kafka.create_topics().await? {
         match outcome {
-            TopicOutcome::Created => println!("{start}{topic}: created with {wanted} partitions"),
+            TopicOutcome::Created => say(format_args!(
+                "{start}{topic}: created with {wanted} partitions\n"
+            ))?,
             TopicOutcome::Existed { partitions } if partitions == wanted => {
-                println!("{start}{topic}: exists")
+                say(format_args!("{start}{topic}: exists\n"))?;
             }
             TopicOutcome::Existed { partitions } => {
-                println!(
-                    "{start}{topic}: exists with {partitions} partitions, not changed (requested: {wanted})"
-                );
+                say(format_args!(
+                    "{start}{topic}: exists with {partitions} partitions, not changed (requested: {wanted})\n"
+                ))?;
             }
         }
     }
     if args.acls {
         let principals = args.principals.into_iter().collect();
-        println!("set -e");
+        say("set -e\n")?;
         for grant in kafka.grants() {
-            println!("{}", grant.command(&kafka.brokers(), &principals));
+            say(grant.command(&kafka.brokers(), &principals) + "\n")?;
         }
     }
     Ok(())
@@ -441,7 +442,6 @@ fn as_argument(error: ConfigError) -> anyhow::Error {
 }
 
 /// `tollgate key`
-#[expect(clippy::print_stdout, reason = "this is the command's output")]
 pub(crate) fn key(args: &KeyArgs) -> anyhow::Result<()> {
     let random: [u8; 32] = rand::rng().random();
     let key = format!("tg_{}", HEXLOWER.encode(&random));
@@ -457,8 +457,8 @@ pub(crate) fn key(args: &KeyArgs) -> anyhow::Result<()> {
     let loopback = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
     ApiKeys::new("key", slice::from_ref(&entry), None, loopback, &args.scopes)
         .map_err(as_argument)?;
-    println!("key, shown only now:\n\n    {key}\n");
-    println!("add to the configuration file (--config, TOLLGATE_CONFIG):\n");
+    say(format_args!("key, shown only now:\n\n    {key}\n\n"))?;
+    say("add to the configuration file (--config, TOLLGATE_CONFIG):\n\n")?;
     // Each API has a list of its own.
     let reads = args.scopes.contains(&Scope::DECISIONS_READ);
     let only_reads = args
@@ -468,18 +468,17 @@ pub(crate) fn key(args: &KeyArgs) -> anyhow::Result<()> {
     let sections = [("ingest", !only_reads), ("persistence", reads)];
     let sections = sections.into_iter().filter(|(_, is_meant)| *is_meant);
     for (section, _) in sections.clone() {
-        println!("    [[{section}.api_keys]]");
+        say(format_args!("    [[{section}.api_keys]]\n"))?;
         for line in toml::to_string(&entry)?.lines() {
-            println!("    {line}");
+            say(format_args!("    {line}\n"))?;
         }
-        println!();
+        say("\n")?;
     }
     let files: Vec<String> = sections
         .map(|(section, _)| format!("{section}.api_keys_file"))
         .collect();
-    println!(
-        "or, to change keys without a restart, to the file that {} names, with the first line [[api_keys]]",
+    say(format_args!(
+        "or, to change keys without a restart, to the file that {} names, with the first line [[api_keys]]\n",
         files.join(" and that ")
-    );
-    Ok(())
+    ))
 }
