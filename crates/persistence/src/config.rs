@@ -65,6 +65,9 @@ pub struct PersistenceConfig {
     /// Decisions older than this, by event time, are deleted. Unset: they are kept.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub retention_days: Option<u32>,
+    /// Decisions are kept until their whole month, in UTC, is older than the retention. PostgreSQL then drops each month at
+    /// once, and no row is deleted by itself.
+    pub retention_whole_months: bool,
     /// Keys of the read API. Without keys every caller may read, which only a loopback address allows.
     pub api_keys: Vec<ApiKeyConfig>,
     /// A TOML file with more keys, in tables `[[api_keys]]`. It is read again when it changes.
@@ -97,6 +100,7 @@ impl Default for PersistenceConfig {
             requests_per_key: 32,
             unread_timeout_ms: 10_000,
             retention_days: None,
+            retention_whole_months: false,
             api_keys: Vec::new(),
             api_keys_file: None,
             audit: AuditConfig::default(),

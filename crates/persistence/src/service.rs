@@ -59,7 +59,11 @@ pub async fn start(
         Ok(())
     });
     if let Some(days) = config.retention_days {
-        let deleting = retention::run(store.clone(), days, supervisor.shutdown().clone());
+        let rule = retention::Rule {
+            days,
+            whole_months: config.retention_whole_months,
+        };
+        let deleting = retention::run(store.clone(), rule, supervisor.shutdown().clone());
         supervisor.spawn_support("the deletion of expired decisions", async move {
             deleting.await;
             Ok(())

@@ -11,11 +11,27 @@ use crate::rows::Row;
 /// The place of a row among those that arrived, and what is stored under its key: score, status and indicators.
 type Known = (i64, f64, String, String);
 
+/// A lookup for each row: by the key of the rows before the months, and by key and event time in the partition of the month.
 const KNOWN_POSTGRES: &str = "
 SELECT arrived.place - 1, a.fraud_score, a.status, a.fraud_indicators
 FROM unnest($1::text[], $2::text[], $3::text[], $4::text[]) WITH ORDINALITY
          AS arrived (user_id, transaction_id, tenant, conflict_amount, place)
-     JOIN fraud_analysis a USING (user_id, transaction_id, tenant, conflict_amount)";
+     CROSS JOIN LATERAL (
+         (SELECT event_time FROM decision_keys
+          WHERE (user_id, transaction_id, tenant, conflict_amount)
+              = (arrived.user_id, arrived.transaction_id, arrived.tenant, arrived.conflict_amount))
+         UNION ALL
+         (SELECT event_time FROM fraud_analysis_before
+          WHERE (user_id, transaction_id, tenant, conflict_amount)
+              = (arrived.user_id, arrived.transaction_id, arrived.tenant, arrived.conflict_amount))
+         LIMIT 1
+     ) AS known
+     CROSS JOIN LATERAL (
+         SELECT fraud_score, status, fraud_indicators FROM fraud_analysis
+         WHERE (user_id, transaction_id, tenant, conflict_amount, event_time)
+             = (arrived.user_id, arrived.transaction_id, arrived.tenant, arrived.conflict_amount, known.event_time)
+         LIMIT 1
+     ) AS a";
 const KNOWN_SQLITE: &str = "
 SELECT CAST(arrived.key AS INTEGER), a.fraud_score, a.status, a.fraud_indicators
 FROM json_each($1) AS arrived CROSS JOIN fraud_analysis a

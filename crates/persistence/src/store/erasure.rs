@@ -132,6 +132,12 @@ async fn erase_postgres(
         .execute(&mut *transaction)
         .await?;
     transaction.commit().await?;
+    // Reads the table whole, so that keys without rows go too; writers go on meanwhile.
+    sqlx::query("DELETE FROM decision_keys WHERE user_id = $1 AND tenant = $2")
+        .bind(user_id)
+        .bind(tenant)
+        .execute(&mut *connection)
+        .await?;
     Ok((hash, deleted.rows_affected()))
 }
 

@@ -6,6 +6,7 @@
 mod bodies;
 mod comparison;
 mod erasure;
+mod partitions;
 mod postgres;
 mod query;
 mod sqlite;
@@ -25,6 +26,7 @@ use tracing::Instrument as _;
 
 pub(crate) use self::bodies::Key;
 pub(crate) use self::comparison::Different;
+use self::partitions::Months;
 use crate::config::PersistenceConfig;
 use crate::cursor::Cursor;
 use crate::retention::Expired;
@@ -136,6 +138,7 @@ pub(crate) struct Store {
     reads: Dependency,
     health: Health,
     query_timeout: Duration,
+    months: Arc<Months>,
 }
 
 impl Store {
@@ -165,6 +168,7 @@ impl Store {
             reads: Dependency::new("store for reading", &config.reads(), None),
             health,
             query_timeout: config.query_timeout(),
+            months: Arc::default(),
         })
     }
 
@@ -208,7 +212,7 @@ impl Store {
             let begun = Instant::now();
             self.writing.ensure_there()?;
             let stored = match &self.writing {
-                Database::Postgres(pool) => postgres::write(pool, rows).await,
+                Database::Postgres(pool) => postgres::write(pool, &self.months, rows).await,
                 Database::Sqlite(pool) => sqlite::write(pool, rows).await,
             };
             metrics::histogram!("tollgate_persistence_write_duration_seconds")
@@ -333,6 +337,25 @@ impl Store {
         self.read("fraud_analysis", ask).await
     }
 
+    /// Drops the months that have expired wholly, where each has tables of its own. Returns the number of their decisions.
+    /// A month that is in use for long is left.
+    pub(crate) async fn drop_expired(&self, expired: Expired) -> Result<u64, DatabaseError> {
+        self.check_migrated()?;
+        let mut dropped = 0;
+        if let Database::Postgres(pool) = &self.writing {
+            loop {
+                let month = partitions::drop_oldest(pool, expired.before);
+                match tokio::time::timeout(STEP_TIMEOUT, month).await {
+                    Ok(Ok(Some(decisions))) => dropped += decisions,
+                    Ok(Ok(None)) => break,
+                    Ok(Err(error)) => return Err(error),
+                    Err(_) => return Err(DatabaseError::timed_out(STEP_TIMEOUT)),
+                }
+            }
+        }
+        Ok(dropped)
+    }
+
     /// Deletes some of the expired decisions, in one database transaction. Returns their number; 0 when none are left.
     pub(crate) async fn delete_expired(&self, expired: Expired) -> Result<u64, DatabaseError> {
         self.check_migrated()?;
@@ -345,6 +368,20 @@ impl Store {
         match tokio::time::timeout(STEP_TIMEOUT, delete).await {
             Ok(deleted) => deleted,
             Err(_) => Err(DatabaseError::timed_out(STEP_TIMEOUT)),
+        }
+    }
+
+    /// Deletes some keys of months that were dropped. False when none are left.
+    pub(crate) async fn forget_keys(&self) -> Result<bool, DatabaseError> {
+        match &self.writing {
+            Database::Postgres(pool) => {
+                let step = partitions::forget_keys(pool);
+                match tokio::time::timeout(STEP_TIMEOUT, step).await {
+                    Ok(more) => more,
+                    Err(_) => Err(DatabaseError::timed_out(STEP_TIMEOUT)),
+                }
+            }
+            Database::Sqlite(_) => Ok(false),
         }
     }
 

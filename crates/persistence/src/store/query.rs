@@ -9,6 +9,10 @@ use super::Filter;
 pub(super) trait Dialect: Database<Arguments: Default> {
     /// `SELECT` with the columns of a decision, up to `FROM`.
     const SELECT: &'static str;
+    /// Behind decisions called `a`: the join with their transactions, called `t`.
+    const TRANSACTION: &'static str;
+    /// Behind [`Dialect::SELECT`]: decisions called `a`, from tables each of which gets the same condition, and an end.
+    const WITH_ID: (&'static [&'static str], &'static str);
     /// A time as the driver takes it.
     type Time: for<'q> Encode<'q, Self> + Type<Self>;
 
@@ -29,10 +33,6 @@ pub(super) fn of_tenant(tenant: Option<&str>, parameter: &str) -> String {
     }
 }
 
-/// The join of both tables, behind the columns of a decision.
-const JOINED: &str =
-    "fraud_analysis a JOIN transactions t USING (user_id, transaction_id, tenant, conflict_amount)";
-
 /// The decisions on transactions with this id, at most two, first decisions before conflicts.
 pub(super) fn decisions<DB>(
     tenant: Option<&str>,
@@ -43,17 +43,7 @@ where
     DB: Dialect,
     for<'q> &'q str: Encode<'q, DB> + Type<DB>,
 {
-    let mut query = QueryBuilder::new(DB::SELECT);
-    query.push(JOINED);
-    query
-        .push(" WHERE a.transaction_id = ")
-        .push_bind(transaction_id);
-    if let Some(tenant) = tenant {
-        query.push(" AND a.tenant = ").push_bind(tenant);
-    }
-    if let Some(user_id) = user_id {
-        query.push(" AND a.user_id = ").push_bind(user_id);
-    }
+    let mut query = with_id(transaction_id, user_id, tenant, "");
     query.push(" ORDER BY a.conflict_amount LIMIT 2");
     query
 }
@@ -70,15 +60,40 @@ where
     for<'q> &'q str: Encode<'q, DB> + Type<DB>,
     for<'q> i64: Encode<'q, DB> + Type<DB>,
 {
-    let mut query = QueryBuilder::new(DB::SELECT);
-    query.push(JOINED);
-    query
-        .push(" WHERE a.transaction_id = ")
-        .push_bind(transaction_id);
-    query.push(" AND a.user_id = ").push_bind(user_id);
-    query.push(" AND a.tenant = ").push_bind(tenant);
-    query.push(" AND a.conflict_amount <> '' ORDER BY a.processed_at, a.conflict_amount LIMIT ");
+    let conflict = " AND conflict_amount <> ''";
+    let mut query = with_id(transaction_id, Some(user_id), Some(tenant), conflict);
+    query.push(" ORDER BY a.processed_at, a.conflict_amount LIMIT ");
     query.push_bind(i64::from(limit));
+    query
+}
+
+/// The decisions on transactions with this id, of a user and a tenant or of all, under one more condition.
+fn with_id<DB>(
+    transaction_id: &str,
+    user_id: Option<&str>,
+    tenant: Option<&str>,
+    condition: &str,
+) -> QueryBuilder<DB>
+where
+    DB: Dialect,
+    for<'q> &'q str: Encode<'q, DB> + Type<DB>,
+{
+    let mut query = QueryBuilder::new(DB::SELECT);
+    let (parts, end) = DB::WITH_ID;
+    for part in parts {
+        query
+            .push(*part)
+            .push(" WHERE transaction_id = ")
+            .push_bind(transaction_id);
+        if let Some(user_id) = user_id {
+            query.push(" AND user_id = ").push_bind(user_id);
+        }
+        if let Some(tenant) = tenant {
+            query.push(" AND tenant = ").push_bind(tenant);
+        }
+        query.push(condition);
+    }
+    query.push(end).push(DB::TRANSACTION);
     query
 }
 
@@ -89,7 +104,7 @@ where
     for<'q> &'q str: Encode<'q, DB> + Type<DB>,
 {
     let mut query = QueryBuilder::new(DB::SELECT);
-    query.push(JOINED);
+    query.push("fraud_analysis a").push(DB::TRANSACTION);
     query.push(" WHERE a.user_id = ").push_bind(user_id);
     query.push(" AND a.tenant = ").push_bind(tenant);
     query.push(" ORDER BY a.event_time, a.transaction_id, a.conflict_amount");
@@ -137,7 +152,7 @@ where
     query
         .push(" ORDER BY event_time DESC, user_id DESC, transaction_id DESC, conflict_amount DESC, tenant DESC LIMIT ")
         .push_bind(i64::from(limit));
-    query.push(") a JOIN transactions t USING (user_id, transaction_id, tenant, conflict_amount)");
+    query.push(") a").push(DB::TRANSACTION);
     query.push(" ORDER BY a.event_time DESC, a.user_id DESC, a.transaction_id DESC, a.conflict_amount DESC, a.tenant DESC");
     query
 }

@@ -217,6 +217,10 @@ impl Dialect for Sqlite {
 SELECT a.user_id, a.transaction_id, a.tenant, a.conflict_amount, a.fraud_score, a.status, a.fraud_indicators, a.event_time, a.processed_at,
        a.ruleset_version, a.late, a.contributions, coalesce(t.original, t.body) AS body
 FROM ";
+    const TRANSACTION: &'static str =
+        " JOIN transactions t USING (user_id, transaction_id, tenant, conflict_amount)";
+    const WITH_ID: (&'static [&'static str], &'static str) =
+        (&["(SELECT * FROM fraud_analysis"], ") a");
     type Time = String;
 
     fn time(time: Timestamp) -> String {

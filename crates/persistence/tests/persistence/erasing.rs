@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tollgate_persistence::{PersistenceConfig, UserData};
 
-use crate::harness::{Sample, Service, TestStore, on_each_store, until};
+use crate::harness::{Kind, Sample, Service, TestStore, on_each_store, until};
 
 on_each_store!(
     a_user_who_was_erased_does_not_come_back_when_the_log_is_read_again,
@@ -75,6 +75,10 @@ async fn a_user_who_was_erased_does_not_come_back_when_the_log_is_read_again(
     for table in ["transactions", "fraud_analysis"] {
         let rows = format!("SELECT count(*) FROM {table} WHERE user_id = 'u1' AND tenant = ''");
         assert_eq!(store.number(&rows).await, 1, "{table}");
+    }
+    if store.kind == Kind::Postgres {
+        let keys = "SELECT count(*) FROM decision_keys WHERE user_id = 'u1' AND tenant = ''";
+        assert_eq!(store.number(keys).await, 1);
     }
     let named = "SELECT count(*) FROM erased_users WHERE user_hash LIKE '%u1%'";
     assert_eq!(store.number(named).await, 0);

@@ -8,6 +8,8 @@
 mod erasing;
 mod faults;
 mod harness;
+#[cfg(feature = "postgres-tests")]
+mod months;
 mod querying;
 mod reading;
 mod serving;
