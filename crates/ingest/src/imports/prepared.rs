@@ -3,7 +3,7 @@
 //! Invariant: what is decoded is what was encoded, so that a row that was sorted on disk is written like any other.
 
 use tollgate_service::card_data::count_card_data;
-use tollgate_types::{CardPolicy, TraceContext};
+use tollgate_types::{CardPolicy, Rejection, TraceContext};
 
 use super::letters::RowLetters;
 use super::rows::Row;
@@ -57,6 +57,19 @@ impl RejectKind {
     }
 }
 
+/// The settings for a cell in a form that is not read without them.
+fn remedy(row: &Row, rejection: &Rejection) -> &'static str {
+    let is_csv = row.sent.is_some();
+    match rejection.field {
+        _ if !is_csv || !rejection.reason.starts_with("expected") => "",
+        "timestamp" => "; for another form set ingest.sources[].timestamp_format",
+        "amount" => {
+            "; for another form set ingest.sources[].decimal and grouping. Signs of currencies are not read"
+        }
+        _ => "",
+    }
+}
+
 impl PreparedRow {
     /// Checks a row: the key by which it is sorted, its timestamp in microseconds, and the row.
     pub(super) fn of(
@@ -79,7 +92,7 @@ impl PreparedRow {
                 } else {
                     RejectKind::Invalid
                 };
-                (kind, rejection.to_string())
+                (kind, format!("{rejection}{}", remedy(row, &rejection)))
             }),
         };
         match checked {

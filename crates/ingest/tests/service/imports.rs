@@ -351,6 +351,28 @@ async fn the_letter_of_a_line_that_was_cut_says_how_long_it_was() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_rejected_cell_of_csv_names_the_setting_for_its_form() {
+    let directory = tempfile::tempdir().unwrap();
+    let object = "transaction_id,user_id,amount,timestamp\n\
+                  t1,u,1.50,01.03.2026 10:00\n\
+                  t2,u,EUR 1.50,2026-03-01T10:00:00Z\n";
+    std::fs::write(directory.path().join("day.csv"), object).unwrap();
+    let service = start(with_source(&directory)).await;
+    let import = request_import(&service, created("day.csv", "v1")).await;
+    assert_eq!(ended(&service, &import).await["rejected"], 2);
+    let letters = service.letters();
+    let reasons: Vec<&str> = letters
+        .iter()
+        .filter_map(|letter| letter.header("error.reason"))
+        .collect();
+    for setting in ["timestamp_format", "decimal"] {
+        let is_named = reasons.iter().any(|reason| reason.contains(setting));
+        assert!(is_named, "{setting}: {reasons:?}");
+    }
+    service.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_german_export_is_imported_with_its_settings_and_fails_with_a_reason_without_them() {
     let directory = tempfile::tempdir().unwrap();
     let object =
