@@ -173,7 +173,9 @@ async fn a_user_is_found_by_any_spelling_and_in_letters_that_others_share() {
     let messages: Vec<Value> = (0..130)
         .map(|n| {
             let user = if n % 2 == 0 { decomposed } else { "bob" };
-            json!({"value": {"user_id": user, "amount": -1, "n": n}})
+            // Long enough for a letter of its own.
+            let memo = "a transaction without an id and with an amount that is none";
+            json!({"value": {"user_id": user, "amount": -1, "n": n, "memo": memo}})
         })
         .collect();
     let url = format!("{ingest}/v1/functions/streaming");
